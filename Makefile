@@ -1,0 +1,35 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+CORES ?= 2
+SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
+
+.PHONY: demo test lint format clean
+
+demo: $(STAMP)  ## set up everything and run the demo, offline
+	$(SNAKEMAKE) --quiet rules progress
+	@cat results/summary.md
+	@echo "Tables: results/tables   Figures: results/figures   All metrics: results/metrics.csv"
+
+test: $(STAMP) lint  ## set up everything, then linters and tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile rules
+
+# torch first and by its exact version: the CPU wheel, not gigabytes of CUDA.
+$(STAMP): constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[workflow,test]"
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv .snakemake results/[!R]*

@@ -1,0 +1,47 @@
+# dinodp: from folders of images to the tables and figures of the paper.
+#   snakemake --cores 2                                      the demo (phantoms, no download)
+#   snakemake --cores 8 --configfile config/paper.yaml       the paper
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/catalog.yaml"
+
+
+if "run" not in config:
+
+    configfile: "config/demo.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/embeddings.smk"
+include: "rules/models.smk"
+include: "rules/scoring.smk"
+include: "rules/evaluation.smk"
+include: "rules/reporting.smk"
+
+
+wildcard_constraints:
+    dataset=r"[a-z0-9_]+",
+    embedding=r"[a-z0-9_]+",
+    model=r"[a-z0-9_]+",
+    seed=r"\d+",
+    split="train|valid|test",
+    table=r"[a-z0-9_]+",
+    figure=r"[a-z0-9_]+",
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        all_tables(),
+        all_figures(),
+        "results/metrics.csv",
+        "results/costs.csv",
+        "results/summary.md",

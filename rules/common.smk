@@ -1,0 +1,101 @@
+# Functions only: what the configuration asks for, as paths. No rules here.
+import hashlib
+from pathlib import Path
+
+from snakemake.utils import validate
+
+validate(config, Path(workflow.basedir, "config/schemas/config.schema.yaml"))
+
+
+def library_digest():
+    """Digest of the library's source: a parameter of every rule, so that a changed module reruns what it made."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(workflow.basedir, "scripts/dinodp").rglob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+LIBRARY = library_digest()
+RUN = config["run"]
+FIGURE_FORMATS = ["png", "pdf"]
+TABLE_FORMATS = ["csv", "md", "tex"]
+
+
+def entry(kind, name):
+    """The catalog entry of a name, or one sentence that lists the names that exist."""
+    if name not in config[kind]:
+        known = ", ".join(sorted(config[kind]))
+        raise WorkflowError(f"Unknown name '{name}' under run.{kind}: the catalog (config/catalog.yaml) has {known}.")
+    return config[kind][name]
+
+
+for kind in ("datasets", "embeddings", "models"):
+    for name in RUN[kind]:
+        entry(kind, name)
+
+
+def is_random(model):
+    """A bank of all training images is the same for every seed; everything else is fitted once per seed."""
+    options = entry("models", model)
+    return options["family"] != "memory_bank" or bool(options.get("shots") or options.get("coreset_fraction"))
+
+
+def seeds_of(model):
+    return RUN["seeds"] if is_random(model) else RUN["seeds"][:1]
+
+
+def fitted(pattern):
+    """Expand a pattern over every (dataset, embedding, model, seed) of the run."""
+    return [
+        pattern.format(dataset=dataset, embedding=embedding, model=model, seed=seed)
+        for dataset in RUN["datasets"]
+        for embedding in RUN["embeddings"]
+        for model in RUN["models"]
+        for seed in seeds_of(model)
+    ]
+
+
+def metrics_files(wildcards=None):
+    return fitted("results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json")
+
+
+def fit_costs(wildcards=None):
+    return fitted("results/models/{dataset}/{embedding}/{model}/seed-{seed}.cost.json")
+
+
+def score_costs(wildcards=None):
+    return fitted("results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.cost.json")
+
+
+def embedding_costs(wildcards=None):
+    return expand(
+        "results/embeddings/{dataset}/{embedding}/test.cost.json",
+        dataset=RUN["datasets"],
+        embedding=RUN["embeddings"],
+    )
+
+
+def figure_models(wildcards):
+    """The models that a figure compares (run.figure_models), each at its first seed."""
+    return RUN.get("figure_models", RUN["models"])
+
+
+def of_figure_models(pattern):
+    return lambda wildcards: [
+        pattern.format(dataset=wildcards.dataset, embedding=wildcards.embedding, model=model, seed=seeds_of(model)[0])
+        for model in figure_models(wildcards)
+    ]
+
+
+def all_tables():
+    return expand("results/tables/{table}.{ext}", table=RUN["tables"], ext=TABLE_FORMATS)
+
+
+def all_figures():
+    return expand(
+        "results/figures/{dataset}/{embedding}/{figure}.{ext}",
+        dataset=RUN["datasets"],
+        embedding=RUN["embeddings"],
+        figure=RUN["figures"],
+        ext=FIGURE_FORMATS,
+    )

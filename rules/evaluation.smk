@@ -1,0 +1,53 @@
+rule evaluate:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+        test="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5",
+        valid="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5",
+    output:
+        metrics="results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json",
+        curves="results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5",
+    params:
+        options=lambda wildcards: entry("models", wildcards.model),
+        mask_rules=RUN["mask_rules"],
+        smoothing_sigma=RUN["smoothing_sigma"],
+        library=LIBRARY,
+    log:
+        "results/logs/evaluate/{dataset}/{embedding}/{model}/seed-{seed}.log",
+    resources:
+        mem_mb=4000,
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../scripts/evaluate.py"
+
+
+rule collect_metrics:
+    input:
+        metrics=metrics_files(),
+    output:
+        table="results/metrics.csv",
+    params:
+        library=LIBRARY,
+    log:
+        "results/logs/collect_metrics.log",
+    conda:
+        "../envs/reporting.yaml"
+    script:
+        "../scripts/collect_metrics.py"
+
+
+rule collect_costs:
+    input:
+        embeddings=embedding_costs(),
+        fits=fit_costs(),
+        scores=score_costs(),
+    output:
+        table="results/costs.csv",
+    params:
+        library=LIBRARY,
+    log:
+        "results/logs/collect_costs.log",
+    conda:
+        "../envs/reporting.yaml"
+    script:
+        "../scripts/collect_costs.py"

@@ -1,0 +1,62 @@
+rule make_table:
+    input:
+        metrics="results/metrics.csv",
+        costs="results/costs.csv",
+        published=Path(workflow.basedir, "resources/published/published.csv"),
+    output:
+        csv="results/tables/{table}.csv",
+        md="results/tables/{table}.md",
+        tex="results/tables/{table}.tex",
+    params:
+        mask_rule=RUN["mask_rules"][0],
+        published_embedding=RUN["published_embedding"],
+        library=LIBRARY,
+    log:
+        "results/logs/make_table/{table}.log",
+    conda:
+        "../envs/reporting.yaml"
+    script:
+        "../scripts/make_table.py"
+
+
+rule draw_figure:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+        train="results/embeddings/{dataset}/{embedding}/train.h5",
+        tokens="results/embeddings/{dataset}/{embedding}/test.h5",
+        models=of_figure_models("results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5"),
+        test=of_figure_models("results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5"),
+        valid=of_figure_models("results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5"),
+        metrics=of_figure_models("results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json"),
+        curves=of_figure_models("results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"),
+    output:
+        png="results/figures/{dataset}/{embedding}/{figure}.png",
+        pdf="results/figures/{dataset}/{embedding}/{figure}.pdf",
+    params:
+        names=figure_models,
+        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
+        mask_rule=RUN["mask_rules"][0],
+        library=LIBRARY,
+    log:
+        "results/logs/draw_figure/{dataset}/{embedding}/{figure}.log",
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../scripts/draw_figure.py"
+
+
+rule summarise:
+    input:
+        tables=expand("results/tables/{table}.md", table=RUN["tables"]),
+    output:
+        summary="results/summary.md",
+    params:
+        title=RUN["title"],
+        note=RUN["note"],
+        library=LIBRARY,
+    log:
+        "results/logs/summarise.log",
+    conda:
+        "../envs/reporting.yaml"
+    script:
+        "../scripts/summarise.py"

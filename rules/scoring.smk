@@ -1,0 +1,24 @@
+rule score:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+        model="results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5",
+        train="results/embeddings/{dataset}/{embedding}/train.h5",
+        tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",
+    output:
+        scores="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.h5",
+        cost="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.cost.json",
+    params:
+        options=lambda wildcards: entry("models", wildcards.model),
+        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
+        device=RUN["device"],
+        library=LIBRARY,
+    log:
+        "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../scripts/score.py"

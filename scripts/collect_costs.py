@@ -1,0 +1,14 @@
+"""Time, memory and size of every model as one tidy table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.costs import collect_costs
+from dinodp.logs import log_to_file
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+fits, scores = ([Path(path) for path in paths] for paths in (snakemake.input.fits, snakemake.input.scores))
+collect_costs([Path(path) for path in snakemake.input.embeddings], fits, scores, Path(snakemake.output.table))

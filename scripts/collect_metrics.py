@@ -1,0 +1,13 @@
+"""All metrics of the run as one tidy table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.evaluation import collect_metrics
+from dinodp.logs import log_to_file
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+collect_metrics([Path(path) for path in snakemake.input.metrics], Path(snakemake.output.table))

@@ -1,0 +1,189 @@
+"""Compute patch embeddings image by image into HDF5, and read them back as a model sees them."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import h5py
+import pandas as pd
+import torch
+import torch.nn.functional as functional
+
+from dinodp import store
+from dinodp.backbones import Backbone
+from dinodp.errors import InputError
+from dinodp.images import read_image
+from dinodp.logs import logger, progress
+from dinodp.provenance import library_digest
+
+
+def embed_split(
+    frame: pd.DataFrame,
+    backbone: Backbone,
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    batch_size: int = 8,
+    workers: int = 2,
+) -> dict[str, float]:
+    """Write raw patch embeddings of the manifest rows ``frame`` to ``path``.
+
+    ``tokens`` is float16 [image, row, col, dim], one chunk per image; row i belongs to row i of ``frame``. Batches are
+    written as they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes. Decoding runs
+    ahead in threads. Returns the seconds spent and images embedded by this call.
+    Raises InputError when the split is empty or its images give different patch grids.
+    """
+    images = [Path(image) for image in frame["image"]]
+    if not images:
+        raise InputError(f"No image to embed for {path}: the split is empty in the manifest.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    key = _identity(frame, backbone, config)
+    done = _images_done(partial, key)
+    start = perf_counter()
+    for first, tokens in _embed_batches(images[done:], backbone, batch_size, workers):
+        _store_batch(partial, done + first, tokens, len(images), backbone, config)
+        _note_progress(partial, key, done + first + len(tokens))
+    os.replace(partial, path)
+    _progress_file(partial).unlink(missing_ok=True)
+    return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
+
+
+def _identity(frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any]) -> str:
+    content = [list(frame["image_sha256"]), backbone.provenance(), dict(config), library_digest()]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _progress_file(partial: Path) -> Path:
+    return partial.with_name(partial.name + ".json")
+
+
+def _images_done(partial: Path, key: str) -> int:
+    """Number of images in an interrupted file made from the same images, backbone and code; else start anew."""
+    try:
+        state = json.loads(_progress_file(partial).read_text())
+        if partial.is_file() and state["key"] == key:
+            logger.info("Resume %s after %d images.", partial.name, state["done"])
+            return int(state["done"])
+    except (OSError, ValueError, KeyError):
+        pass
+    partial.unlink(missing_ok=True)
+    _progress_file(partial).unlink(missing_ok=True)
+    return 0
+
+
+def _note_progress(partial: Path, key: str, done: int) -> None:
+    target = _progress_file(partial)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(json.dumps({"key": key, "done": done}))
+    os.replace(temporary, target)
+
+
+def _store_batch(
+    partial: Path, first: int, tokens: torch.Tensor, n_images: int, backbone: Backbone, config: Mapping[str, Any]
+) -> None:
+    """Write tokens [B, row, col, dim] at image ``first``; all space is allocated at the start, so layout is fixed."""
+    if not bool(torch.isfinite(tokens.half()).all()):
+        raise InputError(
+            f"The backbone {backbone.name} gave embeddings outside the range of float16 or not finite "
+            f"for image rows {first} to {first + len(tokens) - 1}."
+        )
+    with h5py.File(partial, "a") as file:
+        if "tokens" not in file:
+            _create_tokens(file, (n_images, *tokens.shape[1:]), backbone, config)
+        data = file["tokens"]
+        if tuple(tokens.shape[1:]) != data.shape[1:]:
+            raise InputError(
+                f"Image rows from {first} give a patch grid of {tuple(tokens.shape[1:3])}, the first image "
+                f"{data.shape[1:3]}: all images of a data set need one shape (set `square: true` in the embedding)."
+            )
+        data[first : first + len(tokens)] = tokens.half().numpy()
+
+
+def _create_tokens(file: h5py.File, shape: tuple[int, ...], backbone: Backbone, config: Mapping[str, Any]) -> None:
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_chunk((1, *shape[1:]))
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    layout.set_obj_track_times(False)
+    kind = h5py.h5t.py_create("float16")
+    h5py.h5d.create(file.id, b"tokens", kind, h5py.h5s.create_simple(shape), dcpl=layout)
+    store.describe_origin(file, "embeddings", config)
+    file.attrs.update({name: str(value) for name, value in backbone.provenance().items()})
+
+
+def _embed_batches(
+    images: Sequence[Path], backbone: Backbone, batch_size: int, workers: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (index of the first image, tokens) per batch of images of equal size; decoding runs ahead in threads."""
+    first = 0
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        prepared = _run_ahead(pool, backbone, images, ahead=2 * batch_size)
+        for pixels in _batches(progress(prepared, "embed", total=len(images)), batch_size):
+            yield first, backbone.embed(pixels).float().cpu()
+            first += len(pixels)
+
+
+def _run_ahead(pool: ThreadPoolExecutor, backbone: Backbone, images: Sequence[Path], ahead: int) -> Iterator[torch.Tensor]:
+    def decode(image: Path) -> torch.Tensor:
+        return backbone.prepare(read_image(image))
+
+    remaining = iter(images)
+    queue: deque[Future[torch.Tensor]] = deque(pool.submit(decode, image) for image in islice(remaining, ahead))
+    while queue:
+        yield queue.popleft().result()
+        queue.extend(pool.submit(decode, image) for image in islice(remaining, 1))
+
+
+def _batches(tensors: Iterable[torch.Tensor], batch_size: int) -> Iterator[torch.Tensor]:
+    """Stack [3, H, W] tensors to batches; a change of size starts a new batch."""
+    batch: list[torch.Tensor] = []
+    for tensor in tensors:
+        if batch and (len(batch) == batch_size or tensor.shape != batch[0].shape):
+            yield torch.stack(batch)
+            batch = []
+        batch.append(tensor)
+    if batch:
+        yield torch.stack(batch)
+
+
+class EmbeddingReader:
+    """Embeddings of one split as a model sees them: L2-normalised if asked, then resampled to ``grid``.
+
+    The resampling is bilinear and follows the normalisation, as in the paper, so resampled vectors are no longer
+    exactly of unit length. ``rows`` restricts the file to some images (for example the normal ones).
+    Raises InputError when the file is missing or holds something else.
+    """
+
+    def __init__(
+        self, path: Path, *, normalise: bool = True, grid: tuple[int, int] | None = (32, 32), rows: Sequence[int] | None = None
+    ) -> None:
+        with store.reading(path, "embeddings") as file:
+            shape = file["tokens"].shape
+        self.path, self.normalise, self.grid = path, normalise, grid
+        self.rows = list(range(shape[0])) if rows is None else list(rows)
+        self.n_images, self.dim = len(self.rows), int(shape[3])
+        self.n_patches = (grid[0] * grid[1]) if grid else int(shape[1] * shape[2])
+        self._file = h5py.File(path, "r")
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return float32 [len(indices), row, col, dim] of the images with these indices."""
+        tokens = self._file["tokens"]
+        raw = torch.stack([torch.from_numpy(tokens[self.rows[index]]) for index in indices]).float()
+        if self.normalise:
+            raw = functional.normalize(raw, dim=-1)
+        return raw if self.grid is None or tuple(raw.shape[1:3]) == self.grid else _resample(raw, self.grid)
+
+
+def _resample(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Bilinear resampling of [B, row, col, dim] to [B, *grid, dim]."""
+    channels_first = tokens.permute(0, 3, 1, 2)
+    resized = functional.interpolate(channels_first, size=grid, mode="bilinear", align_corners=False)
+    return resized.permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,15 @@
+"""The one exception that means: the input is at fault, not the program."""
+
+
+class InputError(ValueError):
+    """A user's mistake, told in one sentence: what was given, what is allowed, where.
+
+    Scripts and the command line print the sentence without a traceback and exit with status 1.
+    """
+
+
+def require_known(kind: str, name: object, allowed: object) -> None:
+    """Raise InputError unless ``name`` is one of ``allowed`` (an iterable of names)."""
+    names = [str(item) for item in allowed]  # type: ignore[attr-defined]
+    if str(name) not in names:
+        raise InputError(f"Unknown {kind} {name!r}: choose one of {', '.join(sorted(names))}.")

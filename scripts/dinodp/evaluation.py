@@ -1,0 +1,95 @@
+"""Metrics of a scores file against a manifest, and the tidy table of a whole run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dinodp import store
+from dinodp.files import read_json, write_json, write_text
+from dinodp.images import read_mask
+from dinodp.logs import logger
+from dinodp.manifest import select
+from dinodp.metrics import evaluate_stream
+
+
+class MaskFiles:
+    """The masks of manifest rows, read one at a time; a normal image without a file has an empty mask."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for row in self.frame.itertuples():
+            yield read_mask(row.mask) if row.mask else np.zeros((int(row.height), int(row.width)), dtype=np.uint8)
+
+
+def has_pixel_labels(frame: pd.DataFrame) -> bool:
+    """Whether every anomalous image of the frame has a mask."""
+    anomalous = frame[frame["label"] == "anomalous"]
+    return len(anomalous) > 0 and bool((anomalous["mask"] != "").all())
+
+
+def evaluate_scores(
+    *,
+    test_scores: Path,
+    valid_scores: Path,
+    manifest: pd.DataFrame,
+    labels: Mapping[str, Any],
+    mask_rules: Sequence[str],
+    smoothing_sigma: float,
+    metrics_path: Path,
+    curves_path: Path,
+) -> None:
+    """Evaluate every score of one model under every mask rule; write metrics (JSON) and curves (HDF5).
+
+    Thresholds come from the normal validation images. Without masks only image metrics appear.
+    """
+    test, valid = select(manifest, "test"), select(manifest, "valid")
+    normal = (valid["label"] == "normal").to_numpy()
+    test_maps, valid_maps = store.read_maps(test_scores), store.read_maps(valid_scores)
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    with store.writing(curves_path, "curves", dict(labels)) as file:
+        for score, maps in test_maps.items():
+            for rule in mask_rules:
+                logger.info("Evaluate %s, mask rule %s.", score, rule)
+                result = evaluate_stream(
+                    maps,
+                    MaskFiles(test) if has_pixel_labels(test) else None,
+                    valid_maps[score][normal],
+                    rule,
+                    image_labels=(test["label"] == "anomalous").to_numpy(),
+                    smoothing_sigma=smoothing_sigma,
+                )
+                metrics.setdefault(score, {})[rule] = result.values
+                for name, values in result.curves.items():
+                    file.create_dataset(f"{score}/{rule}/{name}", data=values, track_times=False)
+    write_json(metrics_path, {**labels, "metrics": metrics})
+
+
+def collect_metrics(files: Sequence[Path], path: Path) -> None:
+    """Write one row per value: dataset, embedding, model, family, normalised, seed, score, mask_rule, metric, value."""
+    rows = [row for file in files for row in _tidy_rows(read_json(file))]
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+
+
+def _tidy_rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    options = content["options"]
+    labels = {
+        "dataset": content["dataset"],
+        "embedding": content["embedding"],
+        "model": content["model"],
+        "family": options["family"],
+        "normalised": "" if options["family"] == "control" else "yes" if options.get("normalise", True) else "no",
+        "seed": int(content["seed"]),
+    }
+    for score, rules in content["metrics"].items():
+        for rule, values in rules.items():
+            for metric, value in values.items():
+                yield {**labels, "score": score, "mask_rule": rule, "metric": metric, "value": value}

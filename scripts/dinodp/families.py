@@ -1,0 +1,257 @@
+"""The families of models behind one set of functions: fit to a file, load from it, score a split.
+
+A new family is one class with ``fit``, ``load`` and ``score`` and one line in ``FAMILIES``.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from dinodp import store
+from dinodp.embeddings import EmbeddingReader
+from dinodp.errors import require_known
+from dinodp.images import read_mask
+from dinodp.logs import logger, progress
+from dinodp.manifest import select
+from dinodp.models import DirichletProcessMixture, MemoryBank, coreset, few_shot, fit_mixture
+from dinodp.scores import image_score, patch_scores
+
+Maps = dict[str, npt.NDArray[np.float32]]
+BYTES_PER_MIB = 2**20
+IMAGES_PER_READ = 8
+
+
+class FittedModel(Protocol):
+    """A model that scores patches: ``score(tokens [B, r, c, D], rows)`` -> {score: float32 [B, r, c]}."""
+
+    names: Sequence[str]
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
+        """Patch scores of a batch of images, whose manifest rows are ``rows``; higher is more anomalous."""
+
+
+def open_split(
+    path: Path,
+    options: Mapping[str, Any],
+    grid: Sequence[int] | None,
+    manifest: pd.DataFrame,
+    split: str,
+    *,
+    normal_only: bool = False,
+) -> EmbeddingReader:
+    """Open the embeddings of a split as the model sees them; only normal images if asked."""
+    labels = select(manifest, split)["label"]
+    rows = [index for index, label in enumerate(labels) if label == "normal" or not normal_only]
+    shape = (int(grid[0]), int(grid[1])) if grid else None
+    return EmbeddingReader(path, normalise=bool(options.get("normalise", True)), grid=shape, rows=rows)
+
+
+def fit_model(
+    path: Path, options: Mapping[str, Any], train: EmbeddingReader, valid: EmbeddingReader, *, seed: int, device: str
+) -> dict[str, float | None]:
+    """Fit a model of the catalog and write it. Returns its size in MiB and its number of active components."""
+    require_known("model family", options["family"], FAMILIES)
+    generator = torch.Generator().manual_seed(seed)
+    checkpoint = path.with_name(path.name + ".checkpoint")
+    state, history, size = FAMILIES[options["family"]].fit(options, train, valid, generator, device, checkpoint)
+    store.write_state(path, {**options, "seed": seed}, state, history)
+    checkpoint.unlink(missing_ok=True)
+    return size
+
+
+def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedModel:
+    """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices."""
+    config, state, _ = store.read_state(path)
+    require_known("model family", config["family"], FAMILIES)
+    return FAMILIES[config["family"]].load(config, state, train, device)
+
+
+def score_split(model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path) -> dict[str, float]:
+    """Score every image of a split into one file. Returns seconds and number of images."""
+    start = perf_counter()
+    batches = [
+        range(first, min(first + IMAGES_PER_READ, source.n_images)) for first in range(0, source.n_images, IMAGES_PER_READ)
+    ]
+    parts = [
+        model.score(source.read(batch), rows.iloc[list(batch)])
+        for batch in progress(batches, "score", total=source.n_images, per_item=IMAGES_PER_READ)
+    ]
+    maps = {name: np.concatenate([part[name] for part in parts]) for name in model.names}
+    images = {name: np.asarray(image_score(values), dtype=np.float32) for name, values in maps.items()}
+    store.write_maps(path, {"scores": list(model.names)}, maps, images)
+    return {"seconds": perf_counter() - start, "images": float(source.n_images)}
+
+
+Fit = tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]
+
+
+class DpmmFamily:
+    """Dirichlet process mixture; its file holds all parameters and sufficient statistics."""
+
+    def __init__(self, mixture: DirichletProcessMixture, names: Sequence[str]) -> None:
+        self.mixture, self.names = mixture, names
+
+    @staticmethod
+    def build(options: Mapping[str, Any], device: str) -> DirichletProcessMixture:
+        """The mixture that a catalog entry describes."""
+        return DirichletProcessMixture(
+            n_components=options.get("components", 500),
+            covariance_type=options.get("covariance", "diag"),
+            reg_covar=options.get("reg_covar", 1e-6),
+            step_schedule=options.get("step_schedule", "ema"),
+            step_rate=options.get("step_rate", 0.2),
+            concentration=options.get("concentration", 2.0),
+            fix_concentration=options.get("fix_concentration", False),
+            device=device,
+        )
+
+    @classmethod
+    def fit(
+        cls,
+        options: Mapping[str, Any],
+        train: EmbeddingReader,
+        valid: EmbeddingReader,
+        generator: torch.Generator,
+        device: str,
+        checkpoint: Path,
+    ) -> Fit:
+        """Online EM over mini-batches of images, keeping the epoch with the best validation likelihood."""
+        mixture = cls.build(options, device)
+        history = fit_mixture(
+            mixture,
+            train,
+            valid,
+            epochs=options.get("epochs", 40),
+            images_per_batch=options.get("images_per_batch", 12),
+            generator=generator,
+            init=options.get("init", "spread"),
+            checkpoint=checkpoint,
+        )
+        state = {name: np.asarray(value) for name, value in mixture.state_dict().items()}
+        active = int(mixture.active_.sum())
+        return state, history.arrays(), {"model_mib": _mib(state), "active_components": active}
+
+    @classmethod
+    def load(cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingReader, device: str) -> "DpmmFamily":
+        """The mixture as it was at the chosen epoch."""
+        mixture = cls.build(config, device)
+        mixture.load_state(state)
+        return cls(mixture, config["scores"])
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
+        """Distances to the nearest active component and negative log-likelihood."""
+        return patch_scores(self.mixture, tokens, self.names)
+
+
+class MemoryBankFamily:
+    """Memory bank; its file holds which images (or embeddings) are remembered, not the embeddings once more."""
+
+    def __init__(self, bank: MemoryBank, names: Sequence[str]) -> None:
+        self.bank, self.names = bank, names
+
+    @staticmethod
+    def fit(
+        options: Mapping[str, Any],
+        train: EmbeddingReader,
+        valid: EmbeddingReader,
+        generator: torch.Generator,
+        device: str,
+        checkpoint: Path,
+    ) -> Fit:
+        """Choose images (all, or ``shots`` of them) and of their embeddings all, or a coreset."""
+        shots = options.get("shots")
+        images = np.arange(train.n_images) if shots is None else np.sort(few_shot(train.n_images, shots, generator))
+        state: dict[str, Any] = {"images": images.astype(np.int64)}
+        n_embeddings = len(images) * train.n_patches
+        if fraction := options.get("coreset_fraction"):
+            n_embeddings = max(1, int(n_embeddings * fraction))
+            chosen = coreset(_all_embeddings(train, images), n_embeddings, generator)
+            state["embeddings"] = np.asarray(chosen, dtype=np.int64)
+        # float32, as it lies in memory when it scores
+        size = n_embeddings * train.dim * 4 / BYTES_PER_MIB
+        logger.info("Memory bank: %d embeddings of %d images, %.0f MiB.", n_embeddings, len(images), size)
+        return state, {}, {"model_mib": size, "active_components": None}
+
+    @classmethod
+    def load(
+        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingReader, device: str
+    ) -> "MemoryBankFamily":
+        """Read the remembered embeddings from the training split."""
+        images = [int(index) for index in state["images"]]
+        bank = MemoryBank(device=device)
+        if "embeddings" in state:
+            bank.fit(_all_embeddings(train, images)[torch.from_numpy(state["embeddings"])])
+        else:
+            bank.fit(_chunks(train, images))
+        return cls(bank, config["scores"])
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
+        """1 - cosine similarity to the nearest remembered embedding."""
+        return patch_scores(self.bank, tokens, self.names)
+
+
+def _chunks(source: EmbeddingReader, images: Sequence[int]) -> Iterator[torch.Tensor]:
+    for start in range(0, len(images), IMAGES_PER_READ):
+        yield source.read([int(index) for index in images[start : start + IMAGES_PER_READ]]).flatten(0, 2)
+
+
+def _all_embeddings(source: EmbeddingReader, images: Sequence[int]) -> torch.Tensor:
+    return torch.cat(list(_chunks(source, images)))
+
+
+class ControlFamily:
+    """Controls that bound every metric: ``random`` scores from a seed and the ``oracle`` that knows the mask."""
+
+    def __init__(self, names: Sequence[str], seed: int) -> None:
+        self.names, self.seed = names, seed
+
+    @staticmethod
+    def fit(
+        options: Mapping[str, Any],
+        train: EmbeddingReader,
+        valid: EmbeddingReader,
+        generator: torch.Generator,
+        device: str,
+        checkpoint: Path,
+    ) -> Fit:
+        """Nothing to fit."""
+        return {}, {}, {"model_mib": 0.0, "active_components": None}
+
+    @classmethod
+    def load(
+        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingReader, device: str
+    ) -> "ControlFamily":
+        """A control needs its seed only."""
+        return cls(config["scores"], int(config["seed"]))
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
+        """Uniform noise that depends on seed and image, or the share of each patch that the mask covers."""
+        shape = (int(tokens.shape[1]), int(tokens.shape[2]))
+        draw = {"random": self._random, "oracle": _mask_share}
+        return {name: np.stack([draw[name](row, shape) for row in rows.itertuples()]) for name in self.names}
+
+    def _random(self, row: Any, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+        digest = hashlib.sha256(f"{self.seed} {row.image_sha256}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return generator.random(shape, dtype=np.float32)
+
+
+def _mask_share(row: Any, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    if not row.mask:
+        return np.full(shape, float(row.label == "anomalous"), dtype=np.float32)
+    mask = torch.from_numpy(read_mask(row.mask) > 0).float()
+    return torch.nn.functional.adaptive_avg_pool2d(mask[None, None], shape)[0, 0].numpy()
+
+
+def _mib(state: Mapping[str, Any]) -> float:
+    return float(sum(np.asarray(value).nbytes for value in state.values())) / BYTES_PER_MIB
+
+
+FAMILIES: dict[str, Any] = {"dpmm": DpmmFamily, "memory_bank": MemoryBankFamily, "control": ControlFamily}

@@ -1,0 +1,102 @@
+"""The HDF5 contracts: embeddings, models and scores. Write to a temporary name, rename when complete.
+
+Every file carries ``format``, ``format_version``, ``library_digest``, ``package_versions`` and ``config`` (JSON).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from dinodp.errors import InputError
+from dinodp.provenance import library_digest, package_versions
+
+FORMAT_VERSION = 1
+FORMATS = ("embeddings", "model", "scores", "curves")
+
+
+def describe_origin(file: h5py.File, kind: str, config: Mapping[str, Any]) -> None:
+    """Write the attributes that every file carries."""
+    file.attrs["format"] = kind
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["library_digest"] = library_digest()
+    file.attrs["package_versions"] = json.dumps(package_versions(), sort_keys=True)
+    file.attrs["config"] = json.dumps(dict(config), sort_keys=True)
+
+
+@contextmanager
+def writing(path: Path, kind: str, config: Mapping[str, Any]) -> Iterator[h5py.File]:
+    """Open a temporary HDF5 file beside ``path``; it takes the name ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(temporary, "w", track_order=False) as file:
+            describe_origin(file, kind, config)
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
+    """Open a file of this project for reading.
+
+    Raises InputError when the file is missing, is not HDF5, or is of another kind or a newer version.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is not a readable HDF5 file ({error}).") from error
+    with file:
+        _check_format(file, path, kind)
+        yield file
+
+
+def _check_format(file: h5py.File, path: Path, kind: str | None) -> None:
+    found = file.attrs.get("format")
+    if found not in FORMATS or (kind is not None and found != kind):
+        raise InputError(f"{path} holds {found or 'no format attribute'}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")
+    version = int(file.attrs.get("format_version", 0))
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {version}; this version of dinodp reads version {FORMAT_VERSION}.")
+
+
+def write_state(path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]) -> None:
+    """Write a model: ``state`` (arrays and numbers, group ``state``) and ``history`` (one array per quantity)."""
+    with writing(path, "model", config) as file:
+        for group, values in (("state", state), ("history", history)):
+            for name, value in values.items():
+                file.create_dataset(f"{group}/{name}", data=np.asarray(value), track_times=False)
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """Return (config, state, history) of a model file."""
+    with reading(path, "model") as file:
+        state, history = (
+            {name: item[()] for name, item in file[group].items()} if group in file else {} for group in ("state", "history")
+        )
+        return json.loads(file.attrs["config"]), state, history
+
+
+def write_maps(path: Path, config: Mapping[str, Any], maps: Mapping[str, npt.NDArray[np.float32]],
+               image_scores: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Write patch scores [image, row, col] and image scores [image], one float32 data set per score."""
+    with writing(path, "scores", config) as file:
+        for name, values in maps.items():
+            file.create_dataset(name, data=values, dtype="float32", track_times=False)
+            file.create_dataset(f"image_scores/{name}", data=image_scores[name], dtype="float32", track_times=False)
+
+
+def read_maps(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Return {score name: float32 [image, row, col]} of a scores file."""
+    with reading(path, "scores") as file:
+        return {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}

@@ -1,0 +1,25 @@
+"""One figure of one data set and embedding, comparing the run's figure models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.figure_inputs import load_figure_data
+from dinodp.figures import FIGURES, save_figure
+from dinodp.logs import log_to_file
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+files = snakemake.input
+data = load_figure_data(
+    title=f"{snakemake.wildcards.dataset}, {snakemake.wildcards.embedding}",
+    names=snakemake.params.names,
+    manifest_path=Path(files.manifest),
+    train=Path(files.train),
+    tokens=Path(files.tokens),
+    per_model=list(zip(files.models, files.test, files.valid, files.metrics, files.curves, strict=True)),
+    grid=snakemake.params.grid,
+    mask_rule=snakemake.params.mask_rule,
+)
+save_figure(FIGURES[snakemake.wildcards.figure](data), Path(snakemake.output.png), Path(snakemake.output.pdf))

@@ -1,0 +1,30 @@
+"""Patch embeddings of one split."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.backbones import load_backbone
+from dinodp.costs import measured, set_threads, write_cost
+from dinodp.embeddings import embed_split
+from dinodp.logs import log_to_file
+from dinodp.manifest import read_manifest, select
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+set_threads(snakemake.threads)
+options = dict(snakemake.params.options)
+run = {key: options.pop(key) for key in ("batch_size", "grid") if key in options}
+backbone = load_backbone(options.pop("backbone"), device=snakemake.params.device, **options)
+frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
+with measured() as cost:
+    spent = embed_split(
+        frame,
+        backbone,
+        Path(snakemake.output.tokens),
+        dict(snakemake.params.options),
+        batch_size=run.get("batch_size", 8),
+        workers=snakemake.threads,
+    )
+write_cost(Path(snakemake.output.cost), {**cost, **spent})

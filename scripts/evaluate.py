@@ -1,0 +1,23 @@
+"""Metrics and curves of one model on the test split."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.evaluation import evaluate_scores
+from dinodp.logs import log_to_file
+from dinodp.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+evaluate_scores(
+    test_scores=Path(snakemake.input.test),
+    valid_scores=Path(snakemake.input.valid),
+    manifest=read_manifest(Path(snakemake.input.manifest)),
+    labels={**snakemake.wildcards, "options": snakemake.params.options},
+    mask_rules=snakemake.params.mask_rules,
+    smoothing_sigma=snakemake.params.smoothing_sigma,
+    metrics_path=Path(snakemake.output.metrics),
+    curves_path=Path(snakemake.output.curves),
+)

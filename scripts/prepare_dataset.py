@@ -1,0 +1,13 @@
+"""Write the manifest of a data set, and its slices where the source is made of volumes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.datasets import prepare_dataset
+from dinodp.logs import log_to_file
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+prepare_dataset(snakemake.wildcards.dataset, snakemake.params.options, Path(snakemake.output.manifest).parent)

@@ -1,0 +1,14 @@
+"""The run's tables on one page, with the note that says what they show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.logs import log_to_file
+from dinodp.reporting import summarise
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+tables = [Path(path) for path in snakemake.input.tables]
+summarise(snakemake.params.title, snakemake.params.note, tables, Path(snakemake.output.summary))
