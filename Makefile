@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 CORES ?= 2
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format lock clean
 
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
@@ -30,6 +30,9 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[workflow,test]"
 	touch $(STAMP)
+
+lock: $(STAMP)  ## write constraints.txt from the environment as it is
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/ @ .*//; s/[+]cpu//' > constraints.txt
 
 clean:
 	rm -rf .venv .snakemake results/[!R]*

@@ -25,7 +25,9 @@ def entry(kind, name):
     """The catalog entry of a name, or one sentence that lists the names that exist."""
     if name not in config[kind]:
         known = ", ".join(sorted(config[kind]))
-        raise WorkflowError(f"Unknown name '{name}' under run.{kind}: the catalog (config/catalog.yaml) has {known}.")
+        raise WorkflowError(
+            f"Unknown name '{name}' under run.{kind}: the catalog (config/catalog.yaml) has {known}."
+        )
     return config[kind][name]
 
 
@@ -37,7 +39,9 @@ for kind in ("datasets", "embeddings", "models"):
 def is_random(model):
     """A bank of all training images is the same for every seed; everything else is fitted once per seed."""
     options = entry("models", model)
-    return options["family"] != "memory_bank" or bool(options.get("shots") or options.get("coreset_fraction"))
+    return options["family"] != "memory_bank" or bool(
+        options.get("shots") or options.get("coreset_fraction")
+    )
 
 
 def seeds_of(model):
@@ -64,7 +68,9 @@ def fit_costs(wildcards=None):
 
 
 def score_costs(wildcards=None):
-    return fitted("results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.cost.json")
+    return fitted(
+        "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.cost.json"
+    )
 
 
 def embedding_costs(wildcards=None):
@@ -82,13 +88,20 @@ def figure_models(wildcards):
 
 def of_figure_models(pattern):
     return lambda wildcards: [
-        pattern.format(dataset=wildcards.dataset, embedding=wildcards.embedding, model=model, seed=seeds_of(model)[0])
+        pattern.format(
+            dataset=wildcards.dataset,
+            embedding=wildcards.embedding,
+            model=model,
+            seed=seeds_of(model)[0],
+        )
         for model in figure_models(wildcards)
     ]
 
 
 def all_tables():
-    return expand("results/tables/{table}.{ext}", table=RUN["tables"], ext=TABLE_FORMATS)
+    return expand(
+        "results/tables/{table}.{ext}", table=RUN["tables"], ext=TABLE_FORMATS
+    )
 
 
 def all_figures():

@@ -6,17 +6,17 @@ rule evaluate:
     output:
         metrics="results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json",
         curves="results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5",
+    log:
+        "results/logs/evaluate/{dataset}/{embedding}/{model}/seed-{seed}.log",
+    conda:
+        "../envs/torch.yaml"
+    resources:
+        mem_mb=4000,
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         mask_rules=RUN["mask_rules"],
         smoothing_sigma=RUN["smoothing_sigma"],
         library=LIBRARY,
-    log:
-        "results/logs/evaluate/{dataset}/{embedding}/{model}/seed-{seed}.log",
-    resources:
-        mem_mb=4000,
-    conda:
-        "../envs/torch.yaml"
     script:
         "../scripts/evaluate.py"
 
@@ -26,12 +26,12 @@ rule collect_metrics:
         metrics=metrics_files(),
     output:
         table="results/metrics.csv",
-    params:
-        library=LIBRARY,
     log:
         "results/logs/collect_metrics.log",
     conda:
         "../envs/reporting.yaml"
+    params:
+        library=LIBRARY,
     script:
         "../scripts/collect_metrics.py"
 
@@ -43,11 +43,11 @@ rule collect_costs:
         scores=score_costs(),
     output:
         table="results/costs.csv",
-    params:
-        library=LIBRARY,
     log:
         "results/logs/collect_costs.log",
     conda:
         "../envs/reporting.yaml"
+    params:
+        library=LIBRARY,
     script:
         "../scripts/collect_costs.py"

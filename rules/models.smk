@@ -6,18 +6,18 @@ rule fit_model:
     output:
         model="results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5",
         cost="results/models/{dataset}/{embedding}/{model}/seed-{seed}.cost.json",
+    log:
+        "results/logs/fit_model/{dataset}/{embedding}/{model}/seed-{seed}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         device=RUN["device"],
         library=LIBRARY,
-    log:
-        "results/logs/fit_model/{dataset}/{embedding}/{model}/seed-{seed}.log",
-    threads: 2
-    resources:
-        gpu=1,
-        mem_mb=6000,
-    conda:
-        "../envs/torch.yaml"
     script:
         "../scripts/fit_model.py"

@@ -7,14 +7,14 @@ rule make_table:
         csv="results/tables/{table}.csv",
         md="results/tables/{table}.md",
         tex="results/tables/{table}.tex",
-    params:
-        mask_rule=RUN["mask_rules"][0],
-        published_embedding=RUN["published_embedding"],
-        library=LIBRARY,
     log:
         "results/logs/make_table/{table}.log",
     conda:
         "../envs/reporting.yaml"
+    params:
+        mask_rule=RUN["mask_rules"][0],
+        published_embedding=RUN["published_embedding"],
+        library=LIBRARY,
     script:
         "../scripts/make_table.py"
 
@@ -22,25 +22,34 @@ rule make_table:
 rule draw_figure:
     input:
         manifest="results/data/{dataset}/manifest.csv",
-        train="results/embeddings/{dataset}/{embedding}/train.h5",
         tokens="results/embeddings/{dataset}/{embedding}/test.h5",
-        models=of_figure_models("results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5"),
-        test=of_figure_models("results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5"),
-        valid=of_figure_models("results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5"),
-        metrics=of_figure_models("results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json"),
-        curves=of_figure_models("results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"),
+        models=of_figure_models(
+            "results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5"
+        ),
+        test=of_figure_models(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5"
+        ),
+        valid=of_figure_models(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5"
+        ),
+        metrics=of_figure_models(
+            "results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json"
+        ),
+        curves=of_figure_models(
+            "results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"
+        ),
     output:
         png="results/figures/{dataset}/{embedding}/{figure}.png",
         pdf="results/figures/{dataset}/{embedding}/{figure}.pdf",
+    log:
+        "results/logs/draw_figure/{dataset}/{embedding}/{figure}.log",
+    conda:
+        "../envs/torch.yaml"
     params:
         names=figure_models,
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         mask_rule=RUN["mask_rules"][0],
         library=LIBRARY,
-    log:
-        "results/logs/draw_figure/{dataset}/{embedding}/{figure}.log",
-    conda:
-        "../envs/torch.yaml"
     script:
         "../scripts/draw_figure.py"
 
@@ -50,13 +59,13 @@ rule summarise:
         tables=expand("results/tables/{table}.md", table=RUN["tables"]),
     output:
         summary="results/summary.md",
-    params:
-        title=RUN["title"],
-        note=RUN["note"],
-        library=LIBRARY,
     log:
         "results/logs/summarise.log",
     conda:
         "../envs/reporting.yaml"
+    params:
+        title=RUN["title"],
+        note=RUN["note"],
+        library=LIBRARY,
     script:
         "../scripts/summarise.py"

@@ -7,18 +7,18 @@ rule score:
     output:
         scores="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.h5",
         cost="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.cost.json",
+    log:
+        "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         device=RUN["device"],
         library=LIBRARY,
-    log:
-        "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
-    threads: 2
-    resources:
-        gpu=1,
-        mem_mb=6000,
-    conda:
-        "../envs/torch.yaml"
     script:
         "../scripts/score.py"

@@ -16,7 +16,6 @@ data = load_figure_data(
     title=f"{snakemake.wildcards.dataset}, {snakemake.wildcards.embedding}",
     names=snakemake.params.names,
     manifest_path=Path(files.manifest),
-    train=Path(files.train),
     tokens=Path(files.tokens),
     per_model=list(zip(files.models, files.test, files.valid, files.metrics, files.curves, strict=True)),
     grid=snakemake.params.grid,

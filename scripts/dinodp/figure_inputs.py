@@ -1,0 +1,119 @@
+"""Gather from the run's files what the figures draw."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dinodp import store
+from dinodp.embeddings import EmbeddingReader
+from dinodp.families import DpmmFamily, open_split
+from dinodp.figures.data import FigureData, ModelData
+from dinodp.files import read_json
+from dinodp.manifest import read_manifest, select
+
+ModelFiles = tuple[str, str, str, str, str]  # model, test scores, validation scores, metrics, curves
+
+
+def load_figure_data(
+    *,
+    title: str,
+    names: Sequence[str],
+    manifest_path: Path,
+    tokens: Path,
+    per_model: Sequence[ModelFiles],
+    grid: Sequence[int] | None,
+    mask_rule: str,
+) -> FigureData:
+    """Read manifest, scores, metrics, curves and fitted parameters of the models named."""
+    manifest = read_manifest(manifest_path)
+    valid = select(manifest, "valid")
+    normal = (valid["label"] == "normal").to_numpy()
+    models = [
+        _load_model(name, files, tokens, manifest, normal, grid, mask_rule)
+        for name, files in zip(names, per_model, strict=True)
+    ]
+    reader = open_split(tokens, {"normalise": True}, grid, manifest, "test")
+    return FigureData(
+        title=title, manifest=select(manifest, "test"), models=models, read_tokens=lambda rows: reader.read(rows).numpy()
+    )
+
+
+def _load_model(
+    name: str,
+    files: ModelFiles,
+    tokens: Path,
+    manifest: Any,
+    normal: npt.NDArray[np.bool_],
+    grid: Sequence[int] | None,
+    mask_rule: str,
+) -> ModelData:
+    model, test, valid, metrics, curves = (Path(file) for file in files)
+    config, state, history = store.read_state(model)
+    values = read_json(metrics)["metrics"]
+    maps = store.read_maps(test)
+    data: dict[str, Any] = {}
+    if config["family"] == "dpmm":
+        reader = open_split(tokens, config, grid, manifest, "test")
+        data = _mixture_data(DpmmFamily.load(config, state, reader, "cpu").mixture, reader, history)
+    return ModelData(
+        name=name,
+        family=config["family"],
+        scores=maps,
+        normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
+        image_scores=_image_scores(test),
+        curves={score: _curves(curves, score, mask_rule) for score in maps},
+        thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
+        **data,
+    )
+
+
+def _image_scores(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    with store.reading(path, "scores") as file:
+        return {name: item[()] for name, item in file["image_scores"].items()}
+
+
+def _curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[Any]]:
+    with store.reading(path, "curves") as file:
+        group = file.get(f"{score}/{mask_rule}", {})
+        return {name: item[()] for name, item in group.items() if isinstance(item, h5py.Dataset)}
+
+
+def _thresholds(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name.startswith("threshold_")}
+
+
+def _mixture_data(mixture: Any, reader: EmbeddingReader, history: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Parameters of the active components, and which of them each patch belongs to."""
+    active = mixture.active_
+    rank = (torch.cumsum(active, dim=0) - 1).numpy()
+    return {
+        "history": history,
+        "chosen_epoch": int(history["epoch"][np.argmax(history["validation_log_likelihood"])]),
+        "means": mixture.means_[active].numpy(),
+        "covariances_diag": _diagonals(mixture)[active].numpy(),
+        "weights": mixture.weights_[active].numpy(),
+        "assignments": _assigner(mixture, reader, rank),
+    }
+
+
+def _diagonals(mixture: Any) -> torch.Tensor:
+    covariances: torch.Tensor = mixture.covariances_
+    if covariances.ndim == 3:
+        return covariances.diagonal(dim1=1, dim2=2)
+    return covariances if covariances.ndim == 2 else covariances[:, None].expand_as(mixture.means_)
+
+
+def _assigner(
+    mixture: Any, reader: EmbeddingReader, rank: npt.NDArray[np.int64]
+) -> Callable[[Sequence[int]], npt.NDArray[np.int64]]:
+    def assign(rows: Sequence[int]) -> npt.NDArray[np.int64]:
+        tokens = reader.read(rows)
+        nearest = mixture.assign(tokens.flatten(0, 2)).numpy()
+        return np.asarray(rank[nearest].reshape(tokens.shape[:3]))
+
+    return assign

@@ -1,0 +1,327 @@
+"""Tables of results as CSV (numbers), Markdown and LaTeX (mean ± std): one function per table, all in ``TABLES``.
+
+Each function takes three tidy frames (metrics, costs, published) and the name of the embedding that the published
+numbers belong to.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dinodp.errors import InputError
+from dinodp.files import write_text
+
+FAMILIES = ("memory_bank", "dpmm", "control")
+SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
+DETECTION = ("pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid")
+DICE = ("dice_fpr10", "dice_fpr05", "dice_fpr01")
+PUBLISHED_METRICS = {"pixel_aupr_trapezoid": "pixel_aupr"}  # our name: name in published.csv, where they differ
+KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule"]
+COSTS = (
+    "fit_seconds",
+    "backbone_ms_per_image",
+    "scoring_ms_per_image",
+    "total_ms_per_image",
+    "peak_host_mib",
+    "peak_gpu_mib",
+    "model_mib",
+    "active_components",
+)
+HEADINGS = {
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_average_precision": "Pixel AP",
+    "pixel_aupr_trapezoid": "Pixel AUPR (trapezoid)",
+    "dice_fpr10": "Dice at FPR 10 %",
+    "dice_fpr05": "Dice at FPR 5 %",
+    "dice_fpr01": "Dice at FPR 1 %",
+    "dataset": "Data set",
+    "embedding": "Embedding",
+    "model": "Model",
+    "score": "Score",
+    "normalised": "Unit length",
+    "mask_rule": "Mask rule",
+    "seeds": "Seeds",
+    "fit_seconds": "Fit (s)",
+    "backbone_ms_per_image": "Backbone (ms/image)",
+    "scoring_ms_per_image": "Scoring (ms/image)",
+    "total_ms_per_image": "Total (ms/image)",
+    "peak_host_mib": "Peak host (MiB)",
+    "peak_gpu_mib": "Peak GPU (MiB)",
+    "model_mib": "Model (MiB)",
+    "active_components": "Active components",
+    "device": "Device",
+}
+DECIMALS = {"fit_seconds": 1, "peak_host_mib": 0, "peak_gpu_mib": 0, "active_components": 1}
+SPREAD_NOTE = "Mean ± standard deviation over seeds (n - 1); no ± where there is a single seed."
+LATEX_CHARACTERS = {
+    "\\": r"\textbackslash{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: ``frame`` holds numbers, in columns ``<quantity>_mean`` and ``_std``, ``_published``, ``_difference``."""
+
+    frame: pd.DataFrame
+    caption: str
+    notes: tuple[str, ...] = ()
+
+
+TableFunction = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, str], Table]
+
+
+def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+    """Pixel AUROC and AUPR of each model's primary score, percent, beside the published values."""
+    frame = _compare(_primary_scores(metrics), published, published_embedding, DETECTION, "table1")
+    caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; the trapezoid is the published AUPR."
+    return Table(frame, caption, _notes(frame, published_embedding))
+
+
+def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+    """Dice at thresholds calibrated to FPR 10, 5 and 1 %, percent, beside the published values."""
+    frame = _compare(_primary_scores(metrics), published, published_embedding, DICE, "table2")
+    caption = "Dice, in percent, at thresholds calibrated to a false positive rate (FPR) on normal validation patches."
+    return Table(frame, caption, _notes(frame, published_embedding))
+
+
+def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+    """Every score of the mixtures, with and without unit length, percent, beside the published values."""
+    mixtures = metrics[metrics["family"] == "dpmm"]
+    frame = _compare(mixtures, published, published_embedding, DETECTION, "table3")
+    caption = "Score functions of the mixture on embeddings with and without unit length, in percent."
+    return Table(frame, caption, _notes(frame, published_embedding))
+
+
+def costs(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+    """Time, memory and size of each model; mean and standard deviation over seeds."""
+    if costs.empty:
+        raise InputError("Table 'costs' has no row: the run measured no cost of any model.")
+    families = metrics[["dataset", "embedding", "model", "family"]].drop_duplicates()
+    rows = costs.merge(families, how="left", on=["dataset", "embedding", "model"]).fillna({"family": "", "device": ""})
+    rows["total_ms_per_image"] = rows["backbone_ms_per_image"] + rows["scoring_ms_per_image"]
+    frame = _mean_and_std(rows, ["dataset", "embedding", "family", "model", "device"], COSTS)
+    notes = (SPREAD_NOTE, "Host memory is the peak of the whole process. Times hold for the device named only.")
+    return Table(_order(frame).drop(columns="family"), "Time, memory and size of the models.", notes)
+
+
+TABLES: dict[str, TableFunction] = {"table1": table1, "table2": table2, "table3": table3, "costs": costs}
+
+
+def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> None:
+    """Write the numbers as CSV and the formatted table as Markdown and LaTeX; each file is complete or absent."""
+    shown, caption = _display(table)
+    write_text(csv_path, table.frame.to_csv(index=False, float_format="%.6g"))
+    write_text(md_path, _markdown(shown, caption, table.notes))
+    write_text(tex_path, _latex(shown, caption, table.notes))
+
+
+# Rows and numbers
+
+
+def _primary_scores(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Keep one score per model: the first of ``SCORES`` that it has (cosine where there is one)."""
+    order = metrics["score"].map(_rank(SCORES))
+    first = order.groupby([metrics["dataset"], metrics["embedding"], metrics["model"]]).transform("min")
+    return metrics[order == first]
+
+
+def _compare(
+    rows: pd.DataFrame, published: pd.DataFrame, published_embedding: str, names: Sequence[str], table: str
+) -> pd.DataFrame:
+    """Mean and std in percent per (KEYS), with published value and difference beside each metric that has one."""
+    wide = _wide(rows, names)
+    present = [name for name in names if name in wide]
+    if wide.empty or not present:
+        raise InputError(f"Table {table!r} has no row: the run has no metric among {', '.join(names)} for its models.")
+    frame = _order(_mean_and_std(wide, KEYS, present))
+    for name in present:
+        values = _published_values(frame, published, published_embedding, name)
+        if values.notna().any():
+            mean = frame[f"{name}_mean"]
+            place = frame.columns.get_indexer(pd.Index([f"{name}_std"]))[0] + 1
+            frame.insert(place, f"{name}_published", values)
+            difference = (mean - values).where(frame["embedding"] == published_embedding)
+            frame.insert(place + 1, f"{name}_difference", difference)
+    return frame.drop(columns="family").dropna(axis="columns", how="all")
+
+
+def _wide(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """One row per (KEYS, seed), one column in percent per metric among ``names`` that the run has."""
+    chosen = rows[rows["metric"].isin(list(names))].assign(normalised=rows["normalised"].fillna(""))
+    wide = chosen.pivot_table(index=[*KEYS, "seed"], columns="metric", values="value", dropna=False, observed=True)
+    percent = 100 * wide.dropna(how="all")
+    return percent.reset_index()
+
+
+def _mean_and_std(rows: pd.DataFrame, keys: list[str], names: Sequence[str]) -> pd.DataFrame:
+    """Mean and std (n - 1) over seeds; quantities without any value are left out."""
+    groups = rows.groupby(keys, sort=False, dropna=False)
+    frame = groups["seed"].nunique().rename("seeds").to_frame()
+    for name in names:
+        if rows[name].notna().any():
+            frame[f"{name}_mean"] = groups[name].mean()
+            frame[f"{name}_std"] = groups[name].std()
+    return frame.reset_index()
+
+
+def _order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort by data set and embedding, then memory bank, mixture, controls, then score and normalisation."""
+    ranks = {"family": _rank(FAMILIES), "score": _rank(SCORES), "normalised": _rank(("no", "yes", ""))}
+    keys = [key for key in KEYS if key in frame]
+    return frame.sort_values(
+        keys,
+        key=lambda column: column.map(ranks[str(column.name)]).fillna(-1) if column.name in ranks else column,
+        kind="stable",
+        ignore_index=True,
+    )
+
+
+def _rank(names: Sequence[str]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(names)}
+
+
+def _published_values(
+    frame: pd.DataFrame, published: pd.DataFrame, published_embedding: str, metric: str
+) -> "pd.Series[float]":
+    """The published value in percent of each row's (data set, family, score, normalised), NaN where there is none."""
+    known = _published_lookup(published, PUBLISHED_METRICS.get(metric, metric))
+    values = [
+        known.get((row.dataset, row.family, row.score, row.normalised), _published_bank(row, known, published_embedding))
+        for row in frame.itertuples()
+    ]
+    return pd.Series(values, index=frame.index, dtype=float)
+
+
+def _published_lookup(published: pd.DataFrame, metric: str) -> dict[tuple[object, ...], float]:
+    keys = ["dataset", "method", "score", "normalized"]
+    rows = published[published["metric"] == metric].fillna(dict.fromkeys(keys, "")) if len(published) else published
+    if rows.empty:
+        return {}
+    first = rows.drop_duplicates(keys)
+    return dict(zip(first[keys].itertuples(index=False, name=None), first["value"].astype(float), strict=True))
+
+
+def _published_bank(row: object, known: dict[tuple[object, ...], float], published_embedding: str) -> float:
+    """The follow-up paper lists the full memory bank under the embedding's name, without a score."""
+    dataset, family, model = (getattr(row, name) for name in ("dataset", "family", "model"))
+    full = family == "memory_bank" and not any(word in model for word in ("shot", "coreset"))
+    return known.get((dataset, f"memory_bank_{published_embedding}", "", ""), float("nan")) if full else float("nan")
+
+
+def _notes(frame: pd.DataFrame, published_embedding: str) -> tuple[str, ...]:
+    if not any(column.endswith("_published") for column in frame):
+        return (SPREAD_NOTE,)
+    return (
+        SPREAD_NOTE,
+        f"Published values are for {published_embedding}; a difference (ours minus published, percentage points) is "
+        "given only for that embedding. Values of another embedding are not comparable with them.",
+    )
+
+
+# Formatting
+
+
+def _display(table: Table) -> tuple[pd.DataFrame, str]:
+    """Text cells under readable headings. Labels with one value throughout move to the caption."""
+    frame = table.frame
+    shown, common = pd.DataFrame(index=frame.index), []
+    for column in frame.columns:
+        name = column.removesuffix("_mean")
+        if column.endswith("_std"):
+            continue
+        if name != column:
+            shown[HEADINGS[name]] = _with_spread(frame, name)
+        elif column.endswith(("_published", "_difference")):
+            shown[_comparison_heading(column)] = [_number(value, 2, column) for value in frame[column]]
+        elif column not in ("dataset", "model") and frame[column].nunique() == 1:
+            common.append(f"{HEADINGS[column]}: {frame[column].iloc[0]}.")
+        elif column in HEADINGS:
+            shown[HEADINGS[column]] = frame[column].astype(str)
+    return shown, " ".join([table.caption, *(text for text in common if not text.endswith(": ."))])
+
+
+def _with_spread(frame: pd.DataFrame, name: str) -> list[str]:
+    decimals = DECIMALS.get(name, 2)
+    spreads = frame[f"{name}_std"] if f"{name}_std" in frame else pd.Series(float("nan"), index=frame.index)
+    return [
+        _number(mean, decimals) + ("" if pd.isna(spread) else f" ± {_number(spread, decimals)}")
+        for mean, spread in zip(frame[f"{name}_mean"], spreads, strict=True)
+    ]
+
+
+def _number(value: float, decimals: int, column: str = "") -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:+.{decimals}f}" if column.endswith("_difference") else f"{value:.{decimals}f}"
+
+
+def _comparison_heading(column: str) -> str:
+    name, _, kind = column.rpartition("_")
+    return f"{HEADINGS[name]}, {kind}"
+
+
+def _markdown(shown: pd.DataFrame, caption: str, notes: Sequence[str]) -> str:
+    text_columns = {HEADINGS[name] for name in (*KEYS, "device") if name in HEADINGS}
+    align = ["left" if column in text_columns else "right" for column in shown.columns]
+    body = shown.replace({r"\|": r"\\|"}, regex=True).to_markdown(index=False, disable_numparse=True, colalign=align)
+    return "\n\n".join([f"**{caption}**", str(body), *notes]) + "\n"
+
+
+def _latex(shown: pd.DataFrame, caption: str, notes: Sequence[str]) -> str:
+    """A ``table`` environment with booktabs rules; a rule between data sets, whose name appears once."""
+    text_columns = {HEADINGS[name] for name in (*KEYS, "device") if name in HEADINGS}
+    spec = "".join("l" if column in text_columns else "r" for column in shown.columns)
+    heading = " & ".join(_latex_heading(str(column)) for column in shown.columns)
+    lines = [
+        r"\begin{table}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        heading + r" \\",
+        r"\midrule",
+        *_latex_rows(shown),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\smallskip {escape_latex(note)}" for note in notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_heading(heading: str) -> str:
+    """A heading on two lines where it has two parts, so that wide tables fit."""
+    first, _, second = heading.partition(", ") if ", " in heading else heading.partition(" (")
+    if not second:
+        return escape_latex(heading)
+    second = second if ", " in heading else f"({second}"
+    return rf"\begin{{tabular}}[b]{{@{{}}c@{{}}}}{escape_latex(first)}\\{escape_latex(second)}\end{{tabular}}"
+
+
+def _latex_rows(shown: pd.DataFrame) -> list[str]:
+    lines: list[str] = []
+    last = ""
+    for index, row in enumerate(shown.itertuples(index=False, name=None)):
+        dataset, cells = str(row[0]), [escape_latex(str(cell)) for cell in row]
+        if index and dataset != last:
+            lines.append(r"\midrule")
+        if dataset == last:
+            cells[0] = ""
+        last = dataset
+        lines.append(" & ".join(cells) + r" \\")
+    return lines
+
+
+def escape_latex(text: str) -> str:
+    """Escape what LaTeX would read as a command."""
+    return "".join(LATEX_CHARACTERS.get(character, character) for character in text)

@@ -1,0 +1,42 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def run(code, tmp_path):
+    header = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\nfrom dinodp.logs import log_to_file, progress\n"
+    log = tmp_path / "job.log"
+    body = f"log_to_file({str(log)!r})\n{code}"
+    process = subprocess.run([sys.executable, "-c", header + body], capture_output=True, text=True, check=False)
+    return process, log.read_text()
+
+
+def test_progress_ends_with_a_line_in_the_log(tmp_path):
+    process, log = run("list(progress(range(3), 'embed', per_item=4, total=10))", tmp_path)
+    assert process.returncode == 0
+    assert "embed: 10 images in" in log
+
+
+def test_a_users_mistake_is_one_sentence_in_log_and_terminal(tmp_path):
+    process, log = run("from dinodp.errors import InputError\nraise InputError('No such folder.')", tmp_path)
+    assert process.returncode == 1
+    assert log == process.stderr == "Error: No such folder.\n"
+
+
+def test_a_defect_keeps_its_traceback(tmp_path):
+    process, log = run("1 / 0", tmp_path)
+    assert process.returncode == 1
+    assert "Traceback" in log
+    assert "ZeroDivisionError" in log
+
+
+@pytest.mark.parametrize("seconds", [0.0])
+def test_rate_and_time_left_are_reported(tmp_path, seconds):
+    code = f"import dinodp.logs as logs\nlogs.SECONDS_BETWEEN_LINES = {seconds}\nlist(progress(range(2), 'fit'))"
+    _, log = run(code, tmp_path)
+    assert "50%" in log
+    assert "1/2" in log

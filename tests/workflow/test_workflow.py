@@ -1,0 +1,144 @@
+"""The whole DAG on a small run of real files, through the snakemake command."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "datasets": {"phantoms": {"n_train": 24, "n_valid": 10, "n_test": 12}},
+    "models": {"dpmm_demo": {"components": 20, "epochs": 2}},
+    "run": {
+        "title": "Test run",
+        "note": "Tiny phantoms.",
+        "datasets": ["phantoms"],
+        "embeddings": ["classical"],
+        "models": ["memory_bank", "dpmm_demo", "random", "oracle"],
+        "figure_models": ["memory_bank", "dpmm_demo"],
+        "seeds": [0],
+    },
+}
+
+
+def snakemake(folder, *arguments, check=True):
+    """Run the workflow in ``folder`` as a user would from another working directory."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(folder / "Snakefile"), "-d", str(folder), "--cores", "2"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=600
+    )
+    result.text = result.stdout + result.stderr
+    assert not check or result.returncode == 0, result.text[-4000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with a small run in it, so that tests may edit files."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "resources"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "config/small.yaml").write_text(yaml.safe_dump(SMALL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    snakemake(project, "--configfile", "config/small.yaml")
+    return project
+
+
+def test_every_table_and_figure_is_there(finished):
+    tables = {path.name for path in (finished / "results/tables").iterdir()}
+    assert tables == {f"{name}.{ext}" for name in ("table1", "table2", "table3", "costs") for ext in ("csv", "md", "tex")}
+    figures = list((finished / "results/figures/phantoms/classical").iterdir())
+    assert len(figures) == 12
+    assert all(path.stat().st_size > 5000 for path in figures)
+
+
+def test_controls_bound_the_models(finished):
+    metrics = pd.read_csv(finished / "results/metrics.csv")
+    auroc = metrics[(metrics.metric == "pixel_auroc") & (metrics.mask_rule == "gt0")].set_index(["model", "score"])["value"]
+    assert abs(auroc["random", "random"] - 0.5) < 0.1
+    assert auroc["oracle", "oracle"] > 0.97
+    for model in ("memory_bank", "dpmm_demo"):
+        assert auroc["random", "random"] + 0.1 < auroc[model, "cosine"] < auroc["oracle", "oracle"]
+
+
+def test_costs_have_no_gap_where_there_must_be_a_number(finished):
+    costs = pd.read_csv(finished / "results/costs.csv")
+    assert set(costs["model"]) == {"memory_bank", "dpmm_demo", "random", "oracle"}
+    assert costs[["fit_seconds", "backbone_ms_per_image", "scoring_ms_per_image", "peak_host_mib"]].notna().all().all()
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in snakemake(finished, "--configfile", "config/small.yaml").text
+
+
+def test_editing_a_library_module_reruns_what_depends_on_it(finished):
+    module = finished / "scripts/dinodp/scores.py"
+    original = module.read_text()
+    module.write_text(original + "\n# changed\n")
+    try:
+        text = snakemake(finished, "-n", "--configfile", "config/small.yaml").text
+    finally:
+        module.write_text(original)
+    assert "rule score" in text
+    assert "Params have changed" in text or "params" in text.lower()
+
+
+def test_same_seed_same_bytes(finished):
+    model = finished / "results/models/phantoms/classical/dpmm_demo/seed-0.h5"
+    metrics = finished / "results/metrics/phantoms/classical/dpmm_demo/seed-0.json"
+    before = model.read_bytes(), metrics.read_bytes()
+    snakemake(finished, "--configfile", "config/small.yaml", "--forcerun", "fit_model", "--until", "evaluate")
+    assert (model.read_bytes(), metrics.read_bytes()) == before
+
+
+def test_the_paper_can_be_listed_without_data(project):
+    text = snakemake(project, "-n", "--configfile", "config/paper.yaml").text
+    for dataset in ("brats2021", "liver", "resc"):
+        assert f"results/data/{dataset}/manifest.csv" in text
+    for model in ("memory_bank", "dpmm_diag", "dpmm_diag_raw"):
+        assert f"results/scores/resc/dinov2_vits14/{model}/seed-0/test.h5" in text
+    assert "results/models/liver/dinov2_vits14/dpmm_diag/seed-4.h5" in text
+    assert "results/tables/table3.tex" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seedz": [0]}, "seedz"),
+        ({"models": ["dpmm_typo"]}, "Unknown name 'dpmm_typo'"),
+        ({"mask_rules": ["gt1"]}, "gt1"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
+    path = project / "config/wrong.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "run": {**SMALL["run"], **change}}))
+    result = snakemake(project, "-n", "--configfile", "config/wrong.yaml", check=False)
+    assert result.returncode != 0
+    assert sentence in result.text
+
+
+def test_a_missing_folder_ends_in_one_sentence_in_log_and_terminal(project):
+    run = {**SMALL["run"], "datasets": ["liver"]}
+    (project / "config/liver.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
+    result = snakemake(project, "--configfile", "config/liver.yaml", check=False)
+    assert result.returncode != 0
+    log = (project / "results/logs/prepare_dataset/liver.log").read_text()
+    assert "Error: " in log
+    assert "data/hist_DIY" in log
+    assert "Traceback" not in log
+    assert log.strip().splitlines()[-1] in result.text
