@@ -83,7 +83,9 @@ TableFunction = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, str], Table]
 def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
     """Pixel AUROC and AUPR of each model's primary score, percent, beside the published values."""
     frame = _compare(_primary_scores(metrics), published, published_embedding, DETECTION, "table1")
-    caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; the trapezoid is the published AUPR."
+    caption = (
+        "Pixel-wise detection of anomalies, in percent. AP: average precision; the trapezoid is the published AUPR."
+    )
     return Table(frame, caption, _notes(frame, published_embedding))
 
 
@@ -196,7 +198,9 @@ def _published_values(
     """The published value in percent of each row's (data set, family, score, normalised), NaN where there is none."""
     known = _published_lookup(published, PUBLISHED_METRICS.get(metric, metric))
     values = [
-        known.get((row.dataset, row.family, row.score, row.normalised), _published_bank(row, known, published_embedding))
+        known.get(
+            (row.dataset, row.family, row.score, row.normalised), _published_bank(row, known, published_embedding)
+        )
         for row in frame.itertuples()
     ]
     return pd.Series(values, index=frame.index, dtype=float)

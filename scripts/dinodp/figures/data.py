@@ -1,0 +1,80 @@
+"""What figures draw: the test images and, per model, its scores, curves and fitted parameters."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+
+from dinodp.errors import InputError
+
+Array = npt.NDArray[Any]
+PRIMARY_SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """One fitted model.
+
+    ``scores`` and ``normal_validation``: {score: [image, row, col]}; ``image_scores``: {score: [image]};
+    ``curves``: {score: {fpr, tpr, recall, precision}}; ``thresholds``: {score: {threshold_fpr10: value, ...}}.
+    Mixtures also have ``history`` ({epoch, train_log_likelihood, validation_log_likelihood, active_components, ...}:
+    [epoch]), ``chosen_epoch``, and of the K active components ``means`` [K, D], ``covariances_diag`` [K, D],
+    ``weights`` [K] and ``assignments`` (test rows -> component index [n, row, col]).
+    """
+
+    name: str
+    family: str
+    scores: dict[str, Array]
+    normal_validation: dict[str, Array] = field(default_factory=dict)
+    image_scores: dict[str, Array] = field(default_factory=dict)
+    curves: dict[str, dict[str, Array]] = field(default_factory=dict)
+    thresholds: dict[str, dict[str, float]] = field(default_factory=dict)
+    history: dict[str, Array] | None = None
+    chosen_epoch: int | None = None
+    means: Array | None = None
+    covariances_diag: Array | None = None
+    weights: Array | None = None
+    assignments: Callable[[Sequence[int]], Array] | None = None
+
+    @property
+    def primary_score(self) -> str:
+        """The score that represents the model: cosine where it has it."""
+        known = [score for score in PRIMARY_SCORES if score in self.scores]
+        names = known or list(self.scores)
+        if not names:
+            raise InputError(f"Model {self.name!r} has no scores to draw.")
+        return names[0]
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """One data set and embedding.
+
+    ``manifest``: the test rows (label, image path, mask path or ""); ``read_tokens``: test rows -> float32
+    [n, row, col, D], as the model sees them.
+    """
+
+    title: str
+    manifest: pd.DataFrame
+    models: list[ModelData]
+    read_tokens: Callable[[Sequence[int]], Array]
+
+
+def require_models(data: FigureData, figure: str) -> list[ModelData]:
+    """All models, or an InputError when there is none."""
+    if not data.models:
+        raise InputError(f"Figure {figure!r} needs at least one model, and the run names none for its figures.")
+    return data.models
+
+
+def require_mixture(data: FigureData, figure: str, *fields: str) -> ModelData:
+    """The first mixture that has all ``fields``."""
+    for model in data.models:
+        if model.family == "dpmm" and all(getattr(model, name) is not None for name in fields):
+            return model
+    names = ", ".join(model.name for model in data.models) or "none"
+    raise InputError(
+        f"Figure {figure!r} needs a mixture (dpmm) with {', '.join(fields)}; the models given are: {names}."
+    )

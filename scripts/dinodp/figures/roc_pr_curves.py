@@ -1,0 +1,60 @@
+"""Receiver operating characteristic and precision-recall curves over all test pixels."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dinodp.errors import InputError
+from dinodp.figures.data import Array, FigureData, ModelData
+from dinodp.figures.style import COLOURS, LINE_STYLES, new_figure, score_label, styled
+
+NAME = "roc_pr_curves"
+NEEDED = ("fpr", "tpr", "recall", "precision")
+
+
+@styled
+def draw(data: FigureData) -> Figure:
+    """Two panels; one line per model and primary score; the chance level is dotted."""
+    models = [model for model in data.models if _has_curves(model)]
+    if not models:
+        raise InputError(
+            f"Figure {NAME!r} needs pixel-wise curves, and no model has any (does the test split have masks?)."
+        )
+    figure = new_figure(98)
+    roc, precision_recall = figure.subplots(1, 2)
+    for index, model in enumerate(models):
+        curves = model.curves[model.primary_score]
+        look = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
+        roc.plot(curves["fpr"], curves["tpr"], label=_label(model, models), **look)
+        precision_recall.plot(curves["recall"], curves["precision"], **look)
+    roc.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":", label="Chance")
+    _draw_prevalence(precision_recall, models[0].curves[models[0].primary_score])
+    _finish(roc, "False positive rate", "True positive rate", "ROC, all test pixels")
+    _finish(precision_recall, "Recall", "Precision", "Precision-recall, all test pixels")
+    figure.legend(*roc.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(data.title)
+    return figure
+
+
+def _has_curves(model: ModelData) -> bool:
+    curves = model.curves.get(model.primary_score, {})
+    return all(name in curves and len(curves[name]) for name in NEEDED)
+
+
+def _label(model: ModelData, models: list[ModelData]) -> str:
+    """Model, and its score where scores differ."""
+    differ = len({other.primary_score for other in models}) > 1
+    return f"{model.name} ({score_label(model.primary_score).lower()})" if differ else model.name
+
+
+def _draw_prevalence(axes: Axes, curves: dict[str, Array]) -> None:
+    """Prevalence of anomalous pixels: the precision when every pixel is called anomalous."""
+    recall, precision = curves["recall"], curves["precision"]
+    prevalence = float(precision[recall >= recall.max()].min())
+    axes.axhline(prevalence, color="0.5", linewidth=0.8, linestyle=":")
+    axes.text(1, prevalence + 0.012, f"prevalence {100 * prevalence:.2g} %", ha="right", va="bottom", fontsize=7)
+
+
+def _finish(axes: Axes, x: str, y: str, title: str) -> None:
+    axes.set(xlabel=x, ylabel=y, title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+    axes.grid(color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)

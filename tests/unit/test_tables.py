@@ -1,0 +1,207 @@
+"""Tables: numbers worked out by hand, published values matched, formats escaped."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dinodp.errors import InputError
+from dinodp.tables import TABLES, Table, escape_latex, write_table
+
+PUBLISHED = Path(__file__).parents[2] / "resources/published/published.csv"
+PAPER = "dinov2_vits14"
+
+
+def rows(model: str, family: str, score: str, values: dict[str, list[float]], **labels: str) -> list[dict[str, Any]]:
+    """Tidy rows; the values of a metric are those of seeds 0, 1, ..."""
+    base = {"dataset": "brats2021", "embedding": PAPER, "normalised": "" if family == "control" else "yes"}
+    labels = {**base, "model": model, "family": family, "score": score, "mask_rule": "gt0", **labels}
+    return [
+        {**labels, "seed": seed, "metric": metric, "value": value}
+        for metric, seeds in values.items()
+        for seed, value in enumerate(seeds)
+    ]
+
+
+@pytest.fixture
+def published() -> pd.DataFrame:
+    return pd.read_csv(PUBLISHED)
+
+
+@pytest.fixture
+def metrics() -> pd.DataFrame:
+    auroc = {"pixel_auroc": [0.95, 0.97], "pixel_aupr_trapezoid": [0.40, 0.44], "pixel_average_precision": [0.3, 0.3]}
+    dice = {"dice_fpr10": [0.3, 0.32], "dice_fpr05": [0.4, 0.4], "dice_fpr01": [0.5, 0.46]}
+    return pd.DataFrame(
+        rows("random", "control", "random", {"pixel_auroc": [0.5], "dice_fpr10": [0.01]})
+        + rows("dpmm_diag", "dpmm", "cosine", auroc | dice)
+        + rows("dpmm_diag", "dpmm", "log_likelihood", {"pixel_auroc": [0.9, 0.9]})
+        + rows("dpmm_raw", "dpmm", "cosine", {"pixel_auroc": [0.9506]}, normalised="no")
+        + rows("memory_bank", "memory_bank", "cosine", {"pixel_auroc": [0.98]})
+        + rows("memory_bank_4shot", "memory_bank", "cosine", {"pixel_auroc": [0.96]})
+        + rows("dpmm_diag", "dpmm", "cosine", {"pixel_auroc": [0.8]}, embedding="vit_tiny")
+        + rows("dpmm_diag", "dpmm", "cosine", {"pixel_auroc": [0.7]}, dataset="phantoms")
+    )
+
+
+@pytest.fixture
+def cost_rows() -> pd.DataFrame:
+    base = {"dataset": "brats2021", "embedding": PAPER, "backbone_ms_per_image": 10.0, "scoring_ms_per_image": 2.5,
+            "peak_host_mib": 800.0, "peak_gpu_mib": np.nan, "model_mib": 1.5, "device": "cpu, 2 threads"}  # fmt: skip
+    return pd.DataFrame(
+        [
+            {**base, "model": "dpmm_diag", "seed": 0, "fit_seconds": 10.0, "active_components": 100},
+            {**base, "model": "dpmm_diag", "seed": 1, "fit_seconds": 14.0, "active_components": 110},
+            {**base, "model": "memory_bank", "seed": 0, "fit_seconds": 1.0, "active_components": np.nan},
+        ]
+    )
+
+
+def one(table: Table, **labels: str) -> "pd.Series[Any]":
+    frame = table.frame
+    for name, value in labels.items():
+        frame = frame[frame[name] == value]
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def test_table1_means_spreads_and_differences(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    row = one(table, dataset="brats2021", embedding=PAPER, model="dpmm_diag")
+    assert row["score"] == "cosine"
+    assert row["seeds"] == 2
+    assert row["pixel_auroc_mean"] == pytest.approx(96.0)
+    assert row["pixel_auroc_std"] == pytest.approx(np.sqrt(2))
+    assert row["pixel_auroc_published"] == 96.21
+    assert row["pixel_auroc_difference"] == pytest.approx(-0.21)
+    assert row["pixel_aupr_trapezoid_published"] == 43.43
+    assert row["pixel_aupr_trapezoid_difference"] == pytest.approx(-1.43)
+    assert "pixel_average_precision_published" not in table.frame
+
+
+def test_published_value_of_raw_embeddings_and_of_the_bank(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    assert one(table, model="dpmm_raw")["pixel_auroc_published"] == 95.06
+    assert one(table, model="memory_bank")["pixel_auroc_published"] == 97.71
+    assert np.isnan(one(table, model="memory_bank_4shot")["pixel_auroc_published"])
+    assert np.isnan(one(table, model="random")["pixel_auroc_published"])
+
+
+def test_another_embedding_has_no_difference(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    row = one(table, embedding="vit_tiny")
+    assert row["pixel_auroc_published"] == 96.21
+    assert np.isnan(row["pixel_auroc_difference"])
+    assert np.isnan(one(table, dataset="phantoms")["pixel_auroc_published"])
+    assert any("not comparable" in note for note in table.notes)
+
+
+def test_rows_are_ordered(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame) -> None:
+    frame = TABLES["table1"](metrics, cost_rows, published, PAPER).frame
+    models = list(frame["model"][(frame["dataset"] == "brats2021") & (frame["embedding"] == PAPER)])
+    assert models == ["memory_bank", "memory_bank_4shot", "dpmm_diag", "dpmm_raw", "random"]
+    assert list(frame["dataset"]) == ["brats2021"] * 6 + ["phantoms"]
+
+
+def test_table2_dice(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame) -> None:
+    row = one(TABLES["table2"](metrics, cost_rows, published, PAPER), model="dpmm_diag")
+    assert row["dice_fpr10_mean"] == pytest.approx(31.0)
+    assert row["dice_fpr10_difference"] == pytest.approx(31.0 - 31.64)
+    assert row["dice_fpr01_published"] == 45.87
+
+
+def test_table3_has_every_score_of_mixtures_only(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    table = TABLES["table3"](metrics, cost_rows, published, PAPER)
+    assert set(table.frame["model"]) == {"dpmm_diag", "dpmm_raw"}
+    row = one(table, score="log_likelihood")
+    assert row["pixel_auroc_difference"] == pytest.approx(90 - 95.49)
+    assert one(table, normalised="no")["pixel_auroc_difference"] == pytest.approx(0)
+
+
+def test_costs(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame) -> None:
+    frame = TABLES["costs"](metrics, cost_rows, published, PAPER).frame
+    assert list(frame["model"]) == ["memory_bank", "dpmm_diag"]
+    mixture = frame.iloc[1]
+    assert mixture["fit_seconds_mean"] == 12
+    assert mixture["total_ms_per_image_mean"] == 12.5
+    assert mixture["active_components_mean"] == 105
+    assert "peak_gpu_mib_mean" not in frame
+    assert np.isnan(frame["active_components_mean"].iloc[0])
+
+
+def test_without_published_the_columns_are_absent(metrics: pd.DataFrame, cost_rows: pd.DataFrame) -> None:
+    empty = pd.read_csv(PUBLISHED).iloc[:0]
+    frame = TABLES["table1"](metrics, cost_rows, empty, PAPER).frame
+    assert not [column for column in frame if column.endswith(("published", "difference"))]
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
+def test_no_matching_row_is_an_input_error(
+    name: str, metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    only_images = metrics.assign(metric="image_auroc")
+    for frame in (only_images, metrics.iloc[:0]):
+        with pytest.raises(InputError, match=f"Table '{name}' has no row"):
+            TABLES[name](frame, cost_rows, published, PAPER)
+
+
+def test_costs_without_rows_is_an_input_error(metrics: pd.DataFrame, cost_rows: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="'costs' has no row"):
+        TABLES["costs"](metrics, cost_rows.iloc[:0], pd.read_csv(PUBLISHED), PAPER)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_written_files(
+    name: str, metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = TABLES[name](metrics, cost_rows, published, PAPER)
+    csv, md, tex = (tmp_path / f"t.{kind}" for kind in ("csv", "md", "tex"))
+    write_table(table, csv, md, tex)
+    read = pd.read_csv(csv, keep_default_na=True)
+    assert list(read) == list(table.frame)
+    numeric = [column for column in read if column.endswith(("_mean", "_std", "_published", "_difference"))]
+    assert all(pd.api.types.is_float_dtype(read[column]) or read[column].dtype == int for column in numeric)
+    lines = [line for line in md.read_text().splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) == 2 + len(table.frame)
+    latex = tex.read_text()
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
+    spec = latex.split(r"\begin{tabular}{")[1].split("}")[0]
+    data = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in data} == {len(spec) - 1}
+    assert r"dpmm\_diag" in latex
+    assert "±" not in latex
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.md", "t.tex"]
+
+
+def test_written_cells(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame, tmp_path: Path) -> None:
+    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    write_table(table, tmp_path / "t.csv", tmp_path / "t.md", tmp_path / "t.tex")
+    assert "96.00 ± 1.41" in (tmp_path / "t.md").read_text()
+    assert "-0.21" in (tmp_path / "t.md").read_text()
+    assert r"96.00 $\pm$ 1.41 & 96.21 & -0.21" in (tmp_path / "t.tex").read_text()
+
+
+def test_latex_escape() -> None:
+    assert escape_latex(r"a_b & 5 % $x$ #1 {y} ~ ^ \z") == (
+        r"a\_b \& 5 \% \$x\$ \#1 \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    )
+    assert escape_latex("1 ± 2 < 3") == r"1 $\pm$ 2 \textless{} 3"
+
+
+def test_published_file_is_sound(published: pd.DataFrame) -> None:
+    keys = ["source", "table", "method", "score", "normalized", "dataset", "metric"]
+    assert list(published) == [*keys, "value", "std", "provenance"]
+    assert not published.duplicated(keys).any()
+    assert published["value"].notna().all()
+    assert set(published["provenance"]) == {"verbatim", "second-hand"}
