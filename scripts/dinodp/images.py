@@ -51,7 +51,8 @@ def read_mask(path: Path | str) -> UInt8Array:
     if picture.mode in ("L", "LA", "La", "1"):
         return np.asarray(picture.convert("L"), dtype=np.uint8)
     if not picture.mode.startswith(HIGH_DEPTH_MODES):
-        return np.asarray(picture.convert("RGB"), dtype=np.uint8).max(axis=2)
+        largest: UInt8Array = np.asarray(picture.convert("RGB"), dtype=np.uint8).max(axis=2)
+        return largest
     grey = _deep_grey(picture, path)
     if picture.mode != "F" and grey.max() * FULL_RANGE_16 <= 255:
         return np.round(grey * FULL_RANGE_16).astype(np.uint8)
@@ -97,7 +98,7 @@ def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:
 def resize_short_side(image: UInt8Array, resolution: int) -> UInt8Array:
     """Resize so that the short side is ``resolution``: Pillow bicubic with antialiasing.
 
-    The long side is rounded down, as torchvision's ``Resize`` does. ``image`` is uint8 [H, W, 3]; returns the same kind.
+    The long side is rounded down, as torchvision's ``Resize`` does. Takes and returns uint8 [H, W, 3].
     """
     height, width = image.shape[:2]
     short = min(height, width)
@@ -118,7 +119,9 @@ def crop_to_multiple(image: UInt8Array, patch_size: int) -> UInt8Array:
     """
     height, width = (side // patch_size * patch_size for side in image.shape[:2])
     if height == 0 or width == 0:
-        raise InputError(f"An image of {image.shape[0]}x{image.shape[1]} is smaller than a patch of {patch_size} pixels.")
+        raise InputError(
+            f"An image of {image.shape[0]}x{image.shape[1]} is smaller than a patch of {patch_size} pixels."
+        )
     return image[:height, :width]
 
 

@@ -32,10 +32,10 @@ COSTS = (
 HEADINGS = {
     "pixel_auroc": "Pixel AUROC",
     "pixel_average_precision": "Pixel AP",
-    "pixel_aupr_trapezoid": "Pixel AUPR (trapezoid)",
-    "dice_fpr10": "Dice at FPR 10 %",
-    "dice_fpr05": "Dice at FPR 5 %",
-    "dice_fpr01": "Dice at FPR 1 %",
+    "pixel_aupr_trapezoid": "Pixel AUPR",
+    "dice_fpr10": "Dice, FPR 10 %",
+    "dice_fpr05": "Dice, FPR 5 %",
+    "dice_fpr01": "Dice, FPR 1 %",
     "dataset": "Data set",
     "embedding": "Embedding",
     "model": "Model",
@@ -70,7 +70,7 @@ LATEX_CHARACTERS = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``frame`` holds numbers, in columns ``<quantity>_mean`` and ``_std``, ``_published``, ``_difference``."""
+    """A table: ``frame`` holds numbers in columns ``<quantity>_mean``, ``_std``, ``_published``, ``_difference``."""
 
     frame: pd.DataFrame
     caption: str
@@ -83,9 +83,7 @@ TableFunction = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, str], Table]
 def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
     """Pixel AUROC and AUPR of each model's primary score, percent, beside the published values."""
     frame = _compare(_primary_scores(metrics), published, published_embedding, DETECTION, "table1")
-    caption = (
-        "Pixel-wise detection of anomalies, in percent. AP: average precision; the trapezoid is the published AUPR."
-    )
+    caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; AUPR: trapezoid, as published."
     return Table(frame, caption, _notes(frame, published_embedding))
 
 
@@ -100,7 +98,7 @@ def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     """Every score of the mixtures, with and without unit length, percent, beside the published values."""
     mixtures = metrics[metrics["family"] == "dpmm"]
     frame = _compare(mixtures, published, published_embedding, DETECTION, "table3")
-    caption = "Score functions of the mixture on embeddings with and without unit length, in percent."
+    caption = "Scores of the mixture, embeddings with and without unit length, in percent. AP, AUPR as in table 1."
     return Table(frame, caption, _notes(frame, published_embedding))
 
 
@@ -147,9 +145,9 @@ def _compare(
         raise InputError(f"Table {table!r} has no row: the run has no metric among {', '.join(names)} for its models.")
     frame = _order(_mean_and_std(wide, KEYS, present))
     for name in present:
-        values = _published_values(frame, published, published_embedding, name)
+        mean = frame[f"{name}_mean"]
+        values = _published_values(frame, published, published_embedding, name).where(mean.notna())
         if values.notna().any():
-            mean = frame[f"{name}_mean"]
             place = frame.columns.get_indexer(pd.Index([f"{name}_std"]))[0] + 1
             frame.insert(place, f"{name}_published", values)
             difference = (mean - values).where(frame["embedding"] == published_embedding)
@@ -223,7 +221,7 @@ def _published_bank(row: object, known: dict[tuple[object, ...], float], publish
 
 
 def _notes(frame: pd.DataFrame, published_embedding: str) -> tuple[str, ...]:
-    if not any(column.endswith("_published") for column in frame):
+    if not any(str(column).endswith("_published") for column in frame):
         return (SPREAD_NOTE,)
     return (
         SPREAD_NOTE,
@@ -305,10 +303,9 @@ def _latex(shown: pd.DataFrame, caption: str, notes: Sequence[str]) -> str:
 
 def _latex_heading(heading: str) -> str:
     """A heading on two lines where it has two parts, so that wide tables fit."""
-    first, _, second = heading.partition(", ") if ", " in heading else heading.partition(" (")
-    if not second:
+    first, space, second = heading.rpartition(", ") if ", " in heading else heading.partition(" ")
+    if not space:
         return escape_latex(heading)
-    second = second if ", " in heading else f"({second}"
     return rf"\begin{{tabular}}[b]{{@{{}}c@{{}}}}{escape_latex(first)}\\{escape_latex(second)}\end{{tabular}}"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from dinodp.errors import InputError
@@ -90,7 +91,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
 
 def texts(figure: Figure) -> str:
     """All words on a figure."""
-    return "\n".join(item.get_text() for item in figure.findobj(lambda item: hasattr(item, "get_text")))
+    return "\n".join(item.get_text() for item in figure.findobj(Text))
 
 
 def test_every_module_with_draw_is_registered() -> None:
@@ -127,7 +128,7 @@ def test_figure_shows(name: str, axes: int, words: list[str], data: FigureData) 
     shown = texts(figure)
     assert len(figure.axes) == axes
     assert all(word in shown for word in words)
-    sizes = [item.get_fontsize() for item in figure.findobj(lambda item: hasattr(item, "get_fontsize"))]
+    sizes = [item.get_fontsize() for item in figure.findobj(Text)]
     assert min(sizes) >= 7
 
 

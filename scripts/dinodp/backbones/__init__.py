@@ -33,7 +33,7 @@ class Backbone(Protocol):
         ...
 
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Embed float [B, 3, H, W] to raw (not normalised) float32 [B, rows, columns, dim], on the backbone's device."""
+        """Embed float [B, 3, H, W] to raw (not normalised) float32 [B, rows, columns, dim], on its device."""
         ...
 
     def provenance(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ def load_backbone(
 def require_resolution(resolution: int, patch_size: int, name: str) -> None:
     """Raise InputError when no patch fits into the resolution."""
     if resolution < patch_size:
-        raise InputError(f"Resolution {resolution} is smaller than the patch of {name}: use at least {patch_size} pixels.")
+        raise InputError(f"Resolution {resolution} is below the patch size of {name}: use at least {patch_size}.")
 
 
 def patch_grid(pixel_values: torch.Tensor, patch_size: int) -> tuple[int, int]:
@@ -102,7 +102,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"Unknown device {name!r}: choose cpu, cuda, cuda:N or auto.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"Device {name} was asked for but {torch.cuda.device_count()} CUDA devices are visible: use cpu.")
+        raise InputError(
+            f"Device {name} was asked for but {torch.cuda.device_count()} CUDA devices are visible: use cpu."
+        )
     return device
 
 

@@ -22,6 +22,7 @@ INTENSITY_CENTRES, INTENSITY_WIDTH = 9, 0.1
 CONTRAST_CENTRES, CONTRAST_WIDTH = 5, 0.2
 CONTRAST_FLOOR, CONTRAST_TOP = 0.01, 0.25  # in fractions of the intensity range
 CONTRAST_WEIGHT, COSINE_WEIGHT, ORIENTATION_WEIGHT, COLOUR_WEIGHT = 0.5, 0.4, 0.3, 2.0
+ENERGY_FLOOR = 1e-6  # a quarter of an 8-bit grey level, squared: rounding in flat regions stays unseen
 COSINE_HALF = 0.05  # a coefficient of this size reaches half of its limit
 
 
@@ -31,8 +32,8 @@ class ClassicalBackbone:
     - intensity: mean over 14, 28 and 56 pixels, each as a population code (9 Gaussian bumps over [0, 1], unit length),
       so that a change of brightness turns the vector instead of stretching it: 27
     - shape: cosine (DCT-II) coefficients of low order over the same windows, compressed by c / (|c| + 0.05): 27
-    - texture: standard deviation and energy of two band-pass filters over 14 and 42 pixels, on a logarithmic scale, each
-      as a population code (5 bumps): 30
+    - texture: standard deviation and energy of two band-pass filters over 14 and 42 pixels, on a logarithmic scale,
+      each as a population code (5 bumps): 30
     - orientation: structure tensor over 14 and 42 pixels, (Jxx - Jyy, 2 Jxy) / trace: 4
     - colour: red-green and yellow-blue over 14 and 42 pixels, 0 in grey images: 4
 
@@ -95,7 +96,8 @@ class ClassicalBackbone:
     def _texture(self, grey: torch.Tensor) -> list[torch.Tensor]:
         """Contrast codes and orientation of grey [B, H, W]: each [B, rows, columns, n]."""
         fine, coarse = _box_blur(grey, 3), _box_blur(grey, 9)
-        maps = [grey.square(), grey, (grey - fine).square(), (fine - coarse).square(), *_structure_tensor(fine)]
+        centred = grey - 0.5  # fewer digits cancel in the variance
+        maps = [centred.square(), centred, (grey - fine).square(), (fine - coarse).square(), *_structure_tensor(fine)]
         features = []
         for window in TEXTURE_WINDOWS:
             pooled = self._pool(torch.stack(maps, dim=1), window)
@@ -120,7 +122,8 @@ class ClassicalBackbone:
         pooled = torch.matmul(down, torch.matmul(maps, across.T))
         if orders == 1:
             return pooled
-        grid = pooled.unflatten(-2, (height // PATCH_SIZE, orders)).unflatten(-1, (width // PATCH_SIZE, orders))
+        rows, columns = height // PATCH_SIZE, width // PATCH_SIZE
+        grid = pooled.reshape(*maps.shape[:-2], rows, orders, columns, orders)
         return grid.transpose(-3, -2)
 
     def _operator(self, length: int, window: int, orders: int) -> torch.Tensor:
@@ -155,7 +158,7 @@ def _population_code(values: torch.Tensor, n_centres: int, width: float) -> torc
 
 def _contrast_code(energies: torch.Tensor) -> torch.Tensor:
     """Population code of the root of energies [..., n] on a logarithmic scale: [..., n * CONTRAST_CENTRES]."""
-    amplitude = energies.clamp_min(0.0).sqrt()
+    amplitude = (energies.clamp_min(0.0) + ENERGY_FLOOR).sqrt()
     level = torch.log1p(amplitude / CONTRAST_FLOOR) / math.log1p(CONTRAST_TOP / CONTRAST_FLOOR)
     return _population_code(level.clamp(max=1.0), CONTRAST_CENTRES, CONTRAST_WIDTH).flatten(-2)
 

@@ -7,7 +7,7 @@ from matplotlib.image import AxesImage
 
 from dinodp.figures.cases import Case, read_foreground, read_grey_image, resize_map, select_cases
 from dinodp.figures.data import FigureData, ModelData, require_models
-from dinodp.figures.style import SKY, SMALL, new_figure, picture_axes, score_label, styled
+from dinodp.figures.style import SKY, SMALL, new_figure, picture_axes, score_label, styled, wrap
 
 NAME = "anomaly_maps"
 MAP_COLOURS = "magma"
@@ -28,10 +28,15 @@ def draw(data: FigureData) -> Figure:
         for place, model in zip(row[2:], models, strict=True):
             drawn = _draw_map(place, model, case, shape)
             if case is cases[-1]:
-                _colour_bar(figure, axes[:, list(row).index(place)], drawn, model)
-        row[0].set_ylabel(case.label, fontsize=SMALL)
+                _colour_bar(
+                    figure,
+                    list(axes[:, list(row).index(place)]),
+                    drawn,
+                    wrap(score_label(model.primary_score), 165.0 / columns),
+                )
+        row[0].set_ylabel(case.label if columns <= 5 else wrap(case.label, 165.0 / columns), fontsize=SMALL)
     for place, name in zip(axes[0], ("Image", "Lesion outline", *(model.name for model in models)), strict=True):
-        place.set_title(name)
+        place.set_title(wrap(name, 165.0 / columns))
     return figure
 
 
@@ -39,9 +44,8 @@ def draw_image(axes: Axes, data: FigureData, case: Case, contour: bool = False) 
     """Show an image in grey, with the outline of its mask if asked. Returns (height, width)."""
     manifest_row = data.manifest.iloc[case.row]
     image = read_grey_image(manifest_row["image"])
-    axes.imshow(
-        image, cmap="gray", interpolation="nearest", **({"vmin": 0, "vmax": 255} if image.dtype == np.uint8 else {})
-    )
+    low, high = (0, 255) if image.dtype == np.uint8 else (None, None)
+    axes.imshow(image, cmap="gray", interpolation="nearest", vmin=low, vmax=high)
     if contour and isinstance(manifest_row["mask"], str) and manifest_row["mask"]:
         mask = read_foreground(manifest_row["mask"])
         if mask.any() and not mask.all():
@@ -63,10 +67,7 @@ def _limits(model: ModelData) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def _colour_bar(figure: Figure, column: list[Axes], drawn: AxesImage, model: ModelData) -> None:
+def _colour_bar(figure: Figure, column: list[Axes], drawn: AxesImage, label: str) -> None:
     bar = figure.colorbar(drawn, ax=column, location="bottom", extend="both", shrink=0.9, pad=0.015, aspect=18)
-    label = score_label(model.primary_score)
-    bar.set_label(
-        label.replace(" distance", "\ndistance").replace(" (", "\n(").replace("max ", "max\n"), fontsize=SMALL
-    )
-    bar.ax.locator_params(nbins=3)
+    bar.set_label(label, fontsize=SMALL)
+    bar.ax.locator_params(nbins=2)

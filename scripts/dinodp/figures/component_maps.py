@@ -6,6 +6,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from dinodp.figures.anomaly_maps import draw_image
 from dinodp.figures.cases import select_cases
@@ -13,14 +14,15 @@ from dinodp.figures.data import Array, FigureData, require_mixture
 from dinodp.figures.style import new_figure, picture_axes, styled
 
 NAME = "component_maps"
-COMPONENT_COLOURS = "cividis"
+COMPONENT_COLOURS = "viridis"
 
 
 @styled
 def draw(data: FigureData) -> Figure:
     """Pairs of an image with its lesion's outline and its map of components; similar components, similar colours."""
     model = require_mixture(data, NAME, "means", "assignments")
-    assert model.means is not None and model.assignments is not None
+    assert model.means is not None
+    assert model.assignments is not None
     cases = select_cases(data, NAME)
     colours = _order_by_similarity(model.means)
     components = model.assignments([case.row for case in cases])
@@ -36,6 +38,7 @@ def draw(data: FigureData) -> Figure:
     for unused in pairs[len(cases) :].ravel():
         unused.set_axis_off()
     bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.02)
+    bar.ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     bar.set_label("Active component, ordered along the first principal axis of the means (lines: borders)")
     figure.suptitle(f"{data.title}: {model.name}, {len(model.means)} active components")
     return figure

@@ -23,7 +23,9 @@ MIN_COVERAGE = 0.5
 def draw(data: FigureData) -> Figure:
     """Scatter of test patches; ellipses at 1 and 2 standard deviations of the components with the largest weights."""
     model = require_mixture(data, NAME, "means", "covariances_diag", "weights")
-    assert model.means is not None and model.covariances_diag is not None and model.weights is not None
+    assert model.means is not None
+    assert model.covariances_diag is not None
+    assert model.weights is not None
     patches, anomalous = _sample(data)
     pca = PCA(n_components=2, svd_solver="full").fit(patches)
     figure = new_figure(130)

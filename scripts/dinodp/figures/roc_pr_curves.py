@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from dinodp.errors import InputError
 from dinodp.figures.data import Array, FigureData, ModelData
-from dinodp.figures.style import COLOURS, LINE_STYLES, new_figure, score_label, styled
+from dinodp.figures.style import COLOURS, LINE_STYLES, new_figure, styled
 
 NAME = "roc_pr_curves"
 NEEDED = ("fpr", "tpr", "recall", "precision")
@@ -42,8 +42,12 @@ def _has_curves(model: ModelData) -> bool:
 
 def _label(model: ModelData, models: list[ModelData]) -> str:
     """Model, and its score where scores differ."""
-    differ = len({other.primary_score for other in models}) > 1
-    return f"{model.name} ({score_label(model.primary_score).lower()})" if differ else model.name
+    differ = len({other.primary_score for other in models if other.family != "control"}) > 1
+    return (
+        f"{model.name} ({model.primary_score.replace('_', ' ')})"
+        if differ and model.family != "control"
+        else model.name
+    )
 
 
 def _draw_prevalence(axes: Axes, curves: dict[str, Array]) -> None:
@@ -51,7 +55,7 @@ def _draw_prevalence(axes: Axes, curves: dict[str, Array]) -> None:
     recall, precision = curves["recall"], curves["precision"]
     prevalence = float(precision[recall >= recall.max()].min())
     axes.axhline(prevalence, color="0.5", linewidth=0.8, linestyle=":")
-    axes.text(1, prevalence + 0.012, f"prevalence {100 * prevalence:.2g} %", ha="right", va="bottom", fontsize=7)
+    axes.text(0, prevalence + 0.012, f"prevalence {100 * prevalence:.2g} %", ha="left", va="bottom", fontsize=7)
 
 
 def _finish(axes: Axes, x: str, y: str, title: str) -> None:

@@ -11,8 +11,9 @@ from dinodp.figures.style import BLACK, BLUE, SMALL, VERMILION, new_figure, scor
 
 NAME = "score_histograms"
 MIN_COVERAGE = 0.5
-BINS = 80
+BINS = 60
 COLUMNS = 3
+LABEL_SPACING = 0.055  # of the panel's width
 
 
 @styled
@@ -21,7 +22,7 @@ def draw(data: FigureData) -> Figure:
     models = require_models(data, NAME)
     columns = min(COLUMNS, len(models))
     rows = -(-len(models) // columns)
-    figure = new_figure(18 + 58 * rows)
+    figure = new_figure(18 + 66 * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
     coverages: dict[tuple[int, int], Array] = {}
     for axes, model in zip(panels.ravel(), models, strict=False):
@@ -41,7 +42,7 @@ def _draw_histograms(axes: Axes, model: ModelData, coverage: Array) -> str:
     score = model.primary_score
     values = model.scores[score]
     anomalous, rule = _anomalous(coverage)
-    bins = np.linspace(*_range(values), BINS + 1)
+    bins = [float(edge) for edge in np.linspace(*_range(values), BINS + 1)]
     groups = (
         (values[anomalous], "Anomalous", {"color": VERMILION, "histtype": "stepfilled", "alpha": 0.45}),
         (values[coverage == 0], "Normal", {"color": BLUE, "histtype": "step", "linewidth": 1.3}),
@@ -56,7 +57,7 @@ def _draw_histograms(axes: Axes, model: ModelData, coverage: Array) -> str:
             axes.hist(np.ravel(group), bins=bins, density=True, label=label, **options)
     axes.set_yscale("log")
     axes.set_xlabel(score_label(score))
-    axes.set_title(model.name, pad=24)
+    axes.set_title(model.name, pad=40)
     _draw_thresholds(axes, model.thresholds.get(score, {}))
     return rule
 
@@ -76,14 +77,13 @@ def _range(values: Array) -> tuple[float, float]:
 
 
 def _draw_thresholds(axes: Axes, thresholds: dict[str, float]) -> None:
-    """Vertical lines; the label FPR stands above each, turned so that close ones stay apart."""
-    for name, value in sorted(thresholds.items(), reverse=True):
-        if not np.isfinite(value):
+    """Vertical lines with their false positive rates above, moved apart where lines are close."""
+    low, high = axes.get_xlim()
+    last = -np.inf
+    for name, value in sorted(thresholds.items(), key=lambda item: (item[1], item[0][::-1])):
+        if not low <= value <= high:
             continue
         axes.axvline(value, color="0.35", linewidth=0.8, linestyle="--")
-        axes.text(
-            value, 1.01, f"{int(name.removeprefix('threshold_fpr'))} %", transform=axes.get_xaxis_transform(),
-            rotation=90, fontsize=SMALL, ha="center", va="bottom", gid="threshold",
-        )  # fmt: skip
-    if thresholds:
-        axes.text(0, 1.01, "FPR:", transform=axes.transAxes, fontsize=SMALL, va="bottom")
+        last = max((value - low) / (high - low), last + LABEL_SPACING)
+        text = f"FPR {int(name.removeprefix('threshold_fpr'))} %"
+        axes.text(last, 1.01, text, transform=axes.transAxes, rotation=90, fontsize=SMALL, ha="center", va="bottom")

@@ -1,7 +1,7 @@
 """Looks shared by all figures, and saving with the same bytes each time."""
 
 import functools
-import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dinodp.figures.data import FigureData
 
 MM_PER_INCH = 25.4
 WIDTH_MM = 180.0
+MM_PER_CHARACTER = 1.7  # mean width at 8 points
 SMALL = 7  # points: the smallest text
 # Okabe and Ito: distinct for readers with any common colour vision deficiency
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK = (
@@ -30,7 +31,7 @@ SCORE_LABELS = {
     "random": "Random score",
     "oracle": "Oracle score",
 }
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -74,6 +75,12 @@ def score_label(score: str) -> str:
     return SCORE_LABELS.get(score, score.replace("_", " "))
 
 
+def wrap(text: str, width_mm: float) -> str:
+    """Break a label of 8 points into lines that fit ``width_mm``, at spaces and after underscores."""
+    lines = textwrap.wrap(text.replace("_", "_ "), max(8, int(width_mm / MM_PER_CHARACTER)))
+    return "\n".join(lines).replace("_ ", "_")
+
+
 def picture_axes(axes: Axes) -> None:
     """No ticks and no frame, but room for a label."""
     axes.set_xticks([])
@@ -92,4 +99,4 @@ def save_figure(figure: Figure, png_path: Path, pdf_path: Path) -> None:
         temporary = path.with_name(path.name + ".part")
         with mpl.rc_context(STYLE):
             figure.savefig(temporary, format=kind, metadata=metadata[kind])
-        os.replace(temporary, path)
+        temporary.replace(path)

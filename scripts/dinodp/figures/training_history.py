@@ -34,12 +34,12 @@ def draw(data: FigureData) -> Figure:
 def _draw_likelihood(axes: Axes, model: ModelData) -> None:
     assert model.history is not None
     epochs = model.history["epoch"]
-    marker = {"markersize": 2.5} if len(epochs) <= MARKERS_UP_TO else {"marker": ""}
+    size = 2.5 if len(epochs) <= MARKERS_UP_TO else 0
     series = (("train", BLUE, "-", "o"), ("validation", VERMILION, "--", "s"))
     for split, colour, line, shape in series:
         values = np.asarray(model.history[f"{split}_log_likelihood"], dtype=float)
         label = "Training" if split == "train" else "Validation (normal images)"
-        axes.plot(epochs, values, **{"marker": shape, **marker}, color=colour, linestyle=line, label=label)
+        axes.plot(epochs, values, marker=shape, markersize=size, color=colour, linestyle=line, label=label)
     _mark_chosen(axes, model)
 
 

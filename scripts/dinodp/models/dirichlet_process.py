@@ -1,0 +1,381 @@
+"""Truncated Dirichlet process mixture of Gaussians, fitted by online EM on sufficient statistics.
+
+Source: Schulthess & Konukoglu, MICCAI 2025, arXiv 2509.19997; docs/method.md maps each equation to its function.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dinodp.errors import InputError, require_known
+
+EPS = float(np.finfo(np.float32).eps)
+ACTIVE_WEIGHT = 1e-6
+ROWS_PER_CHUNK = 2048  # embeddings per matrix product: bounds memory at a few [chunk, K] arrays
+LOG_2PI = math.log(2 * math.pi)
+
+CovarianceType = Literal["diag", "full", "spherical"]
+Schedule = Literal["ema", "exp"]
+Init = Literal["paper", "spread"]
+Distance = Literal["cosine", "euclidean", "mahalanobis"]
+
+
+class DirichletProcessMixture:
+    """Dirichlet process mixture, truncated at ``n_components`` = K, fitted one mini-batch at a time.
+
+    Parameters are float32 on ``device``: ``stick_fractions_`` [K], ``weights_`` [K], ``means_`` [K, D],
+    ``covariances_`` (diag [K, D], spherical [K], full [K, D, D]), ``concentration_``. Sufficient statistics are kept in
+    float64 for diag and spherical, since the variance is a small difference of them.
+    Raises InputError for unknown options and for embeddings that are not finite or of another dimension.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 500,
+        covariance_type: CovarianceType = "diag",
+        reg_covar: float | None = None,
+        step_schedule: Schedule = "ema",
+        step_rate: float = 0.2,
+        concentration: float = 2.0,
+        fix_concentration: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        require_known("covariance type", covariance_type, ("diag", "full", "spherical"))
+        require_known("step schedule", step_schedule, ("ema", "exp"))
+        if n_components < 2:
+            raise InputError(f"n_components is {n_components}: a mixture needs at least 2.")
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.reg_covar = reg_covar if reg_covar is not None else 1e-3 if covariance_type == "full" else 1e-6
+        self.step_schedule = step_schedule
+        self.step_rate = step_rate
+        self.concentration = concentration
+        self.fix_concentration = fix_concentration
+        self.device = torch.device(device)
+        self.step_count_ = 0
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        batch: torch.Tensor,
+        *,
+        generator: torch.Generator,
+        init: Init = "spread",
+        candidates: torch.Tensor | None = None,
+    ) -> None:
+        """Start from the first batch [n, D]; variances are its diagonal variance.
+
+        ``paper``: means are a permutation of the first K embeddings of ``batch``. ``spread``: K embeddings drawn from
+        ``candidates`` [m, D] (drawn over the training set; ``batch`` itself if not given).
+        """
+        require_known("initialisation", init, ("paper", "spread"))
+        batch = finite_matrix(batch)
+        pool = batch[: self.n_components] if init == "paper" else batch
+        if init == "spread" and candidates is not None:
+            pool = finite_matrix(candidates, batch.shape[1])
+        if len(pool) < self.n_components:
+            raise InputError(
+                f"{len(pool)} embeddings cannot start {self.n_components} components: give a larger batch or fewer components."
+            )
+        order = torch.randperm(len(pool), generator=generator)[: self.n_components]
+        uniform = torch.rand(self.n_components, generator=generator, dtype=torch.float64)
+        # Beta(1, alpha) by its inverse distribution function
+        sticks = 1 - (1 - uniform) ** (1 / self.concentration)
+        sticks[-1] = 1.0
+        variance = batch.double().var(dim=0, correction=1).float() + self.reg_covar
+        self._set_parameters(sticks, pool[order.to(pool.device)], self._broadcast_variance(variance), self.concentration)
+        self._reset_statistics()
+
+    def _broadcast_variance(self, variance: torch.Tensor) -> torch.Tensor:
+        k = self.n_components
+        if self.covariance_type == "diag":
+            return variance.expand(k, -1).clone()
+        if self.covariance_type == "spherical":
+            return variance.mean().expand(k).clone()
+        return torch.diag(variance).expand(k, -1, -1).clone()
+
+    def _reset_statistics(self) -> None:
+        k, d = self.means_.shape
+        double = {"dtype": torch.float64, "device": self.device}
+        self._s0 = torch.zeros(k, **double)  # type: ignore[arg-type]
+        self._s1 = torch.zeros(k, d, **double)  # type: ignore[arg-type]
+        full = self.covariance_type == "full"
+        self._s2 = torch.zeros((k, d, d) if full else (k, d), dtype=torch.float64, device=self.device)
+        self.step_count_ = 0
+
+    def _set_parameters(
+        self, sticks: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor, concentration: float
+    ) -> None:
+        self.stick_fractions_ = sticks.to(self.device, torch.float32)
+        self.means_ = means.to(self.device, torch.float32).clone()
+        self.covariances_ = covariances.to(self.device, torch.float32).clone()
+        self.concentration_ = float(concentration)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Everything that follows from the parameters: weights, precisions and log-determinants."""
+        sticks = self.stick_fractions_.double()
+        remaining = torch.cat([torch.zeros_like(sticks[:1]), torch.log1p(-sticks[:-1]).cumsum(0)])
+        self._log_weights = (sticks.log() + remaining).float()
+        self.weights_ = self._log_weights.exp()
+        self.active_ = self.weights_ > ACTIVE_WEIGHT
+        # Centred on the mixture's mean, the expanded quadratic form loses fewer digits in float32.
+        share = self.weights_ / self.weights_.sum().clamp_min(EPS)
+        self._centre = share @ self.means_
+        if self.covariance_type == "full":
+            self._prepare_full()
+
+    def _prepare_full(self) -> None:
+        """Inverse Cholesky factors of the components that have weight; the others never have responsibility."""
+        self._used = torch.nonzero(self.weights_ > 0).flatten().tolist()
+        d = self.means_.shape[1]
+        identity = torch.eye(d, device=self.device)
+        self._whitening: dict[int, torch.Tensor] = {}
+        for k in self._used:
+            factor, failed = torch.linalg.cholesky_ex(self.covariances_[k])
+            if int(failed):
+                raise InputError(
+                    f"The covariance of component {k} is not positive definite: raise reg_covar (now {self.reg_covar})."
+                )
+            self._whitening[k] = torch.linalg.solve_triangular(factor, identity, upper=False)
+
+    # --- E-step --------------------------------------------------------------------------------------------------
+
+    def _weighted_log_densities(self, centred: torch.Tensor, used: torch.Tensor | None = None) -> torch.Tensor:
+        """log pi_k + log N(x; mean_k, covariance_k) for x - centre [n, D], as [n, K'] of the components ``used``."""
+        used = torch.arange(self.n_components, device=self.device) if used is None else used
+        means, log_weights = self.means_[used] - self._centre, self._log_weights[used]
+        if self.covariance_type == "full":
+            return self._full_log_densities(centred, means, log_weights, used)
+        covariances = self.covariances_[used]
+        if self.covariance_type == "spherical":
+            return self._spherical_log_densities(centred, means, log_weights, covariances)
+        precisions = 1 / covariances
+        constant = log_weights - 0.5 * (
+            means.shape[1] * LOG_2PI + covariances.double().log().sum(1) + (means.square() * precisions).double().sum(1)
+        )
+        # -(x - m)^2 / (2 s^2) = x m/s^2 - x^2/(2 s^2) - m^2/(2 s^2): two matrix products
+        out = torch.addmm(constant.float(), centred, (means * precisions).T)
+        return out.addmm_(centred.square(), precisions.T, alpha=-0.5)
+
+    def _spherical_log_densities(
+        self, centred: torch.Tensor, means: torch.Tensor, log_weights: torch.Tensor, variances: torch.Tensor
+    ) -> torch.Tensor:
+        d = means.shape[1]
+        squared = centred.square().sum(1, keepdim=True) + means.square().sum(1) - 2 * centred @ means.T
+        return log_weights - 0.5 * (d * LOG_2PI + d * variances.log() + squared.clamp_min_(0) / variances)
+
+    def _full_log_densities(
+        self, centred: torch.Tensor, means: torch.Tensor, log_weights: torch.Tensor, used: torch.Tensor
+    ) -> torch.Tensor:
+        d = means.shape[1]
+        out = centred.new_full((len(centred), len(used)), -torch.inf)
+        for column, k in enumerate(used.tolist()):
+            if k in self._whitening:
+                whitening = self._whitening[k]
+                log_determinant = -2 * whitening.diagonal().log().sum()
+                quadratic = ((centred - means[column]) @ whitening.T).square().sum(1)
+                out[:, column] = log_weights[column] - 0.5 * (d * LOG_2PI + log_determinant + quadratic)
+        return out
+
+    def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Rows of ``x`` minus the centre, a bounded number at a time."""
+        for chunk in x.split(ROWS_PER_CHUNK):
+            yield chunk.to(self.device, torch.float32) - self._centre
+
+    def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
+        """Posterior probability [n, K] of each component for embeddings [n, D]."""
+        x = self._checked(x)
+        return torch.cat([torch.softmax(self._weighted_log_densities(chunk), dim=1) for chunk in self._chunks(x)])
+
+    # --- M-step --------------------------------------------------------------------------------------------------
+
+    def partial_fit(self, batch: torch.Tensor) -> "DirichletProcessMixture":
+        """One online EM step on embeddings [n, D]; ``batch_log_likelihood_`` is their mean before the step.
+
+        Raises InputError for embeddings that are not finite or not [n, D].
+        """
+        batch = self._checked(batch)
+        s0, s1, s2, log_likelihood = self._batch_statistics(batch)
+        self.step_count_ += 1
+        step = self.step_rate if self.step_schedule == "ema" else self.step_count_**-self.step_rate
+        for old, new in ((self._s0, s0), (self._s1, s1), (self._s2, s2)):
+            old.mul_(1 - step).add_(new, alpha=step)
+        self.batch_log_likelihood_ = log_likelihood
+        self._maximise(len(batch))
+        return self
+
+    def _batch_statistics(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+        """Mean over the batch of r, r x and r x x' (or its diagonal, or that diagonal's mean), and log-likelihood."""
+        s0, s1, s2 = torch.zeros_like(self._s0), torch.zeros_like(self._s1), torch.zeros_like(self._s2)
+        total = 0.0
+        for chunk in self._chunks(batch):
+            densities = self._weighted_log_densities(chunk)
+            log_likelihood = densities.logsumexp(1, keepdim=True)
+            total += float(log_likelihood.double().sum())
+            r = densities.sub_(log_likelihood).exp_()
+            s0 += r.sum(0, dtype=torch.float64)
+            s1 += r.T @ chunk
+            self._add_second_moment(s2, r, chunk)
+        n, c = len(batch), self._centre.double()
+        s0, s1, s2 = s0 / n, s1 / n, s2 / n
+        return s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), total / n
+
+    def _add_second_moment(self, s2: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
+        if self.covariance_type == "diag":
+            s2 += r.T @ centred.square()
+        elif self.covariance_type == "spherical":
+            s2 += r.T @ centred.square().mean(1)
+        else:
+            for k in self._used:
+                rows = torch.nonzero(r[:, k] > EPS * EPS).flatten()
+                x = centred[rows]
+                s2[k] += (x * r[rows, k, None]).T @ x
+
+    def _uncentre(self, s0: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Second moment of x from the moments of x - c."""
+        if self.covariance_type == "diag":
+            return s2 + 2 * s1 * c + s0[:, None] * c.square()
+        if self.covariance_type == "spherical":
+            return s2 + 2 * (s1 * c).mean(1) + s0 * c.square().mean()
+        cross = s1[:, :, None] * c
+        return s2 + cross + cross.transpose(1, 2) + s0[:, None, None] * torch.outer(c, c)
+
+    def _maximise(self, n: int) -> None:
+        """Parameters from the blended statistics."""
+        norm = self._s0 + EPS
+        means = self._s1 / norm[:, None]
+        tail = self._s0.flip(0).cumsum(0).flip(0) - self._s0
+        prior = (self.concentration_ - 1) / n
+        sticks = (self._s0 / (self._s0 + prior + tail + EPS)).clamp(0, 1)
+        concentration = self.concentration_ if self.fix_concentration else self._concentration(tail, n)
+        self._set_parameters(sticks, means, self._covariances(means, norm), concentration)
+
+    def _covariances(self, means: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        """A variance is never below reg_covar but by rounding, which the clamp removes."""
+        if self.covariance_type == "full":
+            d = means.shape[1]
+            outer = means[:, :, None] * means[:, None, :]
+            return self._s2 / norm[:, None, None] - outer + self.reg_covar * torch.eye(d, device=self.device)
+        if self.covariance_type == "spherical":
+            return (self._s2 / norm - means.square().mean(1) + self.reg_covar).clamp_min(self.reg_covar)
+        return (self._s2 / norm[:, None] - means.square() + self.reg_covar).clamp_min(self.reg_covar)
+
+    def _concentration(self, tail: torch.Tensor, n: int) -> float:
+        """(K-1) / sum_k [psi(n (S0_k + T_k) + alpha + 1) - psi(n T_k + alpha)], T_k the statistics after k."""
+        a = self.concentration_
+        terms = torch.digamma(n * (self._s0 + tail) + a + 1) - torch.digamma(n * tail + a)
+        return float((self.n_components - 1) / terms[:-1].sum())
+
+    # --- scores --------------------------------------------------------------------------------------------------
+
+    def score_samples(self, x: torch.Tensor) -> torch.Tensor:
+        """Log-likelihood [n] of embeddings [n, D] (natural logarithm), over active components only."""
+        x = self._checked(x)
+        active = self._active_indices()
+        return torch.cat([self._weighted_log_densities(c, active).logsumexp(1) for c in self._chunks(x)])
+
+    def distances(self, x: torch.Tensor, kind: Distance = "cosine") -> torch.Tensor:
+        """Distance [n] of embeddings [n, D] to the nearest active component's mean.
+
+        ``cosine`` is 1 - cosine similarity; ``mahalanobis`` is the square root of the quadratic form.
+        """
+        measure = {"cosine": self._cosine, "euclidean": self._euclidean, "mahalanobis": self._mahalanobis}
+        require_known("distance", kind, measure)
+        x = self._checked(x)
+        active = self._active_indices()
+        return torch.cat([measure[kind](chunk, active).amin(1) for chunk in self._chunks(x)])
+
+    def assign(self, x: torch.Tensor) -> torch.Tensor:
+        """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
+        x = self._checked(x)
+        active = self._active_indices()
+        return active[torch.cat([self._cosine(chunk, active).argmin(1) for chunk in self._chunks(x)])]
+
+    def _active_indices(self) -> torch.Tensor:
+        return torch.nonzero(self.active_).flatten()
+
+    def _cosine(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.normalize(centred + self._centre, dim=1)
+        return 1 - x @ torch.nn.functional.normalize(self.means_[active], dim=1).T
+
+    def _euclidean(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(centred, self.means_[active] - self._centre)
+
+    def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        means = self.means_[active] - self._centre
+        if self.covariance_type == "full":
+            parts = [torch.cdist(centred @ self._whitening[k].T, (means[i : i + 1] @ self._whitening[k].T))
+                     for i, k in enumerate(active.tolist())]
+            return torch.cat(parts, dim=1)
+        if self.covariance_type == "spherical":
+            return torch.cdist(centred, means) / self.covariances_[active].sqrt()
+        precisions = 1 / self.covariances_[active]
+        squared = (means.square() * precisions).sum(1) - 2 * centred @ (means * precisions).T
+        return squared.addmm_(centred.square(), precisions.T).clamp_min_(0).sqrt_()
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training and scoring need: parameters, sufficient statistics, step count."""
+        self._require_parameters()
+        return {
+            "stick_fractions": self.stick_fractions_.cpu(),
+            "means": self.means_.cpu(),
+            "covariances": self.covariances_.cpu(),
+            "concentration": self.concentration_,
+            "s0": self._s0.cpu(),
+            "s1": self._s1.cpu(),
+            "s2": self._s2.cpu(),
+            "step_count": self.step_count_,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> "DirichletProcessMixture":
+        """Take parameters (``stick_fractions`` [K], ``means`` [K, D], ``covariances``, ``concentration``).
+
+        Without ``s0``, ``s1``, ``s2`` and ``step_count`` the statistics are zero and the step count is 0.
+        Raises InputError when a key is missing or a shape does not fit K and the covariance type.
+        """
+        needed = ("stick_fractions", "means", "covariances", "concentration")
+        if missing := [key for key in needed if key not in state]:
+            raise InputError(f"The state of a mixture lacks {', '.join(missing)}: it needs {', '.join(needed)}.")
+        sticks, means, covariances = (torch.as_tensor(np.asarray(state[key])) for key in needed[:3])
+        self._check_shapes(sticks, means, covariances)
+        self._set_parameters(sticks, means, covariances, float(state["concentration"]))
+        self._reset_statistics()
+        if "s0" in state:
+            for name in ("s0", "s1", "s2"):
+                setattr(self, f"_{name}", torch.as_tensor(np.asarray(state[name])).to(self.device, torch.float64).clone())
+            self.step_count_ = int(state["step_count"])
+        return self
+
+    def _check_shapes(self, sticks: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
+        k, d = self.n_components, means.shape[-1]
+        expected = {"diag": (k, d), "spherical": (k,), "full": (k, d, d)}[self.covariance_type]
+        found = (tuple(sticks.shape), tuple(means.shape), tuple(covariances.shape))
+        if found != ((k,), (k, d), expected):
+            raise InputError(
+                f"Stick fractions, means and covariances have shapes {found}, but a {self.covariance_type} mixture of "
+                f"{k} components needs {((k,), (k, d), expected)}."
+            )
+
+    def _require_parameters(self) -> None:
+        if not hasattr(self, "means_"):
+            raise InputError("The mixture has no parameters yet: call initialize or load_state first.")
+
+    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        self._require_parameters()
+        return finite_matrix(x, self.means_.shape[1])
+
+
+def finite_matrix(x: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """``x`` if it is [n, dim], n > 0, and finite."""
+    if x.ndim != 2 or len(x) == 0 or (dim is not None and x.shape[1] != dim):
+        raise InputError(f"Embeddings have shape {tuple(x.shape)}; [n, {'D' if dim is None else dim}] with n > 0 is needed.")
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("Embeddings contain values that are not finite.")
+    return x

@@ -1,0 +1,153 @@
+"""Fit a mixture over the images of a split, epoch by epoch, and keep the best one by validation likelihood."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dinodp.errors import InputError
+from dinodp.logs import logger, progress
+from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
+
+
+class EmbeddingSource(Protocol):
+    """Images of embeddings, read a few at a time."""
+
+    n_images: int
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return float32 [len(indices), row, col, dim]."""
+
+
+@dataclass
+class FitHistory:
+    """One entry per epoch: mean log-likelihoods, active components, concentration."""
+
+    epoch: list[int] = field(default_factory=list)
+    train_log_likelihood: list[float] = field(default_factory=list)
+    validation_log_likelihood: list[float] = field(default_factory=list)
+    active_components: list[int] = field(default_factory=list)
+    concentration: list[float] = field(default_factory=list)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The history as arrays [epoch]."""
+        return {name: np.asarray(values) for name, values in vars(self).items()}
+
+    def improves(self) -> bool:
+        """Whether the last epoch has the best validation likelihood so far."""
+        return len(self.epoch) == 1 or self.validation_log_likelihood[-1] > max(self.validation_log_likelihood[:-1])
+
+
+def fit_mixture(
+    mixture: DirichletProcessMixture,
+    train: EmbeddingSource,
+    validation: EmbeddingSource,
+    *,
+    epochs: int,
+    images_per_batch: int,
+    generator: torch.Generator,
+    init: Init,
+    checkpoint: Path | None = None,
+) -> FitHistory:
+    """Fit ``mixture`` in place by online EM over shuffled mini-batches of images; the last one may be smaller.
+
+    After each epoch the mean log-likelihood of the validation images decides which state is kept. An interrupted fit
+    goes on from ``checkpoint`` and ends with the same numbers. Raises InputError for an empty split.
+    """
+    if not (train.n_images and validation.n_images):
+        raise InputError("Fitting needs normal images in both the train and the valid split; one of them has none.")
+    history, best = _resume(mixture, generator, checkpoint)
+    if not history.epoch:
+        _initialize(mixture, train, images_per_batch, generator, init)
+    for epoch in progress(range(len(history.epoch) + 1, epochs + 1), "fit", unit="epoch"):
+        likelihood = _run_epoch(mixture, train, images_per_batch, generator)
+        _record(history, epoch, likelihood, mean_log_likelihood(mixture, validation, images_per_batch), mixture)
+        if history.improves():
+            best = mixture.state_dict()
+        if checkpoint is not None:
+            _save(checkpoint, mixture, best, history, generator)
+    mixture.load_state(best)
+    return history
+
+
+def _initialize(
+    mixture: DirichletProcessMixture, train: EmbeddingSource, images_per_batch: int, generator: torch.Generator, init: Init
+) -> None:
+    """Start from a random first batch; ``spread`` draws the means over the whole training set."""
+    first = torch.randperm(train.n_images, generator=generator)[:images_per_batch].tolist()
+    batch = train.read(sorted(first)).flatten(0, 2)
+    candidates = _spread(train, mixture.n_components, generator) if init == "spread" else None
+    mixture.initialize(batch, generator=generator, init=init, candidates=candidates)
+
+
+def _spread(train: EmbeddingSource, n: int, generator: torch.Generator) -> torch.Tensor:
+    """At least n embeddings: equally many from each of up to n images, drawn without replacement."""
+    images = torch.randperm(train.n_images, generator=generator)[:n].tolist()
+    per_image = -(-n // len(images))
+    drawn = []
+    for image in sorted(images):
+        tokens = train.read([image]).flatten(0, 2)
+        drawn.append(tokens[torch.randperm(len(tokens), generator=generator)[:per_image]])
+    return torch.cat(drawn)
+
+
+def _run_epoch(
+    mixture: DirichletProcessMixture, train: EmbeddingSource, images_per_batch: int, generator: torch.Generator
+) -> float:
+    """One pass over the images in random order; the mean of the batches' log-likelihoods before their steps."""
+    order = torch.randperm(train.n_images, generator=generator)
+    likelihoods = []
+    for images in order.split(images_per_batch):
+        mixture.partial_fit(train.read(images.tolist()).flatten(0, 2))
+        likelihoods.append(mixture.batch_log_likelihood_)
+    return float(np.mean(likelihoods))
+
+
+def mean_log_likelihood(mixture: DirichletProcessMixture, source: EmbeddingSource, images_per_batch: int) -> float:
+    """Mean log-likelihood of all embeddings of a source, active components only."""
+    total, count = 0.0, 0
+    for images in torch.arange(source.n_images).split(images_per_batch):
+        scores = mixture.score_samples(source.read(images.tolist()).flatten(0, 2))
+        total, count = total + float(scores.double().sum()), count + len(scores)
+    return total / count
+
+
+def _record(
+    history: FitHistory, epoch: int, train: float, validation: float, mixture: DirichletProcessMixture
+) -> None:
+    history.epoch.append(epoch)
+    history.train_log_likelihood.append(train)
+    history.validation_log_likelihood.append(validation)
+    history.active_components.append(int(mixture.active_.sum()))
+    history.concentration.append(mixture.concentration_)
+    logger.info(
+        "epoch %d: log-likelihood %.2f (train), %.2f (valid), %d active components",
+        epoch, train, validation, history.active_components[-1],
+    )
+
+
+def _save(
+    checkpoint: Path, mixture: DirichletProcessMixture, best: dict[str, Any], history: FitHistory, generator: torch.Generator
+) -> None:
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    temporary = checkpoint.with_name(checkpoint.name + ".part")
+    content = {"mixture": mixture.state_dict(), "best": best, "history": vars(history), "generator": generator.get_state()}
+    torch.save(content, temporary)
+    os.replace(temporary, checkpoint)
+
+
+def _resume(
+    mixture: DirichletProcessMixture, generator: torch.Generator, checkpoint: Path | None
+) -> tuple[FitHistory, dict[str, Any]]:
+    if checkpoint is None or not checkpoint.is_file():
+        return FitHistory(), {}
+    content = torch.load(checkpoint, weights_only=True)
+    mixture.load_state(content["mixture"])
+    generator.set_state(content["generator"])
+    logger.info("Resume the fit after epoch %d.", content["history"]["epoch"][-1])
+    return FitHistory(**content["history"]), content["best"]
