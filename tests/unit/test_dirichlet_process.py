@@ -144,7 +144,7 @@ def test_one_step_by_hand():
     mixture.load_state(state)
     mixture.partial_fit(torch.tensor([[-1.0], [1.0], [10.0], [10.0]]))
     torch.testing.assert_close(mixture.means_, torch.tensor([[0.0], [10.0]]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(mixture.covariances_, torch.tensor([[1.1], [0.1]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(mixture.covariances_, torch.tensor([[1.1], [0.1]]), atol=5e-4, rtol=0)
     # S0 = 0.2 * [0.5, 0.5]; v_0 = 0.1 / (0.1 + (2 - 1)/4 + 0.1), v_1 = 0.1 / (0.1 + 1/4)
     torch.testing.assert_close(mixture.stick_fractions_, torch.tensor([0.1 / 0.45, 0.1 / 0.35]), atol=1e-5, rtol=0)
     v = mixture.stick_fractions_

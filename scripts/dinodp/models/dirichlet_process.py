@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 
 from dinodp.errors import InputError, require_known
 
@@ -103,8 +104,7 @@ class DirichletProcessMixture:
         double = {"dtype": torch.float64, "device": self.device}
         self._s0 = torch.zeros(k, **double)  # type: ignore[arg-type]
         self._s1 = torch.zeros(k, d, **double)  # type: ignore[arg-type]
-        full = self.covariance_type == "full"
-        self._s2 = torch.zeros((k, d, d) if full else (k, d), dtype=torch.float64, device=self.device)
+        self._s2 = torch.zeros(self._covariance_shape(k, d), **double)  # type: ignore[arg-type]
         self.step_count_ = 0
 
     def _set_parameters(
@@ -288,35 +288,42 @@ class DirichletProcessMixture:
         require_known("distance", kind, measure)
         x = self._checked(x)
         active = self._active_indices()
-        return torch.cat([measure[kind](chunk, active).amin(1) for chunk in self._chunks(x)])
+        return torch.cat([measure[kind](chunk, active) for chunk in self._chunks(x)])
 
     def assign(self, x: torch.Tensor) -> torch.Tensor:
         """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
         x = self._checked(x)
         active = self._active_indices()
-        return active[torch.cat([self._cosine(chunk, active).argmin(1) for chunk in self._chunks(x)])]
+        return active[torch.cat([self._cosines(chunk, active).argmax(1) for chunk in self._chunks(x)])]
 
     def _active_indices(self) -> torch.Tensor:
         return torch.nonzero(self.active_).flatten()
 
+    def _cosines(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        x = functional.normalize(centred + self._centre, dim=1)
+        return x @ functional.normalize(self.means_[active], dim=1).T
+
     def _cosine(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        x = torch.nn.functional.normalize(centred + self._centre, dim=1)
-        return 1 - x @ torch.nn.functional.normalize(self.means_[active], dim=1).T
+        return 1 - self._cosines(centred, active).amax(1)
 
     def _euclidean(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        return torch.cdist(centred, self.means_[active] - self._centre)
+        return self._scaled_distance(centred, active, torch.ones_like(self.means_[active]))
 
     def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        means = self.means_[active] - self._centre
         if self.covariance_type == "full":
-            parts = [torch.cdist(centred @ self._whitening[k].T, (means[i : i + 1] @ self._whitening[k].T))
-                     for i, k in enumerate(active.tolist())]
-            return torch.cat(parts, dim=1)
-        if self.covariance_type == "spherical":
-            return torch.cdist(centred, means) / self.covariances_[active].sqrt()
-        precisions = 1 / self.covariances_[active]
-        squared = (means.square() * precisions).sum(1) - 2 * centred @ (means * precisions).T
-        return squared.addmm_(centred.square(), precisions.T).clamp_min_(0).sqrt_()
+            means = self.means_ - self._centre
+            columns = [(centred - means[k]) @ self._whitening[k].T for k in active.tolist()]
+            return torch.stack([column.square().sum(1) for column in columns]).amin(0).sqrt()
+        variances = self.covariances_[active]
+        variances = variances if self.covariance_type == "diag" else variances[:, None]
+        return self._scaled_distance(centred, active, (1 / variances).expand(-1, centred.shape[1]))
+
+    def _scaled_distance(self, centred: torch.Tensor, active: torch.Tensor, precisions: torch.Tensor) -> torch.Tensor:
+        """Smallest sqrt(sum (x - m)^2 p) [n]: the nearest by matrix products, its distance from the difference itself."""
+        means = self.means_[active] - self._centre
+        squared = torch.addmm((means.square() * precisions).sum(1), centred, (means * precisions).T, alpha=-2)
+        nearest = squared.addmm_(centred.square(), precisions.T).argmin(1)
+        return ((centred - means[nearest]).square_() * precisions[nearest]).sum(1).sqrt_()
 
     # --- state ---------------------------------------------------------------------------------------------------
 
@@ -343,25 +350,28 @@ class DirichletProcessMixture:
         needed = ("stick_fractions", "means", "covariances", "concentration")
         if missing := [key for key in needed if key not in state]:
             raise InputError(f"The state of a mixture lacks {', '.join(missing)}: it needs {', '.join(needed)}.")
-        sticks, means, covariances = (torch.as_tensor(np.asarray(state[key])) for key in needed[:3])
+        sticks, means, covariances = (torch.as_tensor(np.array(state[key])) for key in needed[:3])
         self._check_shapes(sticks, means, covariances)
         self._set_parameters(sticks, means, covariances, float(state["concentration"]))
         self._reset_statistics()
         if "s0" in state:
             for name in ("s0", "s1", "s2"):
-                setattr(self, f"_{name}", torch.as_tensor(np.asarray(state[name])).to(self.device, torch.float64).clone())
+                setattr(self, f"_{name}", torch.as_tensor(np.array(state[name])).to(self.device, torch.float64).clone())
             self.step_count_ = int(state["step_count"])
         return self
 
     def _check_shapes(self, sticks: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
         k, d = self.n_components, means.shape[-1]
-        expected = {"diag": (k, d), "spherical": (k,), "full": (k, d, d)}[self.covariance_type]
+        expected = self._covariance_shape(k, d)
         found = (tuple(sticks.shape), tuple(means.shape), tuple(covariances.shape))
         if found != ((k,), (k, d), expected):
             raise InputError(
                 f"Stick fractions, means and covariances have shapes {found}, but a {self.covariance_type} mixture of "
                 f"{k} components needs {((k,), (k, d), expected)}."
             )
+
+    def _covariance_shape(self, k: int, d: int) -> tuple[int, ...]:
+        return {"diag": (k, d), "spherical": (k,), "full": (k, d, d)}[self.covariance_type]
 
     def _require_parameters(self) -> None:
         if not hasattr(self, "means_"):
