@@ -1,0 +1,116 @@
+"""All metrics of a test split in one pass over its masks."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from dinodp.anomaly_maps import anomaly_map
+from dinodp.errors import InputError, require_known
+from dinodp.metrics.aupro import aupro
+from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, max_dice
+from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
+from dinodp.metrics.ranking import curves, pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
+from dinodp.scores import image_score
+
+Map = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+MASK_RULES = {"gt0": lambda mask: mask > 0, "eq255": lambda mask: mask == 255}
+PIXEL_METRICS = {
+    "pixel_auroc": pixel_auroc,
+    "pixel_average_precision": pixel_average_precision,
+    "pixel_aupr_trapezoid": pixel_aupr_trapezoid,
+    "aupro_30": aupro,
+    "max_dice": max_dice,
+}
+
+
+@dataclass
+class Evaluation:
+    """Metrics by name (fractions), curves for drawing (empty without anomalous pixels)."""
+
+    values: dict[str, float]
+    curves: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+
+def evaluate(
+    patch_maps: Map,
+    masks: Iterable[Mask] | None,
+    validation_normal_patch_maps: Map,
+    mask_rule: str = "gt0",
+    *,
+    image_labels: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
+    smoothing_sigma: float = 0.0,
+) -> dict[str, float]:
+    """Metrics by name of patch scores [n, row, col]; see ``evaluate_stream``."""
+    return evaluate_stream(
+        patch_maps,
+        masks,
+        validation_normal_patch_maps,
+        mask_rule,
+        image_labels=image_labels,
+        smoothing_sigma=smoothing_sigma,
+    ).values
+
+
+def evaluate_stream(
+    patch_maps: Map,
+    masks: Iterable[Mask] | None,
+    validation_normal_patch_maps: Map,
+    mask_rule: str = "gt0",
+    *,
+    image_labels: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
+    smoothing_sigma: float = 0.0,
+) -> Evaluation:
+    """Evaluate patch scores float32 [n, row, col] against ``masks``, uint8 [H, W], read one at a time.
+
+    Without masks only image metrics are given; they need ``image_labels`` [n] (default: has an anomalous pixel). What
+    is not defined (no anomalous pixel, one class of images) is absent: never zero, never NaN.
+    Raises InputError for scores that are not finite, other shapes, or masks that are fewer or more than the maps.
+    """
+    require_known("mask rule", mask_rule, MASK_RULES)
+    scores = np.asarray(patch_maps, dtype=np.float32)
+    if scores.ndim != 3:
+        raise InputError(f"Patch maps have shape {scores.shape}; [image, row, col] is needed.")
+    values = calibrated_thresholds(validation_normal_patch_maps)
+    result = Evaluation(values)
+    if masks is not None:
+        labels = _evaluate_pixels(scores, masks, mask_rule, smoothing_sigma, result)
+        image_labels = labels if image_labels is None else image_labels
+    if image_labels is not None:
+        result.values.update(_image_metrics(scores, np.asarray(image_labels, dtype=bool)))
+    return result
+
+
+def _evaluate_pixels(
+    scores: Map, masks: Iterable[Mask], mask_rule: str, smoothing_sigma: float, result: Evaluation
+) -> npt.NDArray[np.bool_]:
+    """Add pixel metrics and curves to ``result``; return which images have an anomalous pixel."""
+    histograms = ScoreHistograms.empty(ScoreBins.of(scores))
+    dice = DiceAtThresholds(dict(result.values))
+    labels = []
+    for patch_map, mask in zip_longest(scores, masks):
+        if patch_map is None or mask is None:
+            raise InputError(f"There are {len(scores)} patch maps, but {'more' if mask is not None else 'fewer'} masks.")
+        anomalous = MASK_RULES[mask_rule](np.asarray(mask))
+        pixels = anomaly_map(patch_map, (anomalous.shape[0], anomalous.shape[1]), smoothing_sigma)
+        histograms.update(pixels, anomalous)
+        dice.update(pixels, anomalous)
+        labels.append(bool(anomalous.any()))
+    result.values["prevalence"] = histograms.prevalence
+    if histograms.anomalous.any() and histograms.normal.any():
+        result.values.update({name: metric(histograms) for name, metric in PIXEL_METRICS.items()})
+        result.values.update(dice.values())
+        result.curves = curves(histograms)
+    return np.asarray(labels)
+
+
+def _image_metrics(scores: Map, labels: npt.NDArray[np.bool_]) -> dict[str, float]:
+    if len(labels) != len(scores):
+        raise InputError(f"There are {len(scores)} patch maps, but {len(labels)} image labels.")
+    if labels.all() or not labels.any():
+        return {}
+    return {"image_auroc": float(roc_auc_score(labels, image_score(scores)))}
