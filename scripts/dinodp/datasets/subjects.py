@@ -1,0 +1,44 @@
+"""Who is on an image, and validation subjects held out of the training split."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from dinodp.errors import InputError
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A pattern for `subject_of`. Raises InputError when it is no regular expression with the group ``subject``."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"subject_pattern {pattern!r} is no regular expression ({error}).") from error
+    if "subject" not in compiled.groupindex:
+        raise InputError(f"subject_pattern {pattern!r} must have a group (?P<subject>...).")
+    return compiled
+
+
+def subject_of(stem: str, pattern: re.Pattern[str]) -> str:
+    """The subject in a file's name without suffix; the whole name where the pattern does not match."""
+    match = pattern.search(stem)
+    return match["subject"] if match else stem
+
+
+def hold_out(frame: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """Move a share of the training subjects (at least one) to the split valid; no subject is in both.
+
+    Raises InputError when the fraction is outside (0, 1) or there are fewer than two training subjects.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"valid_fraction must lie between 0 and 1, not {fraction!r}.")
+    subjects = sorted(set(frame.loc[frame["split"] == "train", "subject"]))
+    if len(subjects) < 2:
+        raise InputError(
+            f"there is no split valid, and none can be held out of {len(subjects)} training subject; "
+            "give a folder valid or a subject_pattern that tells subjects apart."
+        )
+    count = min(max(1, round(fraction * len(subjects))), len(subjects) - 1)
+    chosen = np.random.default_rng(seed).choice(subjects, size=count, replace=False)
+    moved = (frame["split"] == "train") & frame["subject"].isin(chosen)
+    return frame.assign(split=frame["split"].mask(moved, "valid"))
