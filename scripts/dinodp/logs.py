@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO, TypeVar
@@ -33,7 +33,7 @@ def progress(
 
     ``total`` counts units and ``per_item`` is the number of units that one item stands for (a batch of images).
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items) * per_item
     if sys.stderr.isatty():
         with tqdm(total=total, desc=description, unit=unit) as bar:

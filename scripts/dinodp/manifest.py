@@ -1,9 +1,10 @@
 """The manifest: one row per image of a data set, and what it must satisfy."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -49,7 +50,7 @@ def image_row(
     }
 
 
-def make_manifest(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
+def make_manifest(rows: Iterable[Mapping[Hashable, Any]] | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table sorted by split and image."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     order = frame["split"].map({split: index for index, split in enumerate(SPLITS)})
@@ -79,7 +80,9 @@ def write_manifest(frame: pd.DataFrame, path: Path, where: str | None = None) ->
     """Validate and write a manifest; files below its folder are named relative to it."""
     check_manifest(frame, where or str(path))
     folder = path.parent.resolve()
-    relative = frame.assign(**{column: frame[column].map(lambda file: _relative(file, folder)) for column in ("image", "mask")})
+    relative = frame.copy()
+    for column in ("image", "mask"):
+        relative[column] = [_relative(file, folder) for file in frame[column]]
     write_text(path, make_manifest(relative.to_dict("records")).to_csv(index=False))
 
 

@@ -54,9 +54,12 @@ def window(volume: Volume, foreground: npt.NDArray[np.bool_], percentiles: Seque
         raise InputError("there is no foreground: every voxel has the background's value.")
     low, high = np.percentile(volume[foreground], percentiles)
     if high <= low:
-        raise InputError(f"the foreground has no contrast: percentiles {percentiles[0]} and {percentiles[1]} are {low:g}.")
+        raise InputError(
+            f"the foreground has no contrast: its percentiles {percentiles[0]} and {percentiles[1]} are both {low:g}."
+        )
     scaled = np.clip((volume - low) / (high - low), 0, 1) * foreground
-    return np.round(scaled * 255).astype(np.uint8)
+    grey: Slice = np.round(scaled * 255).astype(np.uint8)
+    return grey
 
 
 def plane(volume: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:

@@ -35,6 +35,6 @@ def prepare_dataset(name: str, options: Mapping[str, Any], folder: Path) -> Path
         write_manifest(frame, folder / "manifest.csv", where=f"the data set {name}")
     except InputError as error:
         raise InputError(f"Data set {name}: {error}") from error
-    for (split, label), count in frame.groupby(["split", "label"]).size().items():  # type: ignore[misc]
+    for (split, label), count in frame.groupby(["split", "label"]).size().items():
         logger.info("%s: %s %s, %d images", name, split, label, count)
     return folder / "manifest.csv"

@@ -56,11 +56,15 @@ def list_images(folder: Path) -> list[Path]:
 
 def _rows(root: Path, split: str, options: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     if not (root / split).is_dir():
-        raise InputError(f"there is no folder {root / split}; the layout is train/{NORMAL}, test/<type>, ground_truth/<type>.")
+        raise InputError(
+            f"there is no folder {root / split}; the layout is train/{NORMAL}, test/<type>, ground_truth/<type>."
+        )
     pattern = compile_pattern(options["subject_pattern"])
     types = sorted(path for path in (root / split).iterdir() if path.is_dir())
     if not types:
-        raise InputError(f"{root / split} holds no folder; expected {NORMAL} for normal images, any other name for anomalous ones.")
+        raise InputError(
+            f"{root / split} holds no folder; expected {NORMAL} for normal images, any other name for anomalous ones."
+        )
     for folder in types:
         label = "normal" if folder.name == NORMAL else "anomalous"
         truth = root / ("ground_truth" if split == "test" else f"ground_truth_{split}") / folder.name

@@ -107,7 +107,9 @@ def _cut(
     axis, subject = AXES[options["axis"]], _subject(path, options["image_suffix"])
     indices = slice_indices(foreground, axis, options["slice_step"], options["min_foreground"], side**2)
     if not indices:
-        raise InputError(f"{path} has no slice whose foreground covers {options['min_foreground']:.0%} (key min_foreground).")
+        raise InputError(
+            f"{path} has no slice whose foreground covers {options['min_foreground']:.0%} (key min_foreground)."
+        )
     for index in indices:
         name = f"{split}_{subject}_{index:03d}"
         _save(plane(grey, axis, index), side, slices / f"{name}.png")
@@ -131,7 +133,9 @@ def _mask(path: Path, segmentation: Path | None, image: Any) -> Slice | None:
         )
     labels = voxels(opened, segmentation)
     if labels.min() < 0 or (labels != np.round(labels)).any():
-        raise InputError(f"the segmentation {segmentation} must hold labels 0, 1, 2, ..., not negative or broken numbers.")
+        raise InputError(
+            f"the segmentation {segmentation} must hold labels 0, 1, 2, ..., not negative or broken numbers."
+        )
     return (labels > 0).astype(np.uint8) * 255
 
 

@@ -12,7 +12,13 @@ Mask = npt.NDArray[np.bool_]
 
 GREY, WHITE, FLUID, SKULL, NUCLEI = 0.42, 0.58, 0.15, 0.85, 0.48
 LESIONS = ("bright", "dark", "ring", "spots", "mixed")
-RADIUS = {"bright": (0.03, 0.09), "dark": (0.03, 0.09), "ring": (0.05, 0.1), "spots": (0.012, 0.025), "mixed": (0.06, 0.12)}
+RADIUS = {
+    "bright": (0.03, 0.09),
+    "dark": (0.03, 0.09),
+    "ring": (0.05, 0.1),
+    "spots": (0.012, 0.025),
+    "mixed": (0.06, 0.12),
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ def _ellipse(x: Picture, y: Picture, cx: float, cy: float, rx: float, ry: float)
 def _noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator) -> Picture:
     """Smooth noise of unit standard deviation."""
     smooth: Picture = ndimage.gaussian_filter(generator.standard_normal(shape), sigma, mode="wrap")
-    return smooth / smooth.std()
+    unit: Picture = smooth / smooth.std()
+    return unit
 
 
 def _acquire(picture: Picture, generator: np.random.Generator) -> Picture:
@@ -95,7 +102,8 @@ def _acquire(picture: Picture, generator: np.random.Generator) -> Picture:
     textured = blurred * (1 + 0.03 * _noise(picture.shape, size / 96, generator))
     biased = textured * (1 + 0.05 * _noise(picture.shape, size / 4, generator))
     real, imaginary = 0.015 * generator.standard_normal((2, *picture.shape))
-    return np.hypot(biased + real, imaginary)
+    magnitude: Picture = np.hypot(biased + real, imaginary)
+    return magnitude
 
 
 def draw_lesion(
