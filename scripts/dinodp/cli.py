@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def describe_file(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     if path.suffix not in readers:
-        raise InputError(f"{path} ends in {path.suffix!r}: the pipeline's data files end in {', '.join(sorted(readers))}.")
+        raise InputError(
+            f"{path} ends in {path.suffix!r}: the pipeline's data files end in {', '.join(sorted(readers))}."
+        )
     return [str(path), *readers[path.suffix](path)]
 
 
@@ -76,8 +79,8 @@ def _describe_csv(path: Path) -> list[str]:
         raise InputError(f"{path} is not a readable CSV table ({error}).") from error
     lines = [f"  {len(frame)} rows; columns: {', '.join(frame.columns)}"]
     if {"split", "label"} <= set(frame.columns):
-        counts = frame.groupby(["split", "label"]).size()
-        lines.extend(f"  {split}, {label}: {count} images" for (split, label), count in counts.items())
+        counts = Counter(zip(frame["split"], frame["label"], strict=True))
+        lines.extend(f"  {split}, {label}: {count} images" for (split, label), count in sorted(counts.items()))
     return lines
 
 

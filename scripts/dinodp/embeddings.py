@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,7 +50,7 @@ def embed_split(
     for first, tokens in _embed_batches(images[done:], backbone, batch_size, workers):
         _store_batch(partial, done + first, tokens, len(images), backbone, config)
         _note_progress(partial, key, done + first + len(tokens))
-    os.replace(partial, path)
+    partial.replace(path)
     _progress_file(partial).unlink(missing_ok=True)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
 
@@ -83,7 +82,7 @@ def _note_progress(partial: Path, key: str, done: int) -> None:
     target = _progress_file(partial)
     temporary = target.with_name(target.name + ".tmp")
     temporary.write_text(json.dumps({"key": key, "done": done}))
-    os.replace(temporary, target)
+    temporary.replace(target)
 
 
 def _store_batch(
@@ -131,7 +130,9 @@ def _embed_batches(
             first += len(pixels)
 
 
-def _run_ahead(pool: ThreadPoolExecutor, backbone: Backbone, images: Sequence[Path], ahead: int) -> Iterator[torch.Tensor]:
+def _run_ahead(
+    pool: ThreadPoolExecutor, backbone: Backbone, images: Sequence[Path], ahead: int
+) -> Iterator[torch.Tensor]:
     def decode(image: Path) -> torch.Tensor:
         return backbone.prepare(read_image(image))
 
@@ -163,7 +164,12 @@ class EmbeddingReader:
     """
 
     def __init__(
-        self, path: Path, *, normalise: bool = True, grid: tuple[int, int] | None = (32, 32), rows: Sequence[int] | None = None
+        self,
+        path: Path,
+        *,
+        normalise: bool = True,
+        grid: tuple[int, int] | None = (32, 32),
+        rows: Sequence[int] | None = None,
     ) -> None:
         with store.reading(path, "embeddings") as file:
             shape = file["tokens"].shape

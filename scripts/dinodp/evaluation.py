@@ -26,8 +26,8 @@ class MaskFiles:
         return len(self.frame)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        for row in self.frame.itertuples():
-            yield read_mask(row.mask) if row.mask else np.zeros((int(row.height), int(row.width)), dtype=np.uint8)
+        for mask, height, width in zip(self.frame["mask"], self.frame["height"], self.frame["width"], strict=True):
+            yield read_mask(str(mask)) if mask else np.zeros((int(height), int(width)), dtype=np.uint8)
 
 
 def has_pixel_labels(frame: pd.DataFrame) -> bool:

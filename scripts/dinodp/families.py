@@ -60,7 +60,8 @@ def fit_model(
     require_known("model family", options["family"], FAMILIES)
     generator = torch.Generator().manual_seed(seed)
     checkpoint = path.with_name(path.name + ".checkpoint")
-    state, history, size = FAMILIES[options["family"]].fit(options, train, valid, generator, device, checkpoint)
+    fitted: Fit = FAMILIES[options["family"]].fit(options, train, valid, generator, device, checkpoint)
+    state, history, size = fitted
     store.write_state(path, {**options, "seed": seed}, state, history)
     checkpoint.unlink(missing_ok=True)
     return size
@@ -70,14 +71,16 @@ def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedMode
     """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices."""
     config, state, _ = store.read_state(path)
     require_known("model family", config["family"], FAMILIES)
-    return FAMILIES[config["family"]].load(config, state, train, device)
+    model: FittedModel = FAMILIES[config["family"]].load(config, state, train, device)
+    return model
 
 
 def score_split(model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path) -> dict[str, float]:
     """Score every image of a split into one file. Returns seconds and number of images."""
     start = perf_counter()
     batches = [
-        range(first, min(first + IMAGES_PER_READ, source.n_images)) for first in range(0, source.n_images, IMAGES_PER_READ)
+        range(first, min(first + IMAGES_PER_READ, source.n_images))
+        for first in range(0, source.n_images, IMAGES_PER_READ)
     ]
     parts = [
         model.score(source.read(batch), rows.iloc[list(batch)])
@@ -139,7 +142,9 @@ class DpmmFamily:
         return state, history.arrays(), {"model_mib": _mib(state), "active_components": active}
 
     @classmethod
-    def load(cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingReader, device: str) -> "DpmmFamily":
+    def load(
+        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingReader, device: str
+    ) -> "DpmmFamily":
         """The mixture as it was at the chosen epoch."""
         mixture = cls.build(config, device)
         mixture.load_state(state)
@@ -172,7 +177,7 @@ class MemoryBankFamily:
         n_embeddings = len(images) * train.n_patches
         if fraction := options.get("coreset_fraction"):
             n_embeddings = max(1, int(n_embeddings * fraction))
-            chosen = coreset(_all_embeddings(train, images), n_embeddings, generator)
+            chosen = coreset(_all_embeddings(train, images.tolist()), n_embeddings, generator)
             state["embeddings"] = np.asarray(chosen, dtype=np.int64)
         # float32, as it lies in memory when it scores
         size = n_embeddings * train.dim * 4 / BYTES_PER_MIB

@@ -39,7 +39,10 @@ def load_figure_data(
     ]
     reader = open_split(tokens, {"normalise": True}, grid, manifest, "test")
     return FigureData(
-        title=title, manifest=select(manifest, "test"), models=models, read_tokens=lambda rows: reader.read(rows).numpy()
+        title=title,
+        manifest=select(manifest, "test"),
+        models=models,
+        read_tokens=lambda rows: reader.read(rows).numpy(),
     )
 
 

@@ -21,7 +21,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Send the library's messages to standard error, one line each, with the time."""
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
     for noisy in ("matplotlib", "PIL", "h5py", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -55,7 +57,9 @@ def _progress_lines(
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            logger.info(tqdm.format_meter(min(done, total or done), total, now - start, prefix=description, unit=unit, ncols=0))
+            logger.info(
+                tqdm.format_meter(min(done, total or done), total, now - start, prefix=description, unit=unit, ncols=0)
+            )
     shown = done if total is None else min(done, total)
     logger.info("%s: %d %ss in %.1f s", description, shown, unit, time.monotonic() - start)
 

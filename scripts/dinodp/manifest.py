@@ -63,7 +63,9 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
         raise InputError(f"The manifest of {where} lacks the columns {', '.join(missing)}.")
     for column, known in (("split", SPLITS), ("label", LABELS)):
         if unknown := sorted(set(frame[column]) - set(known)):
-            raise InputError(f"The manifest of {where} has the {column} {unknown[0]!r}; allowed are {', '.join(known)}.")
+            raise InputError(
+                f"The manifest of {where} has the {column} {unknown[0]!r}; allowed are {', '.join(known)}."
+            )
     for split in SPLITS:
         if not (frame["split"] == split).any():
             raise InputError(f"The {split} split of {where} is empty: there must be images in train, valid and test.")
@@ -94,7 +96,7 @@ def _relative(file: str, folder: Path) -> str:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` is "" where there is none)."""
+    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` stays "" where absent)."""
     if not path.is_file():
         raise InputError(f"There is no manifest {path}.")
     text = path.read_text(encoding="utf-8")

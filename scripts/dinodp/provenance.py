@@ -7,7 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent
-PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "h5py", "pandas", "nibabel", "matplotlib", "pillow")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "h5py",
+    "pandas",
+    "nibabel",
+    "matplotlib",
+    "pillow",
+)
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:

@@ -52,4 +52,5 @@ def image_score(maps: npt.NDArray[np.float32], fraction: float = 0.01) -> npt.ND
     flat = maps.reshape(len(maps), -1)
     count = max(1, int(flat.shape[1] * fraction))
     highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, -count:]
-    return highest.mean(axis=1, dtype=np.float64).astype(np.float32)
+    means: npt.NDArray[np.float32] = highest.mean(axis=1, dtype=np.float64).astype(np.float32)
+    return means

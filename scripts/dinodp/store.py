@@ -4,7 +4,6 @@ Every file carries ``format``, ``format_version``, ``library_digest``, ``package
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +38,7 @@ def writing(path: Path, kind: str, config: Mapping[str, Any]) -> Iterator[h5py.F
         with h5py.File(temporary, "w", track_order=False) as file:
             describe_origin(file, kind, config)
             yield file
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,7 +63,9 @@ def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
 def _check_format(file: h5py.File, path: Path, kind: str | None) -> None:
     found = file.attrs.get("format")
     if found not in FORMATS or (kind is not None and found != kind):
-        raise InputError(f"{path} holds {found or 'no format attribute'}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")
+        raise InputError(
+            f"{path} holds {found or 'no format attribute'}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected."
+        )
     version = int(file.attrs.get("format_version", 0))
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}; this version of dinodp reads version {FORMAT_VERSION}.")
@@ -82,13 +83,18 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]],
     """Return (config, state, history) of a model file."""
     with reading(path, "model") as file:
         state, history = (
-            {name: item[()] for name, item in file[group].items()} if group in file else {} for group in ("state", "history")
+            {name: item[()] for name, item in file[group].items()} if group in file else {}
+            for group in ("state", "history")
         )
         return json.loads(file.attrs["config"]), state, history
 
 
-def write_maps(path: Path, config: Mapping[str, Any], maps: Mapping[str, npt.NDArray[np.float32]],
-               image_scores: Mapping[str, npt.NDArray[np.float32]]) -> None:
+def write_maps(
+    path: Path,
+    config: Mapping[str, Any],
+    maps: Mapping[str, npt.NDArray[np.float32]],
+    image_scores: Mapping[str, npt.NDArray[np.float32]],
+) -> None:
     """Write patch scores [image, row, col] and image scores [image], one float32 data set per score."""
     with writing(path, "scores", config) as file:
         for name, values in maps.items():

@@ -7,7 +7,9 @@ from dinodp.cli import main
 
 def test_info_describes_an_hdf5_file(tmp_path, capsys):
     path = tmp_path / "scores.h5"
-    store.write_maps(path, {"seed": 3}, {"cosine": np.zeros((2, 4, 4), np.float32)}, {"cosine": np.zeros(2, np.float32)})
+    store.write_maps(
+        path, {"seed": 3}, {"cosine": np.zeros((2, 4, 4), np.float32)}, {"cosine": np.zeros(2, np.float32)}
+    )
     assert main(["info", str(path)]) == 0
     text = capsys.readouterr().out
     assert "cosine: float32 [2, 4, 4]" in text

@@ -140,7 +140,12 @@ def test_state_continues_to_the_same_numbers():
 
 def test_one_step_by_hand():
     mixture = DirichletProcessMixture(2, "diag", reg_covar=0.1, fix_concentration=True)
-    state = {"stick_fractions": [0.5, 1.0], "means": [[0.0], [10.0]], "covariances": [[1.0], [1.0]], "concentration": 2.0}
+    state = {
+        "stick_fractions": [0.5, 1.0],
+        "means": [[0.0], [10.0]],
+        "covariances": [[1.0], [1.0]],
+        "concentration": 2.0,
+    }
     mixture.load_state(state)
     mixture.partial_fit(torch.tensor([[-1.0], [1.0], [10.0], [10.0]]))
     torch.testing.assert_close(mixture.means_, torch.tensor([[0.0], [10.0]]), atol=1e-4, rtol=0)

@@ -73,7 +73,9 @@ def test_patch_scores_keep_the_grid():
     tokens = Images(3, seed=2).data
     scores = patch_scores(mixture, tokens, ["cosine", "log_likelihood"])
     assert scores["cosine"].shape == (3, 4, 4)
-    np.testing.assert_allclose(scores["log_likelihood"][1, 2, 3], -mixture.score_samples(tokens[1, 2, 3][None])[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        scores["log_likelihood"][1, 2, 3], -mixture.score_samples(tokens[1, 2, 3][None])[0], rtol=1e-5
+    )
     with pytest.raises(InputError, match="Unknown score of a DirichletProcessMixture 'energy'"):
         patch_scores(mixture, tokens, ["energy"])
 

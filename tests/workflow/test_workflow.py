@@ -60,7 +60,9 @@ def finished(project):
 
 def test_every_table_and_figure_is_there(finished):
     tables = {path.name for path in (finished / "results/tables").iterdir()}
-    assert tables == {f"{name}.{ext}" for name in ("table1", "table2", "table3", "costs") for ext in ("csv", "md", "tex")}
+    assert tables == {
+        f"{name}.{ext}" for name in ("table1", "table2", "table3", "costs") for ext in ("csv", "md", "tex")
+    }
     figures = list((finished / "results/figures/phantoms/classical").iterdir())
     assert len(figures) == 12
     assert all(path.stat().st_size > 5000 for path in figures)
@@ -68,7 +70,9 @@ def test_every_table_and_figure_is_there(finished):
 
 def test_controls_bound_the_models(finished):
     metrics = pd.read_csv(finished / "results/metrics.csv")
-    auroc = metrics[(metrics.metric == "pixel_auroc") & (metrics.mask_rule == "gt0")].set_index(["model", "score"])["value"]
+    auroc = metrics[(metrics.metric == "pixel_auroc") & (metrics.mask_rule == "gt0")].set_index(["model", "score"])[
+        "value"
+    ]
     assert abs(auroc["random", "random"] - 0.5) < 0.1
     assert auroc["oracle", "oracle"] > 0.97
     for model in ("memory_bank", "dpmm_demo"):

@@ -43,7 +43,9 @@ def _files(images: Path, subject: str, slice_index: int) -> tuple[Path, Path]:
     return images / f"{subject}_{slice_index}.png", images / f"{subject}_{slice_index}_mask.png"
 
 
-def _draw_split(options: Mapping[str, Any], split: str, index: int, images: Path) -> Iterator[tuple[str, str, str, int]]:
+def _draw_split(
+    options: Mapping[str, Any], split: str, index: int, images: Path
+) -> Iterator[tuple[str, str, str, int]]:
     """Write the images of a split; yields (split, label, subject, slice)."""
     count, per_subject = options[f"n_{split}"], options["slices_per_subject"]
     n_subjects = -(-count // per_subject)

@@ -6,7 +6,7 @@ from dinodp.metrics.histograms import ScoreHistograms
 
 
 def aupro(histograms: ScoreHistograms, limit: float = 0.3) -> float:
-    """Mean covered fraction of the 8-connected regions against the false positive rate up to ``limit``, over ``limit``."""
+    """Mean coverage of the 8-connected regions against the false positive rate up to ``limit``, by ``limit``."""
     false_positives, _, weight = histograms.cumulative()
     fpr = np.concatenate([[0.0], false_positives / false_positives[-1]])
     overlap = np.concatenate([[0.0], weight / histograms.n_regions])

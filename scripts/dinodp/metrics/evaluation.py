@@ -94,7 +94,9 @@ def _evaluate_pixels(
     labels = []
     for patch_map, mask in zip_longest(scores, masks):
         if patch_map is None or mask is None:
-            raise InputError(f"There are {len(scores)} patch maps, but {'more' if mask is not None else 'fewer'} masks.")
+            raise InputError(
+                f"There are {len(scores)} patch maps, but {'more' if mask is not None else 'fewer'} masks."
+            )
         anomalous = MASK_RULES[mask_rule](np.asarray(mask))
         pixels = anomaly_map(patch_map, (anomalous.shape[0], anomalous.shape[1]), smoothing_sigma)
         histograms.update(pixels, anomalous)

@@ -44,7 +44,8 @@ class ScoreBins:
         position = np.arcsinh((scores - np.float32(self.centre)) / np.float32(self.scale))
         position -= np.float32(self.first)
         position *= np.float32(self.bins_per_unit)
-        return np.clip(position, 0, N_BINS - 1, out=position).astype(np.int32)
+        bins: npt.NDArray[np.int32] = np.clip(position, 0, N_BINS - 1, out=position).astype(np.int32)
+        return bins
 
 
 @dataclass

@@ -80,7 +80,8 @@ class DirichletProcessMixture:
             pool = finite_matrix(candidates, batch.shape[1])
         if len(pool) < self.n_components:
             raise InputError(
-                f"{len(pool)} embeddings cannot start {self.n_components} components: give a larger batch or fewer components."
+                f"{len(pool)} embeddings cannot start {self.n_components} components: "
+                "give more embeddings or fewer components."
             )
         order = torch.randperm(len(pool), generator=generator)[: self.n_components]
         uniform = torch.rand(self.n_components, generator=generator, dtype=torch.float64)
@@ -88,7 +89,9 @@ class DirichletProcessMixture:
         sticks = 1 - (1 - uniform) ** (1 / self.concentration)
         sticks[-1] = 1.0
         variance = batch.double().var(dim=0, correction=1).float() + self.reg_covar
-        self._set_parameters(sticks, pool[order.to(pool.device)], self._broadcast_variance(variance), self.concentration)
+        self._set_parameters(
+            sticks, pool[order.to(pool.device)], self._broadcast_variance(variance), self.concentration
+        )
         self._reset_statistics()
 
     def _broadcast_variance(self, variance: torch.Tensor) -> torch.Tensor:
@@ -101,10 +104,10 @@ class DirichletProcessMixture:
 
     def _reset_statistics(self) -> None:
         k, d = self.means_.shape
-        double = {"dtype": torch.float64, "device": self.device}
-        self._s0 = torch.zeros(k, **double)  # type: ignore[arg-type]
-        self._s1 = torch.zeros(k, d, **double)  # type: ignore[arg-type]
-        self._s2 = torch.zeros(self._covariance_shape(k, d), **double)  # type: ignore[arg-type]
+        self._s0, self._s1, self._s2 = (
+            torch.zeros(shape, dtype=torch.float64, device=self.device)
+            for shape in ((k,), (k, d), self._covariance_shape(k, d))
+        )
         self.step_count_ = 0
 
     def _set_parameters(
@@ -260,10 +263,13 @@ class DirichletProcessMixture:
         if self.covariance_type == "full":
             d = means.shape[1]
             outer = means[:, :, None] * means[:, None, :]
-            return self._s2 / norm[:, None, None] - outer + self.reg_covar * torch.eye(d, device=self.device)
+            covariances: torch.Tensor = self._s2 / norm[:, None, None] - outer
+            return covariances + self.reg_covar * torch.eye(d, device=self.device)
         if self.covariance_type == "spherical":
-            return (self._s2 / norm - means.square().mean(1) + self.reg_covar).clamp_min(self.reg_covar)
-        return (self._s2 / norm[:, None] - means.square() + self.reg_covar).clamp_min(self.reg_covar)
+            variances: torch.Tensor = self._s2 / norm - means.square().mean(1)
+        else:
+            variances = self._s2 / norm[:, None] - means.square()
+        return (variances + self.reg_covar).clamp_min(self.reg_covar)
 
     def _concentration(self, tail: torch.Tensor, n: int) -> float:
         """(K-1) / sum_k [psi(n (S0_k + T_k) + alpha + 1) - psi(n T_k + alpha)], T_k the statistics after k."""
@@ -319,7 +325,7 @@ class DirichletProcessMixture:
         return self._scaled_distance(centred, active, (1 / variances).expand(-1, centred.shape[1]))
 
     def _scaled_distance(self, centred: torch.Tensor, active: torch.Tensor, precisions: torch.Tensor) -> torch.Tensor:
-        """Smallest sqrt(sum (x - m)^2 p) [n]: the nearest by matrix products, its distance from the difference itself."""
+        """Smallest sqrt(sum (x - m)^2 p) [n]: nearest by matrix products, distance from the difference."""
         means = self.means_[active] - self._centre
         squared = torch.addmm((means.square() * precisions).sum(1), centred, (means * precisions).T, alpha=-2)
         nearest = squared.addmm_(centred.square(), precisions.T).argmin(1)
@@ -385,7 +391,9 @@ class DirichletProcessMixture:
 def finite_matrix(x: torch.Tensor, dim: int | None = None) -> torch.Tensor:
     """``x`` if it is [n, dim], n > 0, and finite."""
     if x.ndim != 2 or len(x) == 0 or (dim is not None and x.shape[1] != dim):
-        raise InputError(f"Embeddings have shape {tuple(x.shape)}; [n, {'D' if dim is None else dim}] with n > 0 is needed.")
+        raise InputError(
+            f"Embeddings have shape {tuple(x.shape)}; [n, {'D' if dim is None else dim}] with n > 0 is needed."
+        )
     if not bool(torch.isfinite(x).all()):
         raise InputError("Embeddings contain values that are not finite.")
     return x

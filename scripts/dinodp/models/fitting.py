@@ -1,6 +1,5 @@
 """Fit a mixture over the images of a split, epoch by epoch, and keep the best one by validation likelihood."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +75,11 @@ def fit_mixture(
 
 
 def _initialize(
-    mixture: DirichletProcessMixture, train: EmbeddingSource, images_per_batch: int, generator: torch.Generator, init: Init
+    mixture: DirichletProcessMixture,
+    train: EmbeddingSource,
+    images_per_batch: int,
+    generator: torch.Generator,
+    init: Init,
 ) -> None:
     """Start from a random first batch; ``spread`` draws the means over the whole training set."""
     first = torch.randperm(train.n_images, generator=generator)[:images_per_batch].tolist()
@@ -117,9 +120,7 @@ def mean_log_likelihood(mixture: DirichletProcessMixture, source: EmbeddingSourc
     return total / count
 
 
-def _record(
-    history: FitHistory, epoch: int, train: float, validation: float, mixture: DirichletProcessMixture
-) -> None:
+def _record(history: FitHistory, epoch: int, train: float, validation: float, mixture: DirichletProcessMixture) -> None:
     history.epoch.append(epoch)
     history.train_log_likelihood.append(train)
     history.validation_log_likelihood.append(validation)
@@ -127,18 +128,30 @@ def _record(
     history.concentration.append(mixture.concentration_)
     logger.info(
         "epoch %d: log-likelihood %.2f (train), %.2f (valid), %d active components",
-        epoch, train, validation, history.active_components[-1],
+        epoch,
+        train,
+        validation,
+        history.active_components[-1],
     )
 
 
 def _save(
-    checkpoint: Path, mixture: DirichletProcessMixture, best: dict[str, Any], history: FitHistory, generator: torch.Generator
+    checkpoint: Path,
+    mixture: DirichletProcessMixture,
+    best: dict[str, Any],
+    history: FitHistory,
+    generator: torch.Generator,
 ) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     temporary = checkpoint.with_name(checkpoint.name + ".part")
-    content = {"mixture": mixture.state_dict(), "best": best, "history": vars(history), "generator": generator.get_state()}
+    content = {
+        "mixture": mixture.state_dict(),
+        "best": best,
+        "history": vars(history),
+        "generator": generator.get_state(),
+    }
     torch.save(content, temporary)
-    os.replace(temporary, checkpoint)
+    temporary.replace(checkpoint)
 
 
 def _resume(
