@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.evaluation import collect_metrics
+from dinodp.collecting import collect_metrics
 from dinodp.logs import log_to_file
 
 if TYPE_CHECKING:

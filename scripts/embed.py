@@ -18,7 +18,7 @@ options = dict(snakemake.params.options)
 run = {key: options.pop(key) for key in ("batch_size", "grid") if key in options}
 backbone = load_backbone(options.pop("backbone"), device=snakemake.params.device, **options)
 frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
-with measured() as cost:
+with measured(snakemake.params.device) as cost:
     spent = embed_split(
         frame,
         backbone,

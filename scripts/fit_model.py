@@ -15,7 +15,7 @@ log_to_file(snakemake.log[0])
 set_threads(snakemake.threads)
 options, grid = snakemake.params.options, snakemake.params.grid
 manifest = read_manifest(Path(snakemake.input.manifest))
-with measured() as cost:
+with measured(snakemake.params.device) as cost:
     size = fit_model(
         Path(snakemake.output.model),
         options,

@@ -18,6 +18,6 @@ manifest = read_manifest(Path(snakemake.input.manifest))
 train = open_split(Path(snakemake.input.train), options, grid, manifest, "train", normal_only=True)
 model = load_model(Path(snakemake.input.model), train, device=snakemake.params.device)
 source = open_split(Path(snakemake.input.tokens), options, grid, manifest, split)
-with measured() as cost:
+with measured(snakemake.params.device) as cost:
     spent = score_split(model, source, select(manifest, split), Path(snakemake.output.scores))
 write_cost(Path(snakemake.output.cost), {**cost, **spent})

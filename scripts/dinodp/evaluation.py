@@ -1,4 +1,4 @@
-"""Metrics of a scores file against a manifest, and the tidy table of a whole run."""
+"""Metrics of a scores file against a manifest."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dinodp import store
-from dinodp.files import read_json, write_json, write_text
+from dinodp.files import write_json
 from dinodp.images import read_mask
 from dinodp.logs import logger
 from dinodp.manifest import select
@@ -71,25 +71,3 @@ def evaluate_scores(
                 for name, values in result.curves.items():
                     file.create_dataset(f"{score}/{rule}/{name}", data=values, track_times=False)
     write_json(metrics_path, {**labels, "metrics": metrics})
-
-
-def collect_metrics(files: Sequence[Path], path: Path) -> None:
-    """Write one row per value: dataset, embedding, model, family, normalised, seed, score, mask_rule, metric, value."""
-    rows = [row for file in files for row in _tidy_rows(read_json(file))]
-    write_text(path, pd.DataFrame(rows).to_csv(index=False))
-
-
-def _tidy_rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    options = content["options"]
-    labels = {
-        "dataset": content["dataset"],
-        "embedding": content["embedding"],
-        "model": content["model"],
-        "family": options["family"],
-        "normalised": "" if options["family"] == "control" else "yes" if options.get("normalise", True) else "no",
-        "seed": int(content["seed"]),
-    }
-    for score, rules in content["metrics"].items():
-        for rule, values in rules.items():
-            for metric, value in values.items():
-                yield {**labels, "score": score, "mask_rule": rule, "metric": metric, "value": value}
