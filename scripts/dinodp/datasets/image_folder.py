@@ -32,9 +32,10 @@ def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
     root = Path(options["root"])
     if not root.is_dir():
         raise InputError(f"there is no folder {root} (key root); it must hold train/{NORMAL} and test/<type>.")
+    others = sorted(path.name for path in (root / "train").glob("*/") if path.name != NORMAL)
+    if others:
+        raise InputError(f"{root / 'train'} holds the folder {others[0]}; training images are normal ones, in {NORMAL}.")
     rows = list(_rows(root, "train", options))
-    if any(row["label"] == "anomalous" for row in rows):
-        raise InputError(f"{root / 'train'} must hold one folder, {NORMAL}: training images are normal ones.")
     for split in ("valid", "test"):
         if split == "test" or (root / split).is_dir():
             rows += _rows(root, split, options)
