@@ -37,13 +37,19 @@ def load_figure_data(
         _load_model(name, files, tokens, manifest, normal, grid, mask_rule)
         for name, files in zip(names, per_model, strict=True)
     ]
-    reader = open_split(tokens, {"normalise": True}, grid, manifest, "test")
+    reader = open_split(tokens, _mixture_options(per_model), grid, manifest, "test")
     return FigureData(
         title=title,
         manifest=select(manifest, "test"),
         models=models,
         read_tokens=lambda rows: reader.read(rows).numpy(),
     )
+
+
+def _mixture_options(per_model: Sequence[ModelFiles]) -> dict[str, Any]:
+    """Options of the first mixture, or none: they decide whether embeddings are of unit length."""
+    configs = (store.read_state(Path(files[0]))[0] for files in per_model)
+    return next((config for config in configs if config["family"] == "dpmm"), {})
 
 
 def _load_model(

@@ -53,7 +53,7 @@ class FigureData:
     """One data set and embedding.
 
     ``manifest``: the test rows (label, image path, mask path or ""); ``read_tokens``: test rows -> float32
-    [n, row, col, D], as the model sees them.
+    [n, row, col, D], as the first mixture sees them.
     """
 
     title: str
