@@ -34,7 +34,7 @@ def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
         raise InputError(f"there is no folder {root} (key root); it must hold train/{NORMAL} and test/<type>.")
     others = sorted(path.name for path in (root / "train").glob("*/") if path.name != NORMAL)
     if others:
-        raise InputError(f"{root / 'train'} holds the folder {others[0]}; training images are normal ones, in {NORMAL}.")
+        raise InputError(f"{root / 'train'} holds the folder {others[0]}; training images are normal, in {NORMAL}.")
     rows = list(_rows(root, "train", options))
     for split in ("valid", "test"):
         if split == "test" or (root / split).is_dir():
