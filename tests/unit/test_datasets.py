@@ -117,7 +117,10 @@ def test_image_folder_without_masks(tmp_path, mvtec):
     [
         (lambda root: root.rename(root.with_name("gone")), r"there is no folder .*mine \(key root\)"),
         (lambda root: (root / "test").rename(root / "tests"), "there is no folder .*test; the layout is train/good"),
-        (lambda root: (root / "train/good").rename(root / "train/tumour"), "train holds the folder tumour; training images are normal"),
+        (
+            lambda root: (root / "train/good").rename(root / "train/tumour"),
+            "train holds the folder tumour; training images are normal",
+        ),
         (lambda root: [p.unlink() for p in (root / "test/good").iterdir()], "test/good holds no image"),
         (lambda root: tiny(root / "valid/x.png"), "valid holds no folder; expected good"),
         (lambda root: (root / "train/good/p0_0.png").write_bytes(b"?"), "p0_0.png is not a readable image"),
