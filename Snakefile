@@ -24,6 +24,7 @@ include: "rules/reporting.smk"
 
 
 wildcard_constraints:
+    archive=r"[a-z0-9_]+",
     dataset=r"[a-z0-9_]+",
     embedding=r"[a-z0-9_]+",
     model=r"[a-z0-9_]+",

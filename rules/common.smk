@@ -31,6 +31,33 @@ def entry(kind, name):
     return config[kind][name]
 
 
+def archive_of(dataset):
+    """The archive that a data set comes from: none where the user's own copy lies at its root."""
+    options = entry("datasets", dataset)
+    source = options.get("archive")
+    if source is None or Path(options["root"]).exists():
+        return None
+    entry("archives", source["name"])
+    return source
+
+
+def unpacked_archive(wildcards):
+    source = archive_of(wildcards.dataset)
+    return [] if source is None else f"results/archives/{source['name']}/unpacked.txt"
+
+
+def reader_options(wildcards):
+    """What the reader of a data set is told: its entry, without the keys of other stages."""
+    options = dict(entry("datasets", wildcards.dataset))
+    if source := archive_of(wildcards.dataset):
+        options["root"] = f"data/archives/{source['name']}/{source['member']}"
+    return {
+        key: value
+        for key, value in options.items()
+        if key not in ("archive", "expect", "accept")
+    }
+
+
 for kind in ("datasets", "embeddings", "models"):
     for name in RUN[kind]:
         entry(kind, name)

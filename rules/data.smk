@@ -1,4 +1,20 @@
+rule download_archive:
+    output:
+        done="results/archives/{archive}/unpacked.txt",
+    log:
+        "results/logs/download_archive/{archive}.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        options=lambda wildcards: entry("archives", wildcards.archive),
+        folder="data/archives/{archive}",
+    script:
+        "../scripts/download_archive.py"
+
+
 rule prepare_dataset:
+    input:
+        archive=unpacked_archive,
     output:
         manifest="results/data/{dataset}/manifest.csv",
     log:
@@ -6,7 +22,42 @@ rule prepare_dataset:
     conda:
         "../envs/data.yaml"
     params:
-        options=lambda wildcards: entry("datasets", wildcards.dataset),
+        options=reader_options,
         library=LIBRARY,
     script:
         "../scripts/prepare_dataset.py"
+
+
+rule verify_dataset:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        report="results/data/{dataset}/verification.json",
+        page="results/data/{dataset}/verification.md",
+        checksums="results/data/{dataset}/checksums.csv",
+    log:
+        "results/logs/verify_dataset/{dataset}.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 2
+    params:
+        expect=lambda wildcards: entry("datasets", wildcards.dataset).get("expect", {}),
+        library=LIBRARY,
+    script:
+        "../scripts/verify_dataset.py"
+
+
+rule accept_dataset:
+    input:
+        report="results/data/{dataset}/verification.json",
+    output:
+        accepted="results/data/{dataset}/accepted.txt",
+    log:
+        "results/logs/accept_dataset/{dataset}.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        accept=lambda wildcards: entry("datasets", wildcards.dataset).get("accept", []),
+        library=LIBRARY,
+    script:
+        "../scripts/accept_dataset.py"

@@ -1,6 +1,7 @@
 rule embed:
     input:
         manifest="results/data/{dataset}/manifest.csv",
+        accepted="results/data/{dataset}/accepted.txt",
     output:
         tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",
         cost="results/embeddings/{dataset}/{embedding}/{split}.cost.json",

@@ -46,6 +46,7 @@ def main() -> None:
         "embeddings.NAME": properties["embeddings"]["additionalProperties"],
         "models.NAME": properties["models"]["additionalProperties"],
         "datasets.NAME": properties["datasets"]["additionalProperties"],
+        "archives.NAME": properties["archives"]["additionalProperties"],
     }
     print(HEADER)
     for title, schema in sections.items():

@@ -1,15 +1,8 @@
-"""Read images and masks, and prepare images for a backbone.
+"""Read images and masks."""
 
-Preparation follows AnomalyDINO (Damm et al., WACV 2025) and torchvision's transforms: Pillow's bicubic resize of the
-short side (antialiased, as Pillow always is), crop from the top-left corner to a multiple of the patch size, scaling to
-[0, 1], standardisation per channel.
-"""
-
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -93,58 +86,3 @@ def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:
             "convert it to 8 or 16 bits with one intensity window for all images."
         )
     return values / top
-
-
-def resize_short_side(image: UInt8Array, resolution: int) -> UInt8Array:
-    """Resize so that the short side is ``resolution``: Pillow bicubic with antialiasing.
-
-    The long side is rounded down, as torchvision's ``Resize`` does. Takes and returns uint8 [H, W, 3].
-    """
-    height, width = image.shape[:2]
-    short = min(height, width)
-    return _resize(image, int(resolution * height / short), int(resolution * width / short))
-
-
-def _resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
-    if image.shape[:2] == (height, width):
-        return image
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.uint8)
-
-
-def crop_to_multiple(image: UInt8Array, patch_size: int) -> UInt8Array:
-    """Keep the first floor(H / p) p rows and floor(W / p) p columns: the top-left corner stays, as in AnomalyDINO.
-
-    ``image`` is uint8 [H, W, 3]. Raises InputError when it is smaller than one patch.
-    """
-    height, width = (side // patch_size * patch_size for side in image.shape[:2])
-    if height == 0 or width == 0:
-        raise InputError(
-            f"An image of {image.shape[0]}x{image.shape[1]} is smaller than a patch of {patch_size} pixels."
-        )
-    return image[:height, :width]
-
-
-def to_tensor(image: UInt8Array, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Scale uint8 [H, W, 3] to [0, 1] and standardise each channel; returns float32 [3, H, W], contiguous."""
-    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    offset, scale = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-    return tensor.div_(255.0).sub_(offset).div_(scale)
-
-
-def preprocess(
-    image: UInt8Array,
-    resolution: int,
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    square: bool = False,
-) -> torch.Tensor:
-    """Resize, crop and standardise one image uint8 [H, W, 3] for a backbone; returns float32 [3, rows p, columns p].
-
-    The short side becomes ``resolution``; with ``square`` both sides do, whatever the aspect ratio.
-    Raises InputError when ``resolution`` is smaller than ``patch_size``.
-    """
-    resized = _resize(image, resolution, resolution) if square else resize_short_side(image, resolution)
-    return to_tensor(crop_to_multiple(resized, patch_size), mean, std)

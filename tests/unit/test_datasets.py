@@ -91,7 +91,7 @@ def prepare(tmp_path, root, **options):
 
 
 def test_image_folder_holds_out_whole_subjects(tmp_path, mvtec):
-    frame = prepare(tmp_path, mvtec, valid_fraction=0.4)
+    frame = prepare(tmp_path, mvtec, valid_fraction=0.4, subject_pattern="^(?P<subject>p.)")
     assert frame["split"].value_counts().to_dict() == {"train": 6, "valid": 4, "test": 2}
     assert frame.groupby("subject")["split"].nunique().max() == 1
     assert set(frame.loc[frame["split"] != "test", "subject"]) == {f"p{index}" for index in range(5)}

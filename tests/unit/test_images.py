@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from dinodp.errors import InputError
-from dinodp.images import crop_to_multiple, preprocess, read_image, read_mask, resize_short_side, to_tensor
+from dinodp.images import read_image, read_mask
+from dinodp.preprocessing import crop_to_multiple, preprocess, resize_short_side, to_tensor
 
 GREY = np.array([[0, 10], [128, 255], [3, 4]], dtype=np.uint8)
 

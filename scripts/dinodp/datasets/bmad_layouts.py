@@ -29,11 +29,16 @@ class Layout:
                 if (folder := root / pattern.format(**names)).is_dir():
                     yield folder
 
-    def fits(self, root: Path) -> bool:
-        """Whether training images lie where this layout has them, and test images or masks of either label."""
+    def has_split(self, root: Path, split: str) -> bool:
+        """Whether the data set has images of a split."""
+        return any(True for label in LABELS for _ in self.folders(root, self.images, split, label))
+
+    def fits(self, root: Path, with_masks: bool) -> bool:
+        """Whether training and test images lie where this layout has them, and masks if there must be some."""
         test = [folder for label in LABELS for folder in self.folders(root, self.images, "test", label)]
         masks = [folder for label in LABELS for folder in self.folders(root, self.masks, "test", label)]
-        return bool(list_images(root / self.train)) and bool(masks) and any(list_images(folder) for folder in test)
+        there = bool(list_images(root / self.train)) and any(list_images(folder) for folder in test)
+        return there and (bool(masks) or not with_masks)
 
 
 LAYOUTS = (
@@ -55,8 +60,8 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def recognise(root: Path) -> tuple[Path, Layout]:
-    """The folder of the data set (``root`` or one inside it) and its layout.
+def recognise(root: Path, with_masks: bool) -> tuple[Path, Layout]:
+    """The folder of the data set (``root`` or one inside it) and its layout; images decide where there are no masks.
 
     Raises InputError when there is no folder, no layout or more than one.
     """
@@ -64,8 +69,8 @@ def recognise(root: Path) -> tuple[Path, Layout]:
         raise InputError(f"there is no folder {root} (key root).")
     level = [root]
     for _ in range(DEEPEST_ROOT):
-        found = [(folder, layout) for folder in level for layout in LAYOUTS if layout.fits(folder)]
-        if len(found) == 1:
+        found = [(folder, layout) for folder in level for layout in LAYOUTS if layout.fits(folder, with_masks)]
+        if len({(folder, layout.images) for folder, layout in found}) == 1 and (len(found) == 1 or not with_masks):
             return found[0]
         if found:
             candidates = "; ".join(f"{folder} ({layout.name})" for folder, layout in found)

@@ -4,6 +4,7 @@
 training subjects is held out.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ SOURCE = "image_folder"
 OPTIONS: dict[str, Any] = {
     "root": REQUIRED,
     "masks": True,  # false: image-level labels only
-    "subject_pattern": r"^(?P<subject>.+?)(?:[_-]\d+)?$",  # on the file's stem: what precedes the last number
+    "subject_pattern": None,  # with a group "subject", on the file's name; without one every image is its own subject
     "valid_fraction": 0.2,  # share of training subjects held out where there is no folder valid
     "seed": 0,
 }
@@ -60,7 +61,7 @@ def _rows(root: Path, split: str, options: Mapping[str, Any]) -> Iterator[dict[s
         raise InputError(
             f"there is no folder {root / split}; the layout is train/{NORMAL}, test/<type>, ground_truth/<type>."
         )
-    pattern = compile_pattern(options["subject_pattern"])
+    pattern = options["subject_pattern"] and compile_pattern(options["subject_pattern"])
     types = sorted(path for path in (root / split).iterdir() if path.is_dir())
     if not types:
         raise InputError(
@@ -71,7 +72,11 @@ def _rows(root: Path, split: str, options: Mapping[str, Any]) -> Iterator[dict[s
         truth = root / ("ground_truth" if split == "test" else f"ground_truth_{split}") / folder.name
         for image in list_images(folder):
             mask = _mask(image, truth) if options["masks"] and label == "anomalous" else None
-            yield image_row(split, label, image, mask, subject_of(image.stem, pattern))
+            yield image_row(split, label, image, mask, _subject(image, root, pattern))
+
+
+def _subject(image: Path, root: Path, pattern: re.Pattern[str] | None) -> str:
+    return subject_of(image.stem, pattern) if pattern else image.relative_to(root).as_posix()
 
 
 def _mask(image: Path, folder: Path) -> Path:

@@ -46,9 +46,7 @@ class Anatomy:
         )
 
 
-def draw_slice(
-    anatomy: Anatomy, level: float, size: int, generator: np.random.Generator
-) -> tuple[Picture, Mask]:
+def draw_slice(anatomy: Anatomy, level: float, size: int, generator: np.random.Generator) -> tuple[Picture, Mask]:
     """One axial slice; ``level`` in [0, 1] runs from low to high in the head.
 
     Returns the picture [size, size] (about 0 to 1) and where brain tissue is [size, size].
@@ -106,9 +104,7 @@ def _acquire(picture: Picture, generator: np.random.Generator) -> Picture:
     return magnitude
 
 
-def draw_lesion(
-    picture: Picture, tissue: Mask, kind: str, generator: np.random.Generator
-) -> tuple[Picture, Mask]:
+def draw_lesion(picture: Picture, tissue: Mask, kind: str, generator: np.random.Generator) -> tuple[Picture, Mask]:
     """Implant one lesion (several for "spots") of a kind in `LESIONS`; returns picture and mask, both [size, size]."""
     size = picture.shape[0]
     mask = np.zeros_like(tissue)

@@ -1,0 +1,15 @@
+"""Fetch, verify and unpack one archive."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.archives import fetch_archive
+from dinodp.files import write_text
+from dinodp.logs import log_to_file
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+folder = fetch_archive(snakemake.wildcards.archive, snakemake.params.options, Path(snakemake.params.folder))
+write_text(Path(snakemake.output.done), f"{folder}\n")
