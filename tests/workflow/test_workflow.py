@@ -136,13 +136,40 @@ def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
     assert sentence in result.text
 
 
+def run_with(project, name, datasets, check=False, *arguments):
+    """Run a configuration whose data sets are those given."""
+    run = {**SMALL["run"], "datasets": list(datasets)}
+    (project / f"config/{name}.yaml").write_text(yaml.safe_dump({**SMALL, "datasets": datasets, "run": run}))
+    return snakemake(project, "--configfile", f"config/{name}.yaml", *arguments, check=check)
+
+
 def test_a_missing_folder_ends_in_one_sentence_in_log_and_terminal(project):
-    run = {**SMALL["run"], "datasets": ["liver"]}
-    (project / "config/liver.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
-    result = snakemake(project, "--configfile", "config/liver.yaml", check=False)
+    result = run_with(project, "mine", {"mine": {"source": "bmad", "root": "data/mine"}})
     assert result.returncode != 0
-    log = (project / "results/logs/prepare_dataset/liver.log").read_text()
-    assert "Error: " in log
-    assert "data/hist_DIY" in log
+    log = (project / "results/logs/prepare_dataset/mine.log").read_text()
+    assert "Error: Data set mine: there is no folder data/mine (key root)" in log
     assert "Traceback" not in log
     assert log.strip().splitlines()[-1] in result.text
+
+
+def test_data_that_is_not_as_published_stops_until_it_is_accepted(project):
+    tiny = {**SMALL["datasets"]["phantoms"], "source": "phantoms", "size": 64, "expect": {"size": [64, 65]}}
+    result = run_with(project, "odd", {"odd": tiny})
+    assert result.returncode != 0
+    log = (project / "results/logs/accept_dataset/odd.log").read_text()
+    assert "Error: Data set odd: image_size: images of 46 64x64 pixels, published are 64x65." in log
+    assert "set accept: [image_size]" in log
+    assert "image_size" in (project / "results/data/odd/verification.md").read_text()
+    accepted = {"odd": {**tiny, "accept": ["image_size"]}}
+    run_with(project, "odd", accepted, True, "--until", "accept_dataset")
+    assert (project / "results/data/odd/accepted.txt").read_text().startswith("image_size: ")
+
+
+def test_an_archive_is_fetched_only_where_there_is_no_copy(project):
+    entry = {"source": "bmad", "root": "data/copy", "archive": {"name": "bmad_mirror", "member": "Brain"}}
+    text = run_with(project, "copy", {"copy": entry}, True, "-n").text
+    assert "rule download_archive" in text
+    (project / "data/copy").mkdir(parents=True)
+    text = run_with(project, "copy", {"copy": entry}, True, "-n").text
+    assert "rule prepare_dataset" in text
+    assert "rule download_archive" not in text
