@@ -32,8 +32,9 @@ def read_image(path: Path | str) -> UInt8Array:
 
 
 def read_mask(path: Path | str) -> UInt8Array:
-    """Read a mask as grey values; of a colour or palette mask, the maximum over R, G and B (alpha is ignored).
+    """Read a mask as grey values; of a colour or palette mask, its luma, at least 1 where it is not black.
 
+    BMAD's brain masks are colours of which the luma is 0, 58, 122 or 255; alpha is ignored.
     8-bit values stay as they are and 1-bit masks become 0 and 255. 16-bit values stay when none exceeds 255, else they
     are scaled by the full range (65535 -> 255); a value above 0 never becomes 0.
 
@@ -44,8 +45,8 @@ def read_mask(path: Path | str) -> UInt8Array:
     if picture.mode in ("L", "LA", "La", "1"):
         return np.asarray(picture.convert("L"), dtype=np.uint8)
     if not picture.mode.startswith(HIGH_DEPTH_MODES):
-        largest: UInt8Array = np.asarray(picture.convert("RGB"), dtype=np.uint8).max(axis=2)
-        return largest
+        coloured = np.asarray(picture.convert("RGB"), dtype=np.uint8).any(axis=2)
+        return np.maximum(np.asarray(picture.convert("RGB").convert("L"), dtype=np.uint8), coloured)
     grey = _deep_grey(picture, path)
     if picture.mode != "F" and grey.max() * FULL_RANGE_16 <= 255:
         return np.round(grey * FULL_RANGE_16).astype(np.uint8)

@@ -7,6 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from dinodp.errors import InputError
 
@@ -78,3 +79,8 @@ def slice_indices(foreground: npt.NDArray[np.bool_], axis: int, step: int, minim
     others = tuple(other for other in range(3) if other != axis)
     covered = foreground.sum(axis=others) / area
     return [int(index) for index in np.flatnonzero(covered >= minimum)[::step]]
+
+
+def save_slice(picture: Slice, side: int, path: Path) -> None:
+    """Write a slice [h, w], padded to a square, as an 8-bit grey PNG."""
+    Image.fromarray(np.ascontiguousarray(pad_to_square(picture, side))).save(path)

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from dinodp.datasets.options import REQUIRED
 from dinodp.errors import InputError, require_known
 from dinodp.files import replaced_folder
 from dinodp.logs import progress
 from dinodp.manifest import SPLITS, image_row, make_manifest
-from dinodp.slices import AXES, SUFFIXES, Slice, open_volume, pad_to_square, plane, slice_indices, voxels, window
+from dinodp.slices import AXES, SUFFIXES, Slice, open_volume, plane, save_slice, slice_indices, voxels, window
 
 SOURCE = "nifti"
 OPTIONS: dict[str, Any] = {
@@ -21,6 +20,7 @@ OPTIONS: dict[str, Any] = {
     "image_suffix": "_t1",  # <subject><image_suffix>.nii.gz
     "mask_suffix": "_seg",  # <subject><mask_suffix>.nii.gz beside it, where there is one
     "axis": "axial",
+    "side": None,  # pixels of the square to which slices are padded; None: as large as the largest volume needs
     "slice_step": 1,  # every n-th of the slices with enough foreground
     "min_foreground": 0.1,  # share of the padded slice
     "background": 0.0,  # foreground are the voxels of another value
@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {
 def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
     """Write slices and masks as PNG below ``folder/slices``.
 
-    Volumes are reoriented to canonical axes; all slices are padded to one square, as large as the largest volume needs.
+    Volumes are reoriented to canonical axes; all slices are padded to one square.
     A slice is anomalous when its mask is not empty; a test volume without segmentation is refused, a training or
     validation volume without one is normal. Raises InputError for whatever is wrong with the volumes.
     """
@@ -40,7 +40,10 @@ def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
     volumes = {split: _volumes(Path(options["root"]) / split, options["image_suffix"]) for split in SPLITS}
     axis = AXES[options["axis"]]
     shapes = [open_volume(path).shape for paths in volumes.values() for path in paths]
-    side = max(length for shape in shapes for other, length in enumerate(shape) if other != axis)
+    needed = max(length for shape in shapes for other, length in enumerate(shape) if other != axis)
+    side = options["side"] or needed
+    if side < needed:
+        raise InputError(f"side is {side} pixels, but the largest slice needs {needed}.")
     with replaced_folder(folder / "slices") as slices:
         tasks = progress([(split, path) for split, paths in volumes.items() for path in paths], "Slices", unit="volume")
         written = [row for split, path in tasks for row in _cut(split, path, options, side, slices)]
@@ -112,12 +115,12 @@ def _cut(
         )
     for index in indices:
         name = f"{split}_{subject}_{index:03d}"
-        _save(plane(grey, axis, index), side, slices / f"{name}.png")
+        save_slice(plane(grey, axis, index), side, slices / f"{name}.png")
         label = "normal"
         if mask is not None:
             lesion = plane(mask, axis, index)
             label = "anomalous" if lesion.any() else "normal"
-            _save(lesion, side, slices / f"{name}_mask.png")
+            save_slice(lesion, side, slices / f"{name}_mask.png")
         yield split, label, name, subject, index
 
 
@@ -137,7 +140,3 @@ def _mask(path: Path, segmentation: Path | None, image: Any) -> Slice | None:
             f"the segmentation {segmentation} must hold labels 0, 1, 2, ..., not negative or broken numbers."
         )
     return (labels > 0).astype(np.uint8) * 255
-
-
-def _save(picture: Slice, side: int, path: Path) -> None:
-    Image.fromarray(np.ascontiguousarray(pad_to_square(picture, side))).save(path)
