@@ -36,13 +36,17 @@ def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
     rgba = np.array([[[10, 20, 30, 0], [40, 50, 60, 255]]], dtype=np.uint8)
     path = save(rgba, tmp_path / "a.png")
     assert (read_image(path) == rgba[..., :3]).all()
-    assert read_mask(path).tolist() == [[30, 60]]
+    assert read_mask(path).tolist() == [[18, 48]]  # luma
 
 
 def test_palette_is_converted(tmp_path: Path) -> None:
     rgb = np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)
     assert (read_image(save(rgb, tmp_path / "a.png", "P")) == rgb).all()
-    assert read_mask(tmp_path / "a.png").tolist() == [[255, 255]]
+    assert read_mask(tmp_path / "a.png").tolist() == [[76, 29]]
+
+
+def test_faint_colours_stay_above_zero(tmp_path: Path) -> None:
+    assert read_mask(save(np.array([[[0, 0, 1], [0, 0, 0]]], np.uint8), tmp_path / "a.png")).tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

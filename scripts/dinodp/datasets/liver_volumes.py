@@ -1,6 +1,6 @@
 """Liver slices from raw BTCV and LiTS volumes, processed as BMAD's were: "BMAD-like", not BMAD.
 
-Which slices BMAD chose is unpublished, so all with enough liver are taken; unlike there, patients are in one split only.
+Which slices BMAD chose is unpublished, so all with enough liver are taken; patients are in one split only.
 """
 
 from collections.abc import Iterator, Mapping
