@@ -1,14 +1,19 @@
 """The whole DAG on a small run of real files, through the snakemake command."""
 
+import functools
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -173,3 +178,31 @@ def test_an_archive_is_fetched_only_where_there_is_no_copy(project):
     text = run_with(project, "copy", {"copy": entry}, True, "-n").text
     assert "rule prepare_dataset" in text
     assert "rule download_archive" not in text
+
+
+def test_from_an_address_to_a_manifest(project, tmp_path):
+    """A small archive in BMAD's layout, served on loopback: fetched, unpacked, listed, verified."""
+    served = tmp_path / "served"
+    for folder, count in (("train/good", 2), ("valid/good/img", 1), ("test/good/img", 1), ("test/Ungood/img", 1)):
+        for index in range(count):
+            for path in {folder, folder.replace("img", "label")}:
+                target = served / "Brain" / path / f"{folder.replace('/', '')}{index}_60.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.effect_noise((8, 8), 50 + len(folder) + index).save(target)
+    for path in served.glob("Brain/*/good/label/*"):
+        Image.new("L", (8, 8)).save(path)
+    packed = Path(shutil.make_archive(str(tmp_path / "bmad"), "zip", served))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        archive = {"url": f"http://127.0.0.1:{server.server_port}/bmad.zip", "file": "data/downloads/served.zip"}
+        archive["sha256"] = hashlib.sha256(packed.read_bytes()).hexdigest()
+        entry = {"source": "bmad", "root": "data/served", "archive": {"name": "served", "member": "Brain"}}
+        run = {**SMALL["run"], "datasets": ["served"]}
+        content = {**SMALL, "datasets": {"served": entry}, "archives": {"served": archive}, "run": run}
+        (project / "config/served.yaml").write_text(yaml.safe_dump(content))
+        snakemake(project, "--configfile", "config/served.yaml", "--until", "accept_dataset")
+        server.shutdown()
+    manifest = pd.read_csv(project / "results/data/served/manifest.csv")
+    assert manifest["split"].value_counts().to_dict() == {"train": 2, "test": 2, "valid": 1}
+    assert "No deviation was found" in (project / "results/data/served/verification.md").read_text()
