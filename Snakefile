@@ -44,5 +44,6 @@ rule all:
         all_tables(),
         all_figures(),
         "results/metrics.csv",
+        "results/intervals.csv",
         "results/costs.csv",
         "results/summary.md",

@@ -90,6 +90,10 @@ def metrics_files(wildcards=None):
     return fitted("results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json")
 
 
+def curves_files(wildcards=None):
+    return fitted("results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5")
+
+
 def fit_costs(wildcards=None):
     return fitted("results/models/{dataset}/{embedding}/{model}/seed-{seed}.cost.json")
 

@@ -16,6 +16,7 @@ rule evaluate:
         options=lambda wildcards: entry("models", wildcards.model),
         mask_rules=RUN["mask_rules"],
         smoothing_sigma=RUN["smoothing_sigma"],
+        n_resamples=RUN["bootstrap_resamples"],
         library=LIBRARY,
     script:
         "../scripts/evaluate.py"
@@ -34,6 +35,24 @@ rule collect_metrics:
         library=LIBRARY,
     script:
         "../scripts/collect_metrics.py"
+
+
+rule collect_intervals:
+    input:
+        metrics=metrics_files(),
+        curves=curves_files(),
+    output:
+        intervals="results/intervals.csv",
+        differences="results/differences.csv",
+    log:
+        "results/logs/collect_intervals.log",
+    conda:
+        "../envs/reporting.yaml"
+    params:
+        baseline=RUN["baseline"],
+        library=LIBRARY,
+    script:
+        "../scripts/collect_intervals.py"
 
 
 rule collect_costs:

@@ -18,6 +18,7 @@ evaluate_scores(
     labels={**snakemake.wildcards, "options": snakemake.params.options},
     mask_rules=snakemake.params.mask_rules,
     smoothing_sigma=snakemake.params.smoothing_sigma,
+    n_resamples=snakemake.params.n_resamples,
     metrics_path=Path(snakemake.output.metrics),
     curves_path=Path(snakemake.output.curves),
 )

@@ -13,7 +13,7 @@ from dinodp.files import write_json
 from dinodp.images import read_mask
 from dinodp.logs import logger
 from dinodp.manifest import select
-from dinodp.metrics import evaluate_stream
+from dinodp.metrics import Bootstrap, evaluate_stream
 
 
 class MaskFiles:
@@ -44,16 +44,20 @@ def evaluate_scores(
     labels: Mapping[str, Any],
     mask_rules: Sequence[str],
     smoothing_sigma: float,
+    n_resamples: int,
     metrics_path: Path,
     curves_path: Path,
 ) -> None:
     """Evaluate every score of one model under every mask rule; write metrics (JSON) and curves (HDF5).
 
-    Thresholds come from the normal validation images. Without masks only image metrics appear.
+    Thresholds come from the normal validation images. Without masks only image metrics appear. The curves file also
+    holds every metric of ``n_resamples`` resamples of the test subjects (0: none), from the same draws for all models.
     """
     test, valid = select(manifest, "test"), select(manifest, "valid")
     normal = (valid["label"] == "normal").to_numpy()
     test_maps, valid_maps = store.read_maps(test_scores), store.read_maps(valid_scores)
+    labels_of_images = (test["label"] == "anomalous").to_numpy()
+    bootstrap = Bootstrap.of(_subjects(test), labels_of_images, n_resamples) if n_resamples else None
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     with store.writing(curves_path, "curves", dict(labels)) as file:
         for score, maps in test_maps.items():
@@ -64,10 +68,18 @@ def evaluate_scores(
                     MaskFiles(test) if has_pixel_labels(test) else None,
                     valid_maps[score][normal],
                     rule,
-                    image_labels=(test["label"] == "anomalous").to_numpy(),
+                    image_labels=labels_of_images,
                     smoothing_sigma=smoothing_sigma,
+                    bootstrap=bootstrap,
                 )
                 metrics.setdefault(score, {})[rule] = result.values
                 for name, values in result.curves.items():
                     file.create_dataset(f"{score}/{rule}/{name}", data=values, track_times=False)
+                for name, replicates in result.replicates.items():
+                    file.create_dataset(f"replicates/{score}/{rule}/{name}", data=replicates, track_times=False)
     write_json(metrics_path, {**labels, "metrics": metrics})
+
+
+def _subjects(frame: pd.DataFrame) -> list[str]:
+    """The subject of each image; an image without one is its own."""
+    return [str(subject) or str(image) for subject, image in zip(frame["subject"], frame["image"], strict=True)]

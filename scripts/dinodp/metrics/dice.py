@@ -37,13 +37,18 @@ class DiceAtThresholds:
     positives: dict[str, int] = field(default_factory=dict)
     anomalous: int = 0
 
-    def update(self, anomaly_map: npt.NDArray[np.float32], anomalous: npt.NDArray[np.bool_]) -> None:
-        """Count one map [H, W] with its anomalous pixels [H, W]."""
+    def update(
+        self, anomaly_map: npt.NDArray[np.float32], anomalous: npt.NDArray[np.bool_]
+    ) -> tuple[list[int], list[int]]:
+        """Count one map [H, W] with its anomalous pixels [H, W]; return its true positives and positives."""
         inside = anomaly_map[anomalous]
         self.anomalous += len(inside)
-        for name, threshold in self.thresholds.items():
-            self.positives[name] = self.positives.get(name, 0) + int(np.count_nonzero(anomaly_map > threshold))
-            self.true_positives[name] = self.true_positives.get(name, 0) + int(np.count_nonzero(inside > threshold))
+        positives = [int(np.count_nonzero(anomaly_map > threshold)) for threshold in self.thresholds.values()]
+        true_positives = [int(np.count_nonzero(inside > threshold)) for threshold in self.thresholds.values()]
+        for name, all_above, true_above in zip(self.thresholds, positives, true_positives, strict=True):
+            self.positives[name] = self.positives.get(name, 0) + all_above
+            self.true_positives[name] = self.true_positives.get(name, 0) + true_above
+        return true_positives, positives
 
     def values(self) -> dict[str, float]:
         """Dice by name (``dice_fpr10``, ...)."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,13 @@ from sklearn.metrics import roc_auc_score
 from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError, require_known
 from dinodp.metrics.aupro import aupro
+from dinodp.metrics.bootstrap import (
+    SubjectCounts,
+    coarse_bins,
+    image_auroc_replicates,
+    pixel_replicates,
+    resampling_weights,
+)
 from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, max_dice
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
 from dinodp.metrics.ranking import curves, pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
@@ -30,10 +38,26 @@ PIXEL_METRICS = {
 
 @dataclass
 class Evaluation:
-    """Metrics by name (fractions), curves for drawing (empty without anomalous pixels)."""
+    """Metrics by name (fractions), curves for drawing, metrics of every resample of subjects (may be empty)."""
 
     values: dict[str, float]
     curves: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    replicates: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The subject of each test image [n] (an index), and how often each subject occurs in each resample."""
+
+    subjects: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, subjects: Sequence[str], labels: npt.NDArray[np.bool_], n_resamples: int) -> Self:
+        """Resamples of the subjects named per image; one with an anomalous image (``labels`` [n]) is anomalous."""
+        names, index = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+        anomalous = np.bincount(index, weights=labels, minlength=len(names)) > 0
+        return cls(index.astype(np.int64), resampling_weights(anomalous, n_resamples))
 
 
 def evaluate(
@@ -64,6 +88,7 @@ def evaluate_stream(
     *,
     image_labels: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
     smoothing_sigma: float = 0.0,
+    bootstrap: Bootstrap | None = None,
 ) -> Evaluation:
     """Evaluate patch scores float32 [n, row, col] against ``masks``, uint8 [H, W], read one at a time.
 
@@ -75,44 +100,68 @@ def evaluate_stream(
     scores = np.asarray(patch_maps, dtype=np.float32)
     if scores.ndim != 3:
         raise InputError(f"Patch maps have shape {scores.shape}; [image, row, col] is needed.")
-    values = calibrated_thresholds(validation_normal_patch_maps)
-    result = Evaluation(values)
+    result = Evaluation(calibrated_thresholds(validation_normal_patch_maps))
     if masks is not None:
-        labels = _evaluate_pixels(scores, masks, mask_rule, smoothing_sigma, result)
+        labels = _evaluate_pixels(scores, masks, mask_rule, smoothing_sigma, result, bootstrap)
         image_labels = labels if image_labels is None else image_labels
     if image_labels is not None:
-        result.values.update(_image_metrics(scores, np.asarray(image_labels, dtype=bool)))
+        _evaluate_images(scores, np.asarray(image_labels, dtype=bool), result, bootstrap)
     return result
 
 
 def _evaluate_pixels(
-    scores: Map, masks: Iterable[Mask], mask_rule: str, smoothing_sigma: float, result: Evaluation
+    scores: Map,
+    masks: Iterable[Mask],
+    mask_rule: str,
+    smoothing_sigma: float,
+    result: Evaluation,
+    bootstrap: Bootstrap | None,
 ) -> npt.NDArray[np.bool_]:
-    """Add pixel metrics and curves to ``result``; return which images have an anomalous pixel."""
+    """Add pixel metrics, curves and replicates to ``result``; return which images have an anomalous pixel."""
     histograms = ScoreHistograms.empty(ScoreBins.of(scores))
     dice = DiceAtThresholds(dict(result.values))
+    counts = _subject_counts(histograms.bins, scores, len(dice.thresholds), bootstrap)
     labels = []
-    for patch_map, mask in zip_longest(scores, masks):
+    for number, (patch_map, mask) in enumerate(zip_longest(scores, masks)):
         if patch_map is None or mask is None:
             raise InputError(
                 f"There are {len(scores)} patch maps, but {'more' if mask is not None else 'fewer'} masks."
             )
         anomalous = MASK_RULES[mask_rule](np.asarray(mask))
         pixels = anomaly_map(patch_map, (anomalous.shape[0], anomalous.shape[1]), smoothing_sigma)
-        histograms.update(pixels, anomalous)
-        dice.update(pixels, anomalous)
+        binned = histograms.update(pixels, anomalous)
+        above = dice.update(pixels, anomalous)
+        if bootstrap is not None and counts is not None:
+            counts.update(int(bootstrap.subjects[number]), binned, anomalous)
+            counts.update_thresholds(int(bootstrap.subjects[number]), *above)
         labels.append(bool(anomalous.any()))
     result.values["prevalence"] = histograms.prevalence
     if histograms.anomalous.any() and histograms.normal.any():
         result.values.update({name: metric(histograms) for name, metric in PIXEL_METRICS.items()})
         result.values.update(dice.values())
         result.curves = curves(histograms)
+        if bootstrap is not None and counts is not None:
+            result.replicates = pixel_replicates(counts, bootstrap.weights, list(dice.values()))
     return np.asarray(labels)
 
 
-def _image_metrics(scores: Map, labels: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _subject_counts(
+    bins: ScoreBins, scores: Map, n_thresholds: int, bootstrap: Bootstrap | None
+) -> SubjectCounts | None:
+    if bootstrap is None:
+        return None
+    return SubjectCounts.empty(coarse_bins(bins, scores), bootstrap.weights.shape[1], n_thresholds)
+
+
+def _evaluate_images(
+    scores: Map, labels: npt.NDArray[np.bool_], result: Evaluation, bootstrap: Bootstrap | None
+) -> None:
     if len(labels) != len(scores):
         raise InputError(f"There are {len(scores)} patch maps, but {len(labels)} image labels.")
     if labels.all() or not labels.any():
-        return {}
-    return {"image_auroc": float(roc_auc_score(labels, image_score(scores)))}
+        return
+    image_scores = image_score(scores)
+    result.values["image_auroc"] = float(roc_auc_score(labels, image_scores))
+    if bootstrap is not None:
+        replicates = image_auroc_replicates(image_scores, labels, bootstrap.subjects, bootstrap.weights)
+        result.replicates["image_auroc"] = replicates

@@ -4,7 +4,7 @@ Upsampling is an average of patch scores, so the range of the pixels is known be
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,14 @@ class ScoreBins:
         return bins
 
 
+class BinnedMap(NamedTuple):
+    """Fine bin of each pixel [H, W], 1 / area of its region for each anomalous pixel [pixels], number of regions."""
+
+    bins: npt.NDArray[np.int32]
+    region_weight: Floats
+    n_regions: int
+
+
 @dataclass
 class ScoreHistograms:
     """Counts per bin [N_BINS]: normal and anomalous pixels, and region weights (1 / area of the pixel's region).
@@ -66,8 +74,8 @@ class ScoreHistograms:
         """Histograms without a pixel."""
         return cls(bins, np.zeros(N_BINS), np.zeros(N_BINS), np.zeros(N_BINS))
 
-    def update(self, anomaly_map: Map, anomalous: npt.NDArray[np.bool_]) -> None:
-        """Count the pixels of one map [H, W], float32, by whether they are ``anomalous`` [H, W].
+    def update(self, anomaly_map: Map, anomalous: npt.NDArray[np.bool_]) -> BinnedMap:
+        """Count the pixels of one map [H, W], float32, by whether they are ``anomalous`` [H, W]; return their bins.
 
         Raises InputError when the shapes differ.
         """
@@ -76,7 +84,7 @@ class ScoreHistograms:
         index = self.bins.index(anomaly_map)
         self.normal += np.bincount(index.ravel(), minlength=N_BINS)
         if not anomalous.any():
-            return
+            return BinnedMap(index, np.zeros(0), 0)
         inside = index[anomalous]
         counts = np.bincount(inside, minlength=N_BINS)
         self.normal -= counts
@@ -84,8 +92,10 @@ class ScoreHistograms:
         regions, n_regions = ndimage.label(anomalous, structure=EIGHT_CONNECTED)
         labels = regions[anomalous]
         areas = np.bincount(labels, minlength=n_regions + 1)
-        self.region_weight += np.bincount(inside, weights=1 / areas[labels], minlength=N_BINS)
+        weight = 1 / areas[labels]
+        self.region_weight += np.bincount(inside, weights=weight, minlength=N_BINS)
         self.n_regions += n_regions
+        return BinnedMap(index, weight, int(n_regions))
 
     def __add__(self, other: Self) -> Self:
         """Histograms of both parts. Raises InputError when their bins differ."""

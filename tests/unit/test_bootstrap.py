@@ -1,0 +1,122 @@
+"""Intervals over subjects: against metrics recomputed from the pixels of each resample, and by their properties."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from dinodp import store
+from dinodp.errors import InputError
+from dinodp.metrics import Bootstrap, evaluate, evaluate_stream
+from dinodp.metrics.bootstrap import resampling_weights
+from dinodp.uncertainty import collect_intervals
+
+N_SUBJECTS, PER_SUBJECT = 8, 3
+SUBJECTS = [f"s{index // PER_SUBJECT}" for index in range(N_SUBJECTS * PER_SUBJECT)]
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Patch maps whose subjects differ in how well lesions show; half of the subjects have lesions."""
+    generator = np.random.default_rng(0)
+    maps = generator.gamma(2, 1, (len(SUBJECTS), 8, 8)).astype(np.float32)
+    masks = np.zeros((len(SUBJECTS), 24, 24), dtype=np.uint8)
+    for image in range(len(SUBJECTS) // 2):
+        row, column = generator.integers(0, 6, 2)
+        masks[image, 3 * row : 3 * row + 6, 3 * column : 3 * column + 6] = 255
+        maps[image, row : row + 2, column : column + 2] += 1 + image // PER_SUBJECT
+    validation = generator.gamma(2, 1, (4, 8, 8)).astype(np.float32)
+    labels = np.arange(len(SUBJECTS)) < len(SUBJECTS) // 2
+    return maps, masks, validation, Bootstrap.of(SUBJECTS, labels, 40)
+
+
+def test_replicates_are_the_metrics_of_the_resampled_subjects(case):
+    maps, masks, validation, bootstrap = case
+    found = evaluate_stream(maps, masks, validation, bootstrap=bootstrap).replicates
+    thresholds = evaluate(maps, masks, validation)
+    for number in range(0, 40, 8):
+        chosen = np.repeat(np.arange(len(SUBJECTS)), bootstrap.weights[number].astype(int)[bootstrap.subjects])
+        slow = evaluate(maps[chosen], masks[chosen], validation)
+        for name, values in found.items():
+            # Repeated pixels tie, which the bins cannot see: it shows in precision where pixels are as few as here.
+            tolerance = 5e-3 if name in ("pixel_average_precision", "pixel_aupr_trapezoid") else 1e-3
+            assert values[number] == pytest.approx(slow[name], abs=tolerance), name
+        assert found["dice_fpr05"][number] == pytest.approx(slow["dice_fpr05"], abs=1e-9)
+        assert found["image_auroc"][number] == pytest.approx(slow["image_auroc"], abs=1e-9)
+    assert set(found) == {name for name in thresholds if not name.startswith(("threshold", "prevalence"))}
+
+
+def test_all_subjects_once_give_the_metric_itself(case):
+    maps, masks, validation, bootstrap = case
+    once = Bootstrap(bootstrap.subjects, np.ones((1, N_SUBJECTS)))
+    result = evaluate_stream(maps, masks, validation, bootstrap=once)
+    for name, replicates in result.replicates.items():
+        assert replicates[0] == pytest.approx(result.values[name], abs=1e-3)
+
+
+def test_image_auroc_with_ties_is_scikit_learns():
+    generator = np.random.default_rng(1)
+    maps = np.repeat(generator.integers(0, 4, 12), 4).reshape(12, 2, 2).astype(np.float32)
+    labels = np.arange(12) % 2 == 0
+    bootstrap = Bootstrap.of([str(index) for index in range(12)], labels, 20)
+    found = evaluate_stream(maps, None, maps, image_labels=labels, bootstrap=bootstrap).replicates["image_auroc"]
+    scores = maps[:, 0, 0]
+    order = np.unique([str(index) for index in range(12)], return_inverse=True)[1]
+    expected = [sk.roc_auc_score(labels, scores, sample_weight=weights[order]) for weights in bootstrap.weights]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_weights_keep_the_strata_and_the_seed():
+    labels = np.array([True, False, False, True, False])
+    weights = resampling_weights(labels, 200)
+    assert (weights[:, labels].sum(axis=1) == 2).all()
+    assert (weights[:, ~labels].sum(axis=1) == 3).all()
+    np.testing.assert_array_equal(weights, resampling_weights(labels, 200))
+    assert not np.array_equal(weights, resampling_weights(labels, 200, seed=1))
+    assert weights.std(axis=0).min() > 0
+    with pytest.raises(InputError, match="at least one test subject"):
+        resampling_weights([], 10)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    """AUROC of image scores from two normal distributions, many small studies."""
+    generator = np.random.default_rng(2)
+    labels = np.repeat([True, False], 30)
+    truth, hits = 0.7602, 0  # of N(1, 1) against N(0, 1): Phi(1 / sqrt 2)
+    for _ in range(120):
+        maps = (generator.normal(size=60) + labels).astype(np.float32)[:, None, None]
+        bootstrap = Bootstrap.of([str(index) for index in range(60)], labels, 200)
+        order = np.unique([str(index) for index in range(60)], return_inverse=True)[1]
+        assert (order == bootstrap.subjects).all()
+        result = evaluate_stream(maps, None, maps, image_labels=labels, bootstrap=bootstrap)
+        low, high = np.percentile(result.replicates["image_auroc"], [2.5, 97.5])
+        hits += low <= truth <= high
+    assert 0.88 <= hits / 120 <= 1.0
+
+
+def write_job(folder, model, seed, value, replicates):
+    metrics, curves = folder / f"{model}-{seed}.json", folder / f"{model}-{seed}.h5"
+    content = {"dataset": "d", "embedding": "e", "model": model, "metrics": {"cosine": {"gt0": {"pixel_auroc": value}}}}
+    metrics.write_text(json.dumps(content))
+    with store.writing(curves, "curves", {}) as file:
+        file.create_dataset("replicates/cosine/gt0/pixel_auroc", data=np.asarray(replicates, dtype=float))
+    return metrics, curves
+
+
+def test_differences_are_paired(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 500)
+    jobs = [
+        write_job(tmp_path, "bank", 0, 0.8, 0.8 + noise),
+        write_job(tmp_path, "dpmm", 0, 0.7, 0.7 + noise),
+        write_job(tmp_path, "dpmm", 1, 0.9, 0.9 + noise),
+    ]
+    collect_intervals(*zip(*jobs, strict=True), "bank", tmp_path / "i.csv", tmp_path / "d.csv")
+    intervals = pd.read_csv(tmp_path / "i.csv").set_index("model")
+    assert intervals.loc["dpmm", "value"] == pytest.approx(0.8)
+    assert intervals.loc["dpmm", "seeds"] == 2
+    assert intervals.loc["bank", "high"] - intervals.loc["bank", "low"] == pytest.approx(0.392, abs=0.03)
+    difference = pd.read_csv(tmp_path / "d.csv").iloc[0]
+    assert (difference["model"], difference["minus"]) == ("dpmm", "bank")
+    assert difference[["value", "low", "high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
