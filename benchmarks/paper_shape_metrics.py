@@ -48,7 +48,7 @@ def main() -> None:
     same = evaluate_stream(maps, masks(labels), maps[:39], image_labels=labels, bootstrap=once)
     for name, value in same.replicates.items():
         low, high = np.percentile(result.replicates[name], [2.5, 97.5])
-        print(f"{name}: {same.values[name]:.5f} [{low:.5f}, {high:.5f}], bins off by {value[0] - same.values[name]:+.1e}")
+        print(f"{name}: {same.values[name]:.5f} [{low:.5f}, {high:.5f}], off by {value[0] - same.values[name]:+.1e}")
 
 
 if __name__ == "__main__":
