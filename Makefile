@@ -9,7 +9,7 @@ SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
 	@cat results/summary.md
-	@echo "Tables: results/tables   Figures: results/figures   All metrics: results/metrics.csv"
+	@echo "Report: results/report.html   Tables: results/tables   Figures: results/figures   Metrics: results/metrics.csv"
 
 test: $(STAMP) lint  ## set up everything, then linters and tests
 	$(BIN)/python -m pytest -n 2

@@ -14,6 +14,9 @@ if "run" not in config:
     configfile: "config/demo.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/embeddings.smk"
@@ -47,3 +50,4 @@ rule all:
         "results/intervals.csv",
         "results/costs.csv",
         "results/summary.md",
+        "results/report.html",

@@ -1,5 +1,8 @@
 # Functions only: what the configuration asks for, as paths. No rules here.
 import hashlib
+import os
+import shlex
+import subprocess
 from pathlib import Path
 
 from snakemake.utils import validate
@@ -135,11 +138,74 @@ def all_tables():
     )
 
 
-def all_figures():
+def all_figures(*formats):
     return expand(
         "results/figures/{dataset}/{embedding}/{figure}.{ext}",
         dataset=RUN["datasets"],
         embedding=RUN["embeddings"],
         figure=RUN["figures"],
-        ext=FIGURE_FORMATS,
+        ext=formats or FIGURE_FORMATS,
     )
+
+
+def shown_models():
+    """(data set, embedding, model) of every gallery of the report: the figure models."""
+    return [
+        (dataset, embedding, model)
+        for dataset in RUN["datasets"]
+        for embedding in RUN["embeddings"]
+        for model in figure_models(None)
+    ]
+
+
+def of_shown_models(pattern):
+    return [
+        pattern.format(
+            dataset=dataset, embedding=embedding, model=model, seed=seeds_of(model)[0]
+        )
+        for dataset, embedding, model in shown_models()
+    ]
+
+
+def report_templates():
+    folder = Path(workflow.basedir, "scripts/dinodp/report/templates")
+    return sorted(map(str, folder.iterdir()))
+
+
+def used_config():
+    """The run and the catalog entries that it names: what the report says was configured."""
+    kinds = ("datasets", "embeddings", "models")
+    used = {kind: {name: config[kind][name] for name in RUN[kind]} for kind in kinds}
+    return {"run": dict(RUN), **used}
+
+
+def command_line():
+    """The command that makes this run again."""
+    files = dict.fromkeys(
+        os.path.relpath(path, workflow.basedir) for path in workflow.configfiles
+    )
+    named = [
+        f" --configfile {path}" for path in files if Path(path).name != "catalog.yaml"
+    ]
+    values = [
+        f" --config {shlex.quote(f'{key}={value}')}"
+        for key, value in workflow.config_settings.config.items()
+    ]
+    return "snakemake --cores 2" + "".join(named + values)
+
+
+def git(*arguments):
+    """What a git command on the code prints; None where git, or a repository, is missing."""
+    command = ["git", "-C", str(workflow.basedir), *arguments]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def git_commit():
+    """The commit of the code, and whether files differ from it; "unknown" where there is no repository."""
+    commit = git("rev-parse", "HEAD")
+    changed = ", with changes" if git("status", "--porcelain") else ""
+    return commit + changed if commit else "unknown"

@@ -4,7 +4,12 @@ rule make_table:
         costs="results/costs.csv",
         published=Path(workflow.basedir, "resources/published/published.csv"),
     output:
-        csv="results/tables/{table}.csv",
+        csv=report(
+            "results/tables/{table}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
         md="results/tables/{table}.md",
         tex="results/tables/{table}.tex",
     log:
@@ -39,7 +44,13 @@ rule draw_figure:
             "results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"
         ),
     output:
-        png="results/figures/{dataset}/{embedding}/{figure}.png",
+        png=report(
+            "results/figures/{dataset}/{embedding}/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{dataset}, {embedding}",
+            labels={"figure": "{figure}"},
+        ),
         pdf="results/figures/{dataset}/{embedding}/{figure}.pdf",
     log:
         "results/logs/draw_figure/{dataset}/{embedding}/{figure}.log",
@@ -69,3 +80,49 @@ rule summarise:
         library=LIBRARY,
     script:
         "../scripts/summarise.py"
+
+
+rule write_report:
+    input:
+        metrics="results/metrics.csv",
+        costs="results/costs.csv",
+        intervals="results/intervals.csv",
+        differences="results/differences.csv",
+        published=Path(workflow.basedir, "resources/published/published.csv"),
+        figures=all_figures("png"),
+        manifests=expand("results/data/{dataset}/manifest.csv", dataset=RUN["datasets"]),
+        checksums=expand(
+            "results/data/{dataset}/checksums.csv", dataset=RUN["datasets"]
+        ),
+        test=of_shown_models(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5"
+        ),
+        valid=of_shown_models(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5"
+        ),
+        model_metrics=of_shown_models(
+            "results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json"
+        ),
+        curves=of_shown_models(
+            "results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"
+        ),
+        templates=report_templates(),
+    output:
+        report=report(
+            "results/report.html",
+            caption="../report/comparison.rst",
+            category="Comparison report",
+        ),
+    log:
+        "results/logs/write_report.log",
+    conda:
+        "../envs/torch.yaml"
+    params:
+        datasets=RUN["datasets"],
+        models=shown_models(),
+        config=used_config(),
+        command=command_line(),
+        commit=git_commit(),
+        library=LIBRARY,
+    script:
+        "../scripts/write_report.py"

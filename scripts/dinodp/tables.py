@@ -82,14 +82,14 @@ TableFunction = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, str], Table]
 
 def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
     """Pixel AUROC and AUPR of each model's primary score, percent, beside the published values."""
-    frame = _compare(_primary_scores(metrics), published, published_embedding, DETECTION, "table1")
+    frame = _compare(primary_scores(metrics), published, published_embedding, DETECTION, "table1")
     caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; AUPR: trapezoid, as published."
     return Table(frame, caption, _notes(frame, published_embedding))
 
 
 def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
     """Dice at thresholds calibrated to FPR 10, 5 and 1 %, percent, beside the published values."""
-    frame = _compare(_primary_scores(metrics), published, published_embedding, DICE, "table2")
+    frame = _compare(primary_scores(metrics), published, published_embedding, DICE, "table2")
     caption = "Dice, in percent, at thresholds calibrated to a false positive rate (FPR) on normal validation patches."
     return Table(frame, caption, _notes(frame, published_embedding))
 
@@ -128,7 +128,7 @@ def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> 
 # Rows and numbers
 
 
-def _primary_scores(metrics: pd.DataFrame) -> pd.DataFrame:
+def primary_scores(metrics: pd.DataFrame) -> pd.DataFrame:
     """Keep one score per model: the first of ``SCORES`` that it has (cosine where there is one)."""
     order = metrics["score"].map(_rank(SCORES))
     first = order.groupby([metrics["dataset"], metrics["embedding"], metrics["model"]]).transform("min")
@@ -146,7 +146,7 @@ def _compare(
     frame = _order(_mean_and_std(wide, KEYS, present))
     for name in present:
         mean = frame[f"{name}_mean"]
-        values = _published_values(frame, published, published_embedding, name).where(mean.notna())
+        values = published_values(frame, published, published_embedding, name).where(mean.notna())
         if values.notna().any():
             place = frame.columns.get_indexer(pd.Index([f"{name}_std"]))[0] + 1
             frame.insert(place, f"{name}_published", values)
@@ -190,7 +190,7 @@ def _rank(names: Sequence[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _published_values(
+def published_values(
     frame: pd.DataFrame, published: pd.DataFrame, published_embedding: str, metric: str
 ) -> "pd.Series[float]":
     """The published value in percent of each row's (data set, family, score, normalised), NaN where there is none."""

@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 STANDARD = set(__import__("sys").stdlib_module_names)
-CONDA_NAME = {"PIL": "pillow", "torch": "pytorch", "sklearn": "scikit-learn"}
+CONDA_NAME = {"PIL": "pillow", "torch": "pytorch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 RULE = re.compile(r'conda:\s+"\.\./envs/(\w+)\.yaml".*?script:\s+"\.\./scripts/(\w+)\.py"', re.S)
 
 

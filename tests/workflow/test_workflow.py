@@ -47,7 +47,7 @@ def snakemake(folder, *arguments, check=True):
 def project(tmp_path_factory):
     """A copy of the project with a small run in it, so that tests may edit files."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "resources"):
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "report", "resources"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -71,6 +71,34 @@ def test_every_table_and_figure_is_there(finished):
     figures = list((finished / "results/figures/phantoms/classical").iterdir())
     assert len(figures) == 12
     assert all(path.stat().st_size > 5000 for path in figures)
+
+
+def test_the_report_tells_how_to_make_it_again(finished):
+    text = (finished / "results/report.html").read_text()
+    assert "snakemake --cores 2 --configfile config/small.yaml" in text
+    assert "Tiny phantoms." in text
+    assert "git commit unknown" in text
+
+
+def test_snakemakes_own_report_has_captions(finished):
+    snakemake(finished, "--configfile", "config/small.yaml", "--report", "snakemake-report.html")
+    text = (finished / "snakemake-report.html").read_text()
+    assert "Time, memory and size of every model" in text
+    assert "The mixture component that each patch belongs to." in text
+    assert "Tiny phantoms." in text
+
+
+def test_editing_a_template_reruns_the_report_only(finished):
+    template = finished / "scripts/dinodp/report/templates/report.css"
+    original, made = template.read_text(), template.stat()
+    template.write_text(original + "\n")
+    try:
+        text = snakemake(finished, "-n", "--configfile", "config/small.yaml").text
+    finally:
+        template.write_text(original)
+        os.utime(template, ns=(made.st_atime_ns, made.st_mtime_ns))
+    assert "rule write_report" in text
+    assert "rule draw_figure" not in text
 
 
 def test_controls_bound_the_models(finished):

@@ -47,6 +47,11 @@ class ScoreBins:
         bins: npt.NDArray[np.int32] = np.clip(position, 0, N_BINS - 1, out=position).astype(np.int32)
         return bins
 
+    def lower_edge(self, index: npt.NDArray[np.int64]) -> Floats:
+        """The smallest score of each bin."""
+        edges: Floats = self.centre + self.scale * np.sinh(self.first + index / self.bins_per_unit)
+        return edges
+
 
 class BinnedMap(NamedTuple):
     """Fine bin of each pixel [H, W], 1 / area of its region for each anomalous pixel [pixels], number of regions."""
@@ -114,9 +119,13 @@ class ScoreHistograms:
         """Share of anomalous pixels."""
         return float(self.anomalous.sum() / (self.anomalous.sum() + self.normal.sum()))
 
+    def occupied(self) -> npt.NDArray[np.int64]:
+        """Bins with a pixel, highest first."""
+        return np.flatnonzero(self.normal + self.anomalous)[::-1]
+
     def cumulative(self) -> tuple[Floats, Floats, Floats]:
         """False positives, true positives and covered region weight at each occupied threshold, highest first."""
-        occupied = np.flatnonzero(self.normal + self.anomalous)[::-1]
+        occupied = self.occupied()
         counts = (self.normal, self.anomalous, self.region_weight)
         false_positives, true_positives, weight = (values[occupied].cumsum() for values in counts)
         return false_positives, true_positives, weight

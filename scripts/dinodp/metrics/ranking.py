@@ -40,11 +40,17 @@ def pixel_aupr_trapezoid(histograms: ScoreHistograms) -> float:
 
 
 def curves(histograms: ScoreHistograms, n_points: int = 1000) -> dict[str, npt.NDArray[np.float32]]:
-    """ROC and precision-recall curves thinned to about ``n_points`` each, for drawing."""
+    """ROC and precision-recall curves thinned to about ``n_points`` each, for drawing.
+
+    ``threshold`` belongs to ``recall`` and ``precision``: pixels at or above it are positive.
+    """
     fpr, tpr = roc_curve(histograms)
     precision, recall = precision_recall_curve(histograms)
+    edges = histograms.bins.lower_edge(histograms.occupied())
+    threshold = np.concatenate([edges[:1], edges])
     roc, pr = _spaced(fpr, tpr, n_points), _spaced(recall, recall, n_points)
     parts = {"fpr": fpr[roc], "tpr": tpr[roc], "recall": recall[pr], "precision": precision[pr]}
+    parts["threshold"] = threshold[pr]
     return {name: values.astype(np.float32) for name, values in parts.items()}
 
 

@@ -1,0 +1,96 @@
+"""The report of a run of BraTS2021's size: 3,715 test images of 240x240, two models, random maps.
+
+Prints seconds, peak memory and the size of the page:
+python benchmarks/paper_shape_report.py [share of the images]
+"""
+
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from dinodp import store
+from dinodp.evaluation import evaluate_scores
+from dinodp.manifest import image_row, read_manifest, select, write_manifest
+from dinodp.report import ModelFiles, ReportFiles, write_report
+from dinodp.scores import image_score
+
+SPLITS = (("train", "normal", 2), ("valid", "normal", 39), ("test", "normal", 640), ("test", "anomalous", 3075))
+PUBLISHED = Path(__file__).parents[1] / "resources/published/published.csv"
+PLACE = {"dataset": "brats2021", "embedding": "dinov2_vits14"}
+RUN = {
+    "title": "Paper shape", "note": "Random maps.", "datasets": ["brats2021"], "embeddings": ["dinov2_vits14"],
+    "models": ["memory_bank", "dpmm_diag"], "seeds": [0], "mask_rules": ["gt0"], "smoothing_sigma": 0,
+    "published_embedding": "dinov2_vits14", "tolerance": 1.0, "baseline": "memory_bank",
+}  # fmt: skip
+CONFIG = {"run": RUN, "datasets": {"brats2021": {}}, "embeddings": {}, "models": {}}
+
+
+def write_images(folder: Path, share: float) -> Path:
+    """Noise images, an ellipse as mask of each anomalous one, and their manifest."""
+    rng, (y, x) = np.random.default_rng(0), np.indices((240, 240))
+    rows = []
+    for split, label, count in SPLITS:
+        for index in range(max(2, int(count * share))):
+            path = folder / f"{split}-{label}-{index}.png"
+            Image.fromarray(rng.integers(0, 256, (240, 240), dtype=np.uint8)).save(path)
+            mask = path.with_suffix(".mask.png") if label == "anomalous" else None
+            if mask:
+                (cy, cx), (ry, rx) = rng.uniform(60, 180, 2), rng.uniform(8, 40, 2)
+                inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
+                Image.fromarray(np.uint8(255 * inside)).save(mask)
+            rows.append(image_row(split, label, path, mask, f"{label}{index // 5}", index))
+    write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+def write_model(folder: Path, manifest: Path, name: str, seed: int) -> ModelFiles:
+    """Random scores of one model, evaluated."""
+    frame, rng = read_manifest(manifest), np.random.default_rng(seed)
+    for split in ("test", "valid"):
+        maps = rng.gamma(2, 1, (len(select(frame, split)), 32, 32)).astype(np.float32)
+        store.write_maps(folder / f"{name}-{split}.h5", {}, {"cosine": maps}, {"cosine": image_score(maps)})
+    test, valid = folder / f"{name}-test.h5", folder / f"{name}-valid.h5"
+    metrics, curves = folder / f"{name}.json", folder / f"{name}-curves.h5"
+    labels = {**PLACE, "model": name, "seed": "0", "options": {"family": "dpmm", "scores": ["cosine"]}}
+    evaluate_scores(
+        test_scores=test, valid_scores=valid, manifest=frame, labels=labels, mask_rules=["gt0"], smoothing_sigma=0,
+        n_resamples=0, metrics_path=metrics, curves_path=curves,
+    )  # fmt: skip
+    return ModelFiles(*PLACE.values(), name, test, valid, metrics, curves)
+
+
+def write_tables(folder: Path) -> tuple[Path, Path]:
+    """One row of metrics and of costs per model."""
+    base = {**PLACE, "seed": 0, "device": "cpu", "score": "cosine", "mask_rule": "gt0", "normalised": "yes"}
+    cost = dict.fromkeys(
+        ("fit_seconds", "backbone_ms_per_image", "scoring_ms_per_image", "peak_host_mib", "peak_gpu_mib", "model_mib",
+         "active_components"), 1.0
+    )  # fmt: skip
+    base |= {"family": "dpmm", "metric": "pixel_auroc", "value": 0.5, **cost}
+    rows = [{**base, "model": name} for name in RUN["models"]]
+    for name in ("metrics", "costs"):
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    return folder / "metrics.csv", folder / "costs.csv"
+
+
+def main() -> None:
+    share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        manifest = write_images(folder, share)
+        models = [write_model(folder, manifest, name, seed) for seed, name in enumerate(RUN["models"])]
+        files = ReportFiles(*write_tables(folder), PUBLISHED, {"brats2021": manifest}, {}, models, [])
+        start, page = perf_counter(), folder / "report.html"
+        write_report(page, files, CONFIG, "snakemake", "unknown")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{perf_counter() - start:.1f} s, peak {peak:.0f} MiB, page {page.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

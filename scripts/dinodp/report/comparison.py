@@ -1,0 +1,178 @@
+"""The report's tables: published beside reproduced with a verdict, all results, differences between models, cost."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dinodp.tables import HEADINGS, PUBLISHED_METRICS, primary_scores, published_values
+
+PIXEL_METRICS = ("pixel_auroc", "pixel_aupr_trapezoid", "dice_fpr10", "dice_fpr05", "dice_fpr01")
+IMAGE_METRICS = ("image_auroc",)
+NAMES = {
+    **HEADINGS,
+    "aupro_30": "AUPRO, FPR ≤ 30 %",
+    "max_dice": "Dice, best threshold",
+    "image_auroc": "Image AUROC",
+}
+REPORTED = (
+    *IMAGE_METRICS, "pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid", "aupro_30", "max_dice",
+    "dice_fpr10", "dice_fpr05", "dice_fpr01",
+)  # fmt: skip
+OVERVIEW = ("pixel_auroc", "pixel_average_precision", "aupro_30", "dice_fpr05", "max_dice", "image_auroc")
+KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule", "metric"]
+PLACE = ["dataset", "embedding", "model", "score", "mask_rule", "metric"]
+REPRODUCED, WITHIN, DIFFERS = "reproduced", "within the interval", "differs"
+OTHER, NOTHING = "other embedding", "–"
+COST_DIGITS = {
+    "fit_seconds": 1,
+    "backbone_ms_per_image": 1,
+    "scoring_ms_per_image": 1,
+    "peak_host_mib": 0,
+    "peak_gpu_mib": 0,
+    "model_mib": 2,
+    "active_components": 1,
+}
+Record = dict[Hashable, Any]
+
+
+def result_rows(
+    metrics: pd.DataFrame,
+    intervals: pd.DataFrame | None,
+    published: pd.DataFrame,
+    published_embedding: str,
+    tolerance: float,
+) -> list[Record]:
+    """One row per (data set, embedding, model, score, mask rule, metric), values in percent.
+
+    ``mean`` and ``std`` (n - 1) over seeds; ``low`` and ``high`` of the 95 % interval over subjects; ``published`` and
+    its ``origin``; ``difference`` (ours minus published, percentage points) for the published embedding only;
+    ``verdict`` against ``tolerance`` (percentage points). What is not known is None.
+    """
+    frame = _over_seeds(metrics[metrics["metric"].isin(REPORTED)])
+    frame["published"] = _published(frame, published, published_embedding)
+    if intervals is not None:
+        frame = frame.merge(intervals[[*PLACE, "low", "high"]], how="left", on=PLACE)
+        frame[["low", "high"]] *= 100
+    else:
+        frame = frame.assign(low=float("nan"), high=float("nan"))
+    rows = [
+        {name: None if pd.isna(value) else value for name, value in record.items()}
+        for record in frame.to_dict("records")
+    ]
+    return [row | _verdict(row, published, published_embedding, tolerance) for row in rows]
+
+
+def _over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
+    groups = metrics.groupby(KEYS, sort=False, dropna=False)
+    frame = groups["value"].agg(["mean", "std"]).mul(100).assign(seeds=groups["seed"].nunique()).reset_index()
+    order = {metric: index for index, metric in enumerate(REPORTED)}
+    kept = frame.assign(order=frame["metric"].map(order), place=frame.groupby(PLACE[:4], sort=False).ngroup())
+    return kept.sort_values(["place", "mask_rule", "order"], kind="stable", ignore_index=True)
+
+
+def _published(frame: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> "pd.Series[float]":
+    values = pd.Series(float("nan"), index=frame.index)
+    for metric, rows in frame.groupby("metric"):
+        values[rows.index] = published_values(rows, published, published_embedding, str(metric))
+    return values
+
+
+def _verdict(row: Record, published: pd.DataFrame, published_embedding: str, tolerance: float) -> Record:
+    if row["published"] is None:
+        return {"origin": None, "difference": None, "verdict": NOTHING}
+    origin = _origin(row, published)
+    if row["embedding"] != published_embedding:
+        return {"origin": origin, "difference": None, "verdict": OTHER}
+    difference = row["mean"] - row["published"]
+    inside = row["low"] is not None and row["low"] <= row["published"] <= row["high"]
+    verdict = REPRODUCED if abs(difference) <= tolerance else WITHIN if inside else DIFFERS
+    return {"origin": origin, "difference": difference, "verdict": verdict}
+
+
+def _origin(row: Record, published: pd.DataFrame) -> str:
+    """Where a published value comes from: source, table, and whether it was read in the paper itself."""
+    metric = PUBLISHED_METRICS.get(str(row["metric"]), row["metric"])
+    known = published[
+        (published["dataset"] == row["dataset"])
+        & (published["metric"] == metric)
+        & (published["value"] == row["published"])
+        & published["method"].str.startswith(str(row["family"]))
+    ]
+    first = known.iloc[0]
+    return f"{first['source']}, table {first['table']}, {first['provenance']}"
+
+
+def headline(rows: Sequence[Record], metrics: pd.DataFrame, published_embedding: str, mask_rule: str) -> list[Record]:
+    """The rows of the first table: every model but the controls by its first score, the metrics of the paper.
+
+    Of the embedding that the published values are for where the run has it, else of all embeddings; image AUROC where
+    there are no masks.
+    """
+    primary = _primary_places(metrics)
+    embeddings = {row["embedding"] for row in rows}
+    with_masks = {row["dataset"] for row in rows if row["metric"] in PIXEL_METRICS}
+    return [
+        row
+        for row in rows
+        if row["mask_rule"] == mask_rule
+        and row["family"] != "control"
+        and (row["dataset"], row["embedding"], row["model"], row["score"]) in primary
+        and row["metric"] in (PIXEL_METRICS if row["dataset"] in with_masks else IMAGE_METRICS)
+        and (published_embedding not in embeddings or row["embedding"] == published_embedding)
+    ]
+
+
+def _primary_places(metrics: pd.DataFrame) -> set[tuple[str, str, str, str]]:
+    places = primary_scores(metrics)[PLACE[:4]].drop_duplicates()
+    return set(places.itertuples(index=False, name=None))
+
+
+def by_model(
+    rows: Sequence[Record], metrics: pd.DataFrame, mask_rule: str
+) -> dict[tuple[str, str], dict[str, dict[str, Record]]]:
+    """Rows of the first score of every model: {(data set, embedding): {model: {metric: row}}}."""
+    primary = _primary_places(metrics)
+    found: dict[tuple[str, str], dict[str, dict[str, Record]]] = {}
+    for row in rows:
+        dataset, embedding, model, score = (str(row[name]) for name in PLACE[:4])
+        if row["mask_rule"] == mask_rule and (dataset, embedding, model, score) in primary:
+            found.setdefault((dataset, embedding), {}).setdefault(model, {})[str(row["metric"])] = row
+    return found
+
+
+def difference_rows(differences: pd.DataFrame | None, mask_rule: str, rows: Sequence[Record]) -> list[Record]:
+    """Model minus baseline, percentage points, for the models, scores and metrics of the headline ``rows``."""
+    if differences is None:
+        return []
+    wanted = {tuple(row[key] for key in PLACE) for row in rows}
+    shown = []
+    for record in differences[differences["mask_rule"] == mask_rule].to_dict("records"):
+        if tuple(record[key] for key in PLACE) in wanted:
+            value, low, high = (100 * record[name] for name in ("value", "low", "high"))
+            reading = "lower" if high < 0 else "higher" if low > 0 else "no difference shown"
+            shown.append({**record, "value": value, "low": low, "high": high, "reading": reading})
+    return shown
+
+
+def counts(rows: Sequence[Record]) -> dict[str, int]:
+    """How many rows of a table have each verdict."""
+    verdicts = [str(row["verdict"]) for row in rows]
+    return {name: verdicts.count(name) for name in (REPRODUCED, WITHIN, DIFFERS, OTHER) if name in verdicts}
+
+
+def cost_rows(costs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean over seeds of what each model cost; what was not measured is None."""
+    keys = ["dataset", "embedding", "model", "device"]
+    frame = costs.fillna({"device": ""}).groupby(keys, sort=False).mean(numeric_only=True).reset_index()
+    return [
+        {key: record[key] for key in keys}
+        | {name: None if pd.isna(record[name]) else record[name] for name in COST_DIGITS}
+        for record in frame.to_dict("records")
+    ]
+
+
+def scale(rows: Sequence[Mapping[Any, Any]], value: str, low: str, high: str) -> float:
+    """Half the width of an axis that holds every value with its interval: the next of 1, 2, 5, 10, 20, 50, 100."""
+    shown = [abs(row[name]) for row in rows for name in (value, low, high) if row.get(name) is not None]
+    return float(next((step for step in (1, 2, 5, 10, 20, 50) if max(shown, default=0) <= step), 100))

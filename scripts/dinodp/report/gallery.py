@@ -1,0 +1,205 @@
+"""One data set and embedding on the page: its cases, and per model the maps, thresholds and curves."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dinodp import store
+from dinodp.anomaly_maps import Map
+from dinodp.evaluation import has_pixel_labels
+from dinodp.figures.style import score_label
+from dinodp.files import read_json
+from dinodp.images import read_image
+from dinodp.manifest import read_manifest, select
+from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.files import ModelFiles, ReportFiles
+from dinodp.report.pictures import figure, map_to_show, picture, quantised, reduced_mask, runs, shown_size
+from dinodp.scores import image_score
+
+N_LEVELS = 96  # steps of the threshold slider
+FIGURES_LEFT_OUT = ("anomaly_maps", "roc_pr_curves")  # the page shows both itself
+NAMED_THRESHOLDS = {"threshold_fpr10": "FPR 10 %", "threshold_fpr05": "FPR 5 %", "threshold_fpr01": "FPR 1 %"}
+FIRST_SHOWN = "threshold_fpr05"
+Curves = Mapping[str, npt.NDArray[np.float32]]
+
+
+def galleries(files: ReportFiles, mask_rule: str, smoothing_sigma: float) -> list[dict[str, Any]]:
+    """One gallery per (data set, embedding), in the order of ``files.models``."""
+    places = groupby(files.models, key=lambda model: (model.dataset, model.embedding))
+    return [
+        gallery(list(models), files.manifests[place[0]], files.figures, mask_rule, smoothing_sigma)
+        for place, models in places
+    ]
+
+
+def gallery(
+    models: Sequence[ModelFiles], manifest_path: Path, figures: Sequence[Path], mask_rule: str, smoothing_sigma: float
+) -> dict[str, Any]:
+    """What the page shows of one data set and embedding: every model's cases, each with the map of all models."""
+    full = read_manifest(manifest_path)
+    manifest, valid = select(full, "test"), select(full, "valid")
+    normal = (valid["label"] == "normal").to_numpy()
+    loaded = [_load(model, manifest, normal, mask_rule, smoothing_sigma) for model in models]
+    rows = sorted({row for model in loaded for group in model["groups"].values() for row in group})
+    cases = [_case(manifest.iloc[row], mask_rule) for row in rows]
+    dataset, embedding = models[0].dataset, models[0].embedding
+    own = [path for path in figures if path.parts[-3:-1] == (dataset, embedding)]
+    return {
+        "key": f"{dataset}-{embedding}",
+        "dataset": dataset,
+        "embedding": embedding,
+        "has_masks": has_pixel_labels(manifest),
+        "cases": cases,
+        "models": [_shown(model, rows, cases, smoothing_sigma) for model in loaded],
+        "figures": [
+            {"name": _title(path.stem), "address": figure(path)} for path in own if path.stem not in FIGURES_LEFT_OUT
+        ],
+    }
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize().replace("Pca", "PCA")
+
+
+def _load(
+    files: ModelFiles, manifest: pd.DataFrame, normal: npt.NDArray[np.bool_], mask_rule: str, smoothing_sigma: float
+) -> dict[str, Any]:
+    """Scores of one model by its first score, and the cases chosen for it."""
+    metrics = read_json(files.metrics)
+    score = str(metrics["options"]["scores"][0])
+    maps, valid = store.read_maps(files.test)[score], store.read_maps(files.valid)[score][normal]
+    values = metrics["metrics"][score][mask_rule]
+    image_scores = np.asarray(image_score(maps), dtype=np.float64)
+    dice, share = image_dice(manifest, maps, values[FIRST_SHOWN], mask_rule, smoothing_sigma)
+    by_dice = has_pixel_labels(manifest) and not np.isnan(dice).all()
+    groups = (
+        choose_by_dice(manifest, dice, share, image_scores) if by_dice else choose_by_score(manifest, image_scores)
+    )
+    return {
+        "name": files.model,
+        "seed": metrics["seed"],
+        "score": score,
+        "maps": maps,
+        "groups": groups,
+        "dice": dice,
+        "image_scores": image_scores,
+        "values": values,
+        "curves": _curves(files.curves, score, mask_rule),
+        "valid": valid,
+    }
+
+
+def _curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[np.float32]]:
+    with store.reading(path, "curves") as file:
+        group = file.get(f"{score}/{mask_rule}", {})
+        return {name: item[()] for name, item in group.items() if isinstance(item, h5py.Dataset)}
+
+
+def _case(row: pd.Series, mask_rule: str) -> dict[str, Any]:
+    """Image and mask of one case, at the size shown."""
+    image, mask = read_image(row["image"]), lesion_mask(row, mask_rule)
+    height, width = shown_size(*image.shape[:2])
+    return {
+        "name": Path(row["image"]).stem,
+        "label": row["label"],
+        "subject": str(row["subject"]),
+        "height": height,
+        "width": width,
+        "full_size": f"{image.shape[1]} × {image.shape[0]}",
+        "lesion": _short(float(mask.mean())),
+        "image": picture(image, (height, width)),
+        "mask": runs(reduced_mask(mask, (height, width))),
+    }
+
+
+def _shown(
+    model: Mapping[str, Any], rows: Sequence[int], cases: Sequence[Mapping[str, Any]], smoothing_sigma: float
+) -> dict[str, Any]:
+    """One model as the page needs it: maps of all cases, groups, and what every threshold of the slider means."""
+    maps = model["maps"]
+    low, high = float(maps.min()), float(maps.max())
+    chosen = [row for group in model["groups"].values() for row in group]
+    group_of = {row: name for name, group in model["groups"].items() for row in group}
+    shown = [
+        map_to_show(maps[row], (case["height"], case["width"]), smoothing_sigma)
+        for row, case in zip(rows, cases, strict=True)
+    ]
+    levels = threshold_levels(maps, model["valid"], model["values"], model["curves"])
+    named = {name: float(model["values"][name]) for name in NAMED_THRESHOLDS}
+    return {
+        "name": model["name"],
+        "seed": model["seed"],
+        "score": model["score"],
+        "score_label": score_label(model["score"]),
+        "low": low,
+        "high": high,
+        "colours_from": _short(float(np.quantile(maps, 0.01))),
+        "colours_to": _short(float(np.quantile(maps, 0.999))),
+        "levels": levels,
+        "named": {
+            NAMED_THRESHOLDS[name]: next(i for i, level in enumerate(levels) if level["threshold"] >= value)
+            for name, value in named.items()
+        },
+        "ranks": [chosen.index(row) if row in chosen else len(chosen) for row in rows],
+        "groups": [group_of.get(row, "") for row in rows],
+        "dice": [None if np.isnan(model["dice"][row]) else _short(float(model["dice"][row])) for row in rows],
+        "image_scores": [_short(float(model["image_scores"][row])) for row in rows],
+        "maps": [quantised(values, low, high) for values in shown],
+        "curves": {name: values for name, values in model["curves"].items() if name != "threshold"},
+        "prevalence": model["values"].get("prevalence"),
+    }
+
+
+def threshold_levels(
+    test: Map, normal_validation: Map, values: Mapping[str, float], curves: Curves
+) -> list[dict[str, float]]:
+    """Thresholds of the slider, rising, with what each does to the whole test split.
+
+    They are quantiles of the test patches, evenly spaced in the logarithm of the share above, the calibrated ones and
+    the maximum, which nothing exceeds.
+    ``flagged``: share of the test patches above; ``fpr_valid``: of the normal validation patches; with masks also
+    ``recall``, ``precision``, ``fpr`` and ``dice`` of the test pixels, read from the curves.
+    """
+    shares = np.geomspace(0.5, 1 / test.size, N_LEVELS)
+    calibrated = [values[name] for name in NAMED_THRESHOLDS]
+    thresholds = np.unique([*np.quantile(test, 1 - shares), *calibrated, float(test.max())])
+    columns = {
+        "threshold": thresholds,
+        "flagged": _share_above(test, thresholds),
+        "fpr_valid": _share_above(normal_validation, thresholds),
+        **_at_thresholds(thresholds, curves),
+    }
+    exact = {"threshold"}
+    return [
+        {name: float(column[i]) if name in exact else _short(float(column[i])) for name, column in columns.items()}
+        for i in range(len(thresholds))
+    ]
+
+
+def _share_above(maps: Map, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    ordered = np.sort(maps, axis=None)
+    above = len(ordered) - np.searchsorted(ordered, thresholds, side="right")
+    return np.asarray(above / len(ordered))
+
+
+def _at_thresholds(thresholds: npt.NDArray[np.float64], curves: Curves) -> dict[str, npt.NDArray[np.float64]]:
+    """Recall, precision, FPR and Dice of the test pixels at each threshold; nothing without curves."""
+    if "threshold" not in curves:
+        return {}
+    rising = {name: np.asarray(curves[name], dtype=np.float64)[::-1] for name in ("threshold", "recall", "precision")}
+    recall = np.interp(thresholds, rising["threshold"], rising["recall"], right=0.0)
+    precision = np.interp(thresholds, rising["threshold"], rising["precision"])
+    fpr = np.interp(recall, curves["tpr"], curves["fpr"])
+    dice = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    return {"recall": recall, "precision": precision, "fpr": fpr, "dice": dice}
+
+
+def _short(value: float) -> float:
+    """Five significant digits: enough to read, little to carry."""
+    return float(f"{value:.5g}")

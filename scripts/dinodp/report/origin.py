@@ -1,0 +1,107 @@
+"""What a report is made from and by: data, code, versions, machine; and what the run cannot show."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dinodp import store
+from dinodp.manifest import SPLITS, read_manifest
+from dinodp.provenance import library_digest, package_versions
+from dinodp.report.comparison import Record
+from dinodp.report.files import ReportFiles
+
+FEW_SUBJECTS = 20
+CPU_FILE = Path("/proc/cpuinfo")
+BYTES_PER_GIB = 2**30
+
+
+def data_rows(files: ReportFiles) -> list[dict[str, Any]]:
+    """One row per data set: images per split and label, subjects, checksums."""
+    return [_data_row(name, path, files.checksums.get(name)) for name, path in files.manifests.items()]
+
+
+def _data_row(name: str, manifest: Path, checksums: Path | None) -> dict[str, Any]:
+    frame = read_manifest(manifest)
+    test = frame[frame["split"] == "test"]
+    return {
+        "dataset": name,
+        **{split: _images(frame[frame["split"] == split]) for split in SPLITS},
+        "subjects": test["subject"].replace("", pd.NA).nunique() or None,
+        "manifest": _sha256(manifest),
+        "checksums": None if checksums is None else _sha256(checksums),
+    }
+
+
+def _images(rows: pd.DataFrame) -> str:
+    labels = rows["label"].value_counts()
+    return " + ".join(f"{labels[label]} {label}" for label in ("normal", "anomalous") if label in labels)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def provenance(files: ReportFiles, commit: str) -> dict[str, str]:
+    """Code, versions and machine, as names and values."""
+    made_by = [_made_by(model.test) for model in files.models]
+    digests = sorted({digest for digest, _ in made_by})
+    versions = sorted({_listed(packages) for _, packages in made_by} | {_listed(package_versions())})
+    return {
+        "Code": f"git commit {commit}",
+        "Library that made the scores": ", ".join(digests) + " (digest of its source)",
+        "Library that made this page": library_digest(),
+        "Versions": "; and ".join(versions),
+        "Machine of this page": machine(),
+        "Devices of the run": "; ".join(sorted(set(pd.read_csv(files.costs)["device"].dropna()))),
+        "Published numbers": f"{files.published.name}, sha256 {_sha256(files.published)}",
+    }
+
+
+def _made_by(path: Path) -> tuple[str, dict[str, str]]:
+    with store.reading(path) as file:
+        return str(file.attrs["library_digest"]), json.loads(file.attrs["package_versions"])
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+
+
+def machine() -> str:
+    """System, processor, cores and memory of this machine."""
+    lines = CPU_FILE.read_text(encoding="utf-8").splitlines() if CPU_FILE.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / BYTES_PER_GIB
+    processor = names[0] if names else platform.machine()
+    return f"{platform.system()} {platform.machine()}, {processor}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the run does not show, one sentence each."""
+    run = config["run"]
+    said = [
+        "A score is no diagnosis: this is research software and no medical device, and no clinician has read the cases."
+    ]
+    if run["published_embedding"] not in run["embeddings"]:
+        said.append(
+            f"The published numbers are for {run['published_embedding']}, which this run does not use: "
+            "nothing here reproduces or contradicts them."
+        )
+    known = {row["dataset"] for row in rows if row["published"] is not None}
+    if without := [name for name in run["datasets"] if name not in known]:
+        said.append(f"Nothing is published for {', '.join(without)}.")
+    said += [
+        f"{row['dataset']} has {row['subjects']} test subjects, which is few: take its values and intervals as rough."
+        for row in data
+        if row["subjects"] and row["subjects"] < FEW_SUBJECTS
+    ]
+    if len(run["seeds"]) == 1:
+        said.append("One seed: how much the fits vary is not known.")
+    accepted = {name: config["datasets"][name].get("accept", []) for name in run["datasets"]}
+    said += [f"{name}: accepted deviations: {', '.join(names)}." for name, names in accepted.items() if names]
+    return said

@@ -1,0 +1,111 @@
+"""Gather what a run has shown and render it as one page."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from dinodp.files import write_text
+from dinodp.report import comparison, origin
+from dinodp.report.curve_panels import curve_panels
+from dinodp.report.files import ReportFiles
+from dinodp.report.gallery import galleries
+from dinodp.report.pictures import SIDE, colour_scale
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], command: str, commit: str) -> None:
+    """Write the report of a run: verdicts, differences, galleries, curves, figures, cost, provenance.
+
+    ``config``: what the run used (``run``, ``datasets``, ``embeddings``, ``models``); ``command`` remakes the page;
+    ``commit``: of the code, or "unknown".
+    """
+    run = config["run"]
+    mask_rule, embedding = run["mask_rules"][0], run["published_embedding"]
+    metrics = pd.read_csv(files.metrics, keep_default_na=False, dtype={"normalised": str})
+    intervals, differences = _table(files.intervals), _table(files.differences)
+    rows = comparison.result_rows(metrics, intervals, pd.read_csv(files.published), embedding, run["tolerance"])
+    first = comparison.headline(rows, metrics, embedding, mask_rule)
+    minus = comparison.difference_rows(differences, mask_rule, first)
+    sections = galleries(files, mask_rule, run["smoothing_sigma"])
+    data = origin.data_rows(files)
+    page = _environment().get_template("report.html").render(
+        run=run,
+        rows=rows,
+        first=first,
+        overview=comparison.OVERVIEW,
+        by_model=comparison.by_model(rows, metrics, mask_rule),
+        counts=comparison.counts(first),
+        axis=comparison.scale(_offsets(first), "difference", "low", "high"),
+        differences=minus,
+        difference_axis=comparison.scale(minus, "value", "low", "high"),
+        sections=sections,
+        panels={section["key"]: curve_panels(section["models"]) for section in sections},
+        data=data,
+        limits=origin.limits(config, rows, data),
+        costs=comparison.cost_rows(pd.read_csv(files.costs)),
+        provenance=origin.provenance(files, commit),
+        command=command,
+        config=yaml.safe_dump(json.loads(json.dumps(dict(config))), sort_keys=False, allow_unicode=True),
+        side=SIDE,
+        script_data=_script_data(sections),
+    )
+    write_text(path, page)
+
+
+def _table(path: Path | None) -> pd.DataFrame | None:
+    return None if path is None else pd.read_csv(path)
+
+
+def _offsets(rows: list[comparison.Record]) -> list[comparison.Record]:
+    """Difference and interval of each row with respect to the published value, where there is a difference."""
+    known = [row for row in rows if row["difference"] is not None]
+    return [{**row, **{name: _minus(row[name], row["published"]) for name in ("low", "high")}} for row in known]
+
+
+def _minus(value: float | None, published: float) -> float | None:
+    return None if value is None else value - published
+
+
+def _script_data(sections: list[dict[str, Any]]) -> str:
+    """What the page's script needs, as JSON that cannot end its element."""
+    content = {
+        section["key"]: {
+            "cases": [{name: case[name] for name in ("height", "width", "mask")} for case in section["cases"]],
+            "models": [_for_script(model) for model in section["models"]],
+        }
+        for section in sections
+    }
+    text = json.dumps({"colours": colour_scale(), "galleries": content}, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _for_script(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in model.items() if name != "curves"}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.globals["names"] = comparison.NAMES
+    environment.globals["cost_digits"] = comparison.COST_DIGITS
+    environment.globals["source_of"] = lambda name: (TEMPLATES / name).read_text(encoding="utf-8")
+    return environment
+
+
+def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
+    """A number with fixed decimals, a true minus sign, and a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")

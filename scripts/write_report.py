@@ -1,0 +1,31 @@
+"""The run's comparison report, one HTML file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.logs import log_to_file
+from dinodp.report import ModelFiles, ReportFiles, write_report
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+files, params = snakemake.input, snakemake.params
+per_model = zip(params.models, files.test, files.valid, files.model_metrics, files.curves, strict=True)
+write_report(
+    Path(snakemake.output.report),
+    ReportFiles(
+        metrics=Path(files.metrics),
+        costs=Path(files.costs),
+        published=Path(files.published),
+        manifests={name: Path(path) for name, path in zip(params.datasets, files.manifests, strict=True)},
+        checksums={name: Path(path) for name, path in zip(params.datasets, files.checksums, strict=True)},
+        models=[ModelFiles(*place, *(Path(path) for path in paths)) for place, *paths in per_model],
+        figures=[Path(path) for path in files.figures],
+        intervals=Path(files.intervals),
+        differences=Path(files.differences),
+    ),
+    params.config,
+    params.command,
+    params.commit,
+)

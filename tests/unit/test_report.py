@@ -1,0 +1,258 @@
+"""The report: verdicts worked out by hand, cases chosen by rule, maps that keep their values, a page that is whole."""
+
+import base64
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
+
+from dinodp import store
+from dinodp.errors import InputError
+from dinodp.files import read_json
+from dinodp.manifest import read_manifest, select
+from dinodp.report import ReportFiles, comparison, write_report
+from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.gallery import galleries, threshold_levels
+from dinodp.report.page import number
+from dinodp.report.pictures import TOP, map_to_show, quantised, reduced_mask, runs, shown_size
+
+COMMAND = "snakemake --cores 2 --configfile config/none.yaml"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(files: ReportFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(path, files, CONFIG, COMMAND, "0123abc")
+    return path.read_text(encoding="utf-8")
+
+
+def rows_of(files: ReportFiles, embedding: str = EMBEDDING, intervals: bool = True) -> dict[tuple[str, str], dict]:
+    metrics = pd.read_csv(files.metrics, keep_default_na=False).assign(embedding=embedding)
+    known = pd.read_csv(files.intervals) if intervals else None
+    rows = comparison.result_rows(metrics, known, pd.read_csv(files.published), EMBEDDING, 1.0)
+    return {(row["model"], row["metric"]): row for row in rows}
+
+
+def test_verdicts_follow_tolerance_and_interval(files: ReportFiles) -> None:
+    rows = rows_of(files)
+    verdicts = {metric: row["verdict"] for (model, metric), row in rows.items() if model == "dpmm_diag"}
+    assert verdicts == {
+        "pixel_auroc": "reproduced",  # 95.60 against 96.21
+        "pixel_aupr_trapezoid": "within the interval",  # 41.00, 35 to 47, against 43.43
+        "dice_fpr10": "differs",  # 20.00, 18 to 22, against 31.64
+        "dice_fpr01": "differs",  # 51.00, 49 to 53, against 45.87
+    }
+    auroc = rows["dpmm_diag", "pixel_auroc"]
+    assert auroc["mean"] == pytest.approx(95.6)
+    assert auroc["std"] == pytest.approx(0.1 * np.sqrt(2))
+    assert auroc["difference"] == pytest.approx(95.6 - 96.21)
+    assert auroc["origin"] == "schulthess2025, table 1, second-hand"
+    assert (auroc["low"], auroc["high"]) == pytest.approx((95, 96))
+    assert rows["memory_bank", "pixel_auroc"]["origin"].startswith("schulthess2026")
+
+
+def test_without_a_published_value_or_interval_nothing_is_made_up(files: ReportFiles) -> None:
+    bank = rows_of(files)["memory_bank", "dice_fpr10"]
+    assert (bank["published"], bank["low"], bank["std"], bank["verdict"]) == (None, None, None, "–")
+    row = rows_of(files, intervals=False)["dpmm_diag", "pixel_aupr_trapezoid"]
+    assert (row["low"], row["verdict"]) == (None, "differs")
+
+
+def test_another_embedding_gets_no_verdict(files: ReportFiles) -> None:
+    row = rows_of(files, embedding="vit_tiny")["dpmm_diag", "pixel_auroc"]
+    assert (row["published"], row["difference"], row["verdict"]) == (96.21, None, "other embedding")
+
+
+def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -> None:
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    control = metrics[:1].assign(model="oracle", family="control", score="oracle")
+    both = pd.concat([metrics, control, metrics.assign(embedding="classical")])
+    rows = comparison.result_rows(both, None, pd.read_csv(files.published), EMBEDDING, 1.0)
+    first = comparison.headline(rows, both, EMBEDDING, "gt0")
+    assert {(row["model"], row["embedding"]) for row in first} == {("memory_bank", EMBEDDING), ("dpmm_diag", EMBEDDING)}
+    assert {row["embedding"] for row in comparison.headline(rows, both, "dinov3", "gt0")} == {EMBEDDING, "classical"}
+
+
+def test_without_masks_the_headline_is_image_auroc(files: ReportFiles) -> None:
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)[:2].assign(metric="image_auroc")
+    rows = comparison.result_rows(metrics, None, pd.read_csv(files.published), EMBEDDING, 1.0)
+    assert [row["metric"] for row in comparison.headline(rows, metrics, EMBEDDING, "gt0")] == ["image_auroc"]
+
+
+def cases_frame(labels: str, subjects: str) -> pd.DataFrame:
+    names = {"n": "normal", "a": "anomalous"}
+    return pd.DataFrame({"label": [names[label] for label in labels], "subject": list(subjects)})
+
+
+def test_cases_are_best_worst_and_median_one_per_subject() -> None:
+    frame = cases_frame("aaaaaaaaaaann", "AABCDEFGHIJKL")
+    dice = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.3, 0.0, 0.0, 0.0, np.nan, np.nan])
+    share = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.1, 0.3, 0.2, 0, 0])
+    scores = np.arange(13.0)
+    groups = choose_by_dice(frame, dice, share, scores)
+    assert groups == {
+        "best Dice": [0, 2, 3],  # 1 is of the same subject as 0
+        "median Dice": [5, 4, 6],  # the median is 0.45
+        "worst Dice": [9, 10, 8],  # equal Dice: the larger lesion first
+        "normal, highest score": [12, 11],
+    }
+
+
+def test_few_images_are_shown_once() -> None:
+    groups = choose_by_dice(cases_frame("aan", "ABC"), np.array([0.5, 0.4, np.nan]), np.ones(3), np.ones(3))
+    assert sorted(row for rows in groups.values() for row in rows) == [0, 1, 2]
+
+
+def test_without_masks_cases_are_chosen_by_score() -> None:
+    scores = np.array([5.0, 1, 4, 2, 3, 6, 0, 9])
+    groups = choose_by_score(cases_frame("aaaaaaan", "ABCDEFGH"), scores)
+    assert groups == {
+        "anomalous, highest score": [5, 0, 2],
+        "anomalous, lowest score": [6, 1, 3],
+        "normal, highest score": [7],
+    }
+
+
+def test_dice_of_an_image_is_numpys(files: ReportFiles) -> None:
+    frame = select(read_manifest(files.manifests[DATASET]), "test")
+    maps = store.read_maps(files.models[0].test)["cosine"]
+    dice, share = image_dice(frame, maps, 0.1, "gt0", 0.0)
+    row = int(np.flatnonzero(frame["label"] == "anomalous")[3])
+    mask = lesion_mask(frame.iloc[row], "gt0")
+    above = map_of(files, 0, row, mask.shape) > 0.1
+    assert dice[row] == pytest.approx(2 * (mask & above).sum() / (mask.sum() + above.sum()))
+    assert share[row] == pytest.approx(mask.mean())
+    assert np.isnan(dice[(frame["label"] == "normal").to_numpy()]).all()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_runs_give_the_mask_back(first: bool) -> None:
+    mask = np.random.default_rng(0).random((7, 9)) < 0.4
+    mask[0, 0] = first
+    values = np.concatenate([np.full(n, bool(i % 2)) for i, n in enumerate(runs(mask))])
+    assert (values.reshape(mask.shape) == mask).all()
+
+
+def test_runs_of_an_empty_mask() -> None:
+    assert runs(np.zeros((3, 4), dtype=bool)) == [12]
+    assert runs(np.ones((3, 4), dtype=bool)) == [0, 12]
+
+
+def test_quantised_maps_keep_16_bits() -> None:
+    values = np.random.default_rng(0).normal(-400, 90, GRID).astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    packed = quantised(values, low, high)
+    levels = np.frombuffer(base64.b64decode(packed["values"]), dtype="<u2").reshape(packed["rows"], packed["columns"])
+    assert np.abs(low + levels / TOP * (high - low) - values).max() <= 0.51 * (high - low) / TOP
+
+
+def test_a_constant_map_is_quantised() -> None:
+    assert set(base64.b64decode(quantised(np.full(GRID, 3, np.float32), 3.0, 3.0)["values"])) == {0}
+
+
+def test_smoothed_maps_are_shown_smoothed() -> None:
+    peak = np.zeros(GRID, np.float32)
+    peak[5, 4] = 1
+    assert map_to_show(peak, (100, 80), 0) is peak
+    smooth = map_to_show(peak, (100, 80), 10)
+    assert smooth.shape == (20, 16)
+    assert 0 < smooth.max() < 0.5
+
+
+def test_sizes_shown_keep_the_aspect_and_never_grow() -> None:
+    assert shown_size(100, 80) == (100, 80)
+    assert shown_size(512, 1024) == (128, 256)
+    mask = np.zeros((512, 1024), dtype=bool)
+    mask[100:300, 200:600] = True
+    assert reduced_mask(mask, (128, 256)).mean() == pytest.approx(mask.mean(), rel=0.05)
+
+
+def test_levels_of_the_slider_agree_with_the_metrics(files: ReportFiles) -> None:
+    model = files.models[1]
+    values = read_json(model.metrics)["metrics"]["cosine"]["gt0"]
+    test, valid = (store.read_maps(path)["cosine"] for path in (model.test, model.valid))
+    with store.reading(model.curves) as file:
+        curves = {name: item[()] for name, item in file["cosine/gt0"].items()}
+    levels = threshold_levels(test, valid, values, curves)
+    thresholds = [level["threshold"] for level in levels]
+    assert thresholds == sorted(thresholds)
+    for name, rate in (("fpr10", 0.1), ("fpr05", 0.05), ("fpr01", 0.01)):
+        level = levels[thresholds.index(values[f"threshold_{name}"])]
+        assert level["dice"] == pytest.approx(values[f"dice_{name}"], abs=0.003)
+        assert level["fpr_valid"] == pytest.approx(rate, abs=0.005)
+        assert level["flagged"] == pytest.approx((test > level["threshold"]).mean(), abs=1e-4)
+    assert (levels[0]["flagged"], levels[-1]["flagged"]) == (pytest.approx(0.5, abs=0.01), 0.0)
+
+
+def test_every_case_has_a_map_of_every_model(files: ReportFiles) -> None:
+    (section,) = galleries(files, "gt0", 0.0)
+    assert [model["name"] for model in section["models"]] == ["memory_bank", "dpmm_diag"]
+    assert all(len(model["maps"]) == len(section["cases"]) for model in section["models"])
+    chosen = [group for model in section["models"] for group in model["groups"]]
+    assert {"best Dice", "median Dice", "worst Dice", "normal, highest score"} <= set(chosen)
+
+
+def test_page_needs_no_other_file(page: str) -> None:
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]*)""", page)
+    assert addresses
+    assert {address for address in addresses if not address.startswith(("data:", "#"))} == set()
+    assert "@import" not in page
+
+
+def test_page_says_what_it_is_made_of(page: str, files: ReportFiles) -> None:
+    for text in ("Synthetic &lt;run&gt;", "Noise &amp; discs", "A score is no diagnosis", COMMAND, "0123abc"):
+        assert text in page
+    assert "brats2021 has 8 test subjects, which is few" in page
+    assert "accepted deviations: image_size" in page
+    assert "cpu, 1 threads" in page
+    assert "tolerance: 1.0" in page
+    assert "One seed" not in page
+
+
+def test_same_input_same_bytes(files: ReportFiles, page: str, tmp_path: Path) -> None:
+    write_report(tmp_path / "again.html", files, CONFIG, COMMAND, "0123abc")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_page_without_intervals(files: ReportFiles, tmp_path: Path) -> None:
+    bare = replace(files, intervals=None, differences=None, figures=[])
+    config = {**CONFIG, "run": {**CONFIG["run"], "seeds": [0], "published_embedding": "dinov3"}}
+    write_report(tmp_path / "bare.html", bare, config, COMMAND, "unknown")
+    text = (tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert 'id="differences"' not in text
+    assert "nothing here reproduces or contradicts them" in text
+    assert "One seed: how much the fits vary is not known." in text
+    assert "git commit unknown" in text
+
+
+def test_page_without_masks(tmp_path: Path) -> None:
+    files = write_run(tmp_path, masks=False)
+    write_report(tmp_path / "report.html", files, CONFIG, COMMAND, "unknown")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "This data set has no masks" in text
+    assert "lesion outline" not in text
+    assert 'class="panels"' not in text
+
+
+def test_a_missing_file_leaves_no_page(files: ReportFiles, tmp_path: Path) -> None:
+    broken = replace(files, models=[replace(files.models[0], valid=tmp_path / "valid.h5")])
+    with pytest.raises(InputError, match="There is no file"):
+        write_report(tmp_path / "report.html", broken, CONFIG, COMMAND, "unknown")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "signed", "text"),
+    [(None, 2, False, "–"), (1.005, 1, False, "1.0"), (-0.5, 2, True, "−0.50"), (2.0, 2, True, "+2.00")],
+)
+def test_numbers(value: float | None, digits: int, signed: bool, text: str) -> None:
+    assert number(value, digits, signed) == text
