@@ -31,6 +31,20 @@ def read_image(path: Path | str) -> UInt8Array:
     return np.repeat(scaled[:, :, None], 3, axis=2)
 
 
+def read_values(path: Path | str) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Read an image with its values as they are stored: uint8 [H, W, 3], or float32 [H, W] of more than 8 bits.
+
+    Raises InputError as `read_image` does; the range is not limited.
+    """
+    picture = _open(path)
+    if not picture.mode.startswith(HIGH_DEPTH_MODES):
+        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    values = np.asarray(picture).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"The image {path} holds values that are not finite (NaN or infinity).")
+    return values
+
+
 def read_mask(path: Path | str) -> UInt8Array:
     """Read a mask as grey values; of a colour or palette mask, its luma, at least 1 where it is not black.
 

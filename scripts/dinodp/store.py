@@ -17,7 +17,7 @@ from dinodp.errors import InputError
 from dinodp.provenance import library_digest, package_versions
 
 FORMAT_VERSION = 1
-FORMATS = ("embeddings", "model", "scores", "curves")
+FORMATS = ("embeddings", "model", "scores", "curves", "detector")
 
 
 def describe_origin(file: h5py.File, kind: str, config: Mapping[str, Any]) -> None:

@@ -57,11 +57,8 @@ def _folders(root: Path, pattern: str) -> list[Path]:
     return found
 
 
-def read_series(folder: Path) -> Volume:
-    """The slices [rows, columns, slices] of a series, float32, in order along the slice normal, with rescaling.
-
-    MONOCHROME1 is inverted, so that bright is dense as elsewhere. Raises InputError as `prepare` does.
-    """
+def read_slices(folder: Path) -> list[Any]:
+    """The DICOM files of a series, headers and pixels, in order along the slice normal. Raises InputError."""
     slices = [_read(path) for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     if not slices:
         raise InputError(f"the series {folder} is empty.")
@@ -69,8 +66,15 @@ def read_series(folder: Path) -> Volume:
         raise InputError(f"{folder} holds files of several series; give each a folder of its own.")
     if len({(item.Rows, item.Columns) for item in slices}) > 1:
         raise InputError(f"the slices of {folder} differ in size.")
-    ordered = sorted(slices, key=_position)
-    return np.stack([_values(item) for item in ordered], axis=2)
+    return sorted(slices, key=_position)
+
+
+def read_series(folder: Path) -> Volume:
+    """The slices [rows, columns, slices] of a series, float32, in order along the slice normal, with rescaling.
+
+    MONOCHROME1 is inverted, so that bright is dense as elsewhere. Raises InputError as `prepare` does.
+    """
+    return np.stack([rescaled(item) for item in read_slices(folder)], axis=2)
 
 
 def _read(path: Path) -> Any:
@@ -97,7 +101,8 @@ def _position(item: Any) -> float:
     return float(np.cross(row, column) @ np.asarray(item.ImagePositionPatient, dtype=float))
 
 
-def _values(item: Any) -> Volume:
+def rescaled(item: Any) -> Volume:
+    """The pixels [rows, columns] of a slice, float32, with slope and intercept; MONOCHROME1 is inverted."""
     slope, intercept = float(getattr(item, "RescaleSlope", 1)), float(getattr(item, "RescaleIntercept", 0))
     values: Volume = item.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return -values if item.PhotometricInterpretation == "MONOCHROME1" else values

@@ -1,0 +1,73 @@
+"""From the axes of a file to a stack of upright slices, and back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from dinodp.errors import InputError
+
+Array = npt.NDArray[Any]
+CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])  # axes run to the right, front and top
+
+
+@dataclass(frozen=True)
+class VolumeGeometry:
+    """Where the voxels of a volume lie.
+
+    ``shape`` is that of one volume on disk (two or three dimensions), ``affine`` [4, 4] takes its voxel indices to mm
+    (right, front, top positive), ``axis`` is the canonical axis along which it is sliced: 0 sagittal, 1 coronal, 2
+    axial. ``header`` is that of the NIfTI file, if there was one.
+    """
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64]
+    axis: int
+    header: Any = None
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance in mm between slices, between rows and between columns of the upright slices."""
+        orientation, sizes = self._orientation(), nib.affines.voxel_sizes(self.affine)
+        canonical = [0.0, 0.0, 0.0]
+        for axis, size in zip(orientation[:, 0].astype(int), sizes, strict=True):
+            canonical[axis] = float(size)
+        columns, rows = (size for axis, size in enumerate(canonical) if axis != self.axis)
+        return canonical[self.axis], rows, columns
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    def to_stack(self, voxels: Array) -> Array:
+        """Upright slices [slice, row, column] of voxels as on disk; rows from front (or top), columns rightwards."""
+        canonical = nib.orientations.apply_orientation(self._three(voxels), self._orientation())
+        return np.rot90(np.moveaxis(canonical, self.axis, 0), axes=(1, 2))
+
+    def from_stack(self, stack: Array) -> Array:
+        """The inverse of `to_stack`: voxels in the shape and order of the file."""
+        canonical = np.moveaxis(np.rot90(stack, -1, axes=(1, 2)), 0, self.axis)
+        back = nib.orientations.ornt_transform(CANONICAL, self._orientation())
+        return np.ascontiguousarray(nib.orientations.apply_orientation(canonical, back)).reshape(self.shape)
+
+    def to_mm(self, voxel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Coordinates [3] in mm of a (fractional) voxel index on disk [3]."""
+        return self.affine[:3, :3] @ voxel + self.affine[:3, 3]
+
+    def _three(self, voxels: Array) -> Array:
+        return voxels.reshape((*self.shape, 1, 1)[:3])
+
+    def _orientation(self) -> Array:
+        """Canonical axis and direction (1 or -1) of each axis on disk [3, 2]."""
+        orientation: Array = nib.orientations.io_orientation(self.affine)
+        return orientation
+
+
+def require_affine(affine: npt.NDArray[np.float64], name: object) -> None:
+    """Raise InputError unless an affine is finite, invertible and has positive voxel sizes."""
+    sizes = nib.affines.voxel_sizes(affine)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or sizes.min() <= 0:
+        raise InputError(f"{name} has an affine that cannot be inverted: where its voxels lie is not known.")

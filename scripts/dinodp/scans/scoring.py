@@ -1,0 +1,102 @@
+"""Score the slices of a scan, and make its anomaly map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dinodp.models import DirichletProcessMixture, MemoryBank
+from dinodp.scans.canvas import Placement, enlarge, pictures, slice_choice
+from dinodp.scans.embedding import Embedder
+from dinodp.scans.healthy import HealthyRange, Measures
+from dinodp.scans.scan import Scan
+from dinodp.scans.settings import Settings
+from dinodp.scores import image_score, patch_scores
+
+Map = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoredScan:
+    """``patch_maps`` float32 [chosen slice, row, col], or one per scan of an image; ``chosen`` the slices' indices."""
+
+    scan: Scan
+    measures: Measures
+    chosen: Sequence[int]
+    patch_maps: Map
+    anomaly_map: Map  # [slice, H, W]; outside `scored` it holds zero, or the lowest score if that is negative
+    scored: npt.NDArray[np.bool_]  # [slice, H, W]
+
+    @property
+    def slice_scores(self) -> Map:
+        """Mean of the highest 1 % of the patch scores of each chosen slice."""
+        return image_score(self.patch_maps)
+
+    @property
+    def score(self) -> float:
+        """Mean of the highest 1 % of all patch scores of the scan."""
+        return float(image_score(self.patch_maps.reshape(1, -1))[0])
+
+    @property
+    def calibration_voxels(self) -> Map:
+        """Scores [n] of the foreground of the slices that were scored themselves, not interpolated."""
+        chosen = list(self.chosen)
+        values: Map = self.anomaly_map[chosen][self.scored[chosen]]
+        return values
+
+
+@dataclass
+class Scorer:
+    """Backbone and fitted model behind one function."""
+
+    settings: Settings
+    healthy: HealthyRange
+    embedder: Embedder
+    model: DirichletProcessMixture | MemoryBank
+
+    def score(self, scan: Scan, every: int = 1, *, force: bool = False) -> ScoredScan:
+        """Score every ``every``-th slice of a scan; between them the map is interpolated linearly.
+
+        Raises InputError when the scan is not like the healthy ones; ``force`` allows other values, spacing and size.
+        """
+        measures = Measures.of(scan)
+        self.healthy.require_same_kind(scan, measures)
+        if not force:
+            self.healthy.require_similar(scan, measures)
+        placement = Placement.of(scan, self.healthy)
+        chosen = chosen_slices(scan, self.healthy, self.settings, every)
+        shown = pictures(scan, chosen, placement, window_of(measures, self.healthy, self.settings))
+        name = self.settings.score_name
+        parts = [patch_scores(self.model, tokens, [name])[name] for tokens in self.embedder.embed(shown)]
+        maps = np.concatenate(parts)
+        return self._enlarged(scan, measures, chosen, maps, placement)
+
+    def _enlarged(
+        self, scan: Scan, measures: Measures, chosen: Sequence[int], maps: Map, placement: Placement
+    ) -> ScoredScan:
+        n_slices, height, width = scan.foreground.shape
+        positions = placement.positions((height, width), self.embedder.backbone)
+        enlarged = enlarge(maps, positions, chosen, n_slices)
+        scored = scan.foreground.copy()
+        scored[: chosen[0]] = scored[chosen[-1] + 1 :] = False
+        enlarged[~scored] = min(0.0, float(maps.min()))
+        return ScoredScan(scan, measures, chosen, maps, enlarged, scored)
+
+
+def chosen_slices(scan: Scan, healthy: HealthyRange, settings: Settings, step: int) -> list[int]:
+    """Slices to be embedded: those with enough foreground, every ``step``-th."""
+    if scan.spacing is None:
+        return [0]
+    canvas_area = healthy.side**2 / (scan.spacing[1] * scan.spacing[2])
+    return slice_choice(scan.foreground, settings.min_foreground, step, canvas_area)
+
+
+def window_of(measures: Measures, healthy: HealthyRange, settings: Settings) -> tuple[float, float]:
+    """Values that become black and white: chosen ones; 0 to 255 of 8-bit images; the ends over all healthy 16-bit
+    images; else the percentiles of the volume itself."""
+    if settings.window is not None:
+        return settings.window
+    if measures.kind == "volume":
+        return measures.low, measures.high
+    return (0.0, 255.0) if measures.depth == 8 else (healthy.low[0], healthy.high[1])
