@@ -95,6 +95,18 @@ def test_responsibilities_are_probabilities(kind):
     assert (r >= 0).all()
 
 
+def test_posterior_drops_only_what_is_negligible():
+    log_densities = 60 * torch.randn(50, 40, generator=torch.Generator().manual_seed(6)) - 500
+    log_densities[0, :] = -torch.inf
+    log_densities[0, 3] = -700.0
+    exact = log_densities.double()
+    r, log_likelihood = dirichlet_process._posterior(log_densities.clone())
+    assert (r.double() - exact.softmax(1)).abs().max() < 2e-5  # float32's rounding of a log-density of -500
+    np.testing.assert_allclose(log_likelihood, exact.logsumexp(1), rtol=1e-6)
+    assert ((r == 0) == (exact - exact.amax(1, keepdim=True) < np.log(dirichlet_process.NEGLIGIBLE))).all()
+    torch.testing.assert_close(r.sum(1), torch.ones(50))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_translation_moves_the_means_only(kind):
     x, shift = planted()[0], torch.tensor([1.0, -2.0, 0.5, 3.0])

@@ -17,6 +17,7 @@ EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
 ROWS_PER_CHUNK = 2048  # embeddings per matrix product: bounds memory at a few [chunk, K] arrays
 LOG_2PI = math.log(2 * math.pi)
+NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
 
 CovarianceType = Literal["diag", "full", "spherical"]
 Schedule = Literal["ema", "exp"]
@@ -193,7 +194,7 @@ class DirichletProcessMixture:
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
         """Posterior probability [n, K] of each component for embeddings [n, D]."""
         x = self._checked(x)
-        return torch.cat([torch.softmax(self._weighted_log_densities(chunk), dim=1) for chunk in self._chunks(x)])
+        return torch.cat([_posterior(self._weighted_log_densities(chunk))[0] for chunk in self._chunks(x)])
 
     # --- M-step --------------------------------------------------------------------------------------------------
 
@@ -217,10 +218,8 @@ class DirichletProcessMixture:
         s0, s1, s2 = torch.zeros_like(self._s0), torch.zeros_like(self._s1), torch.zeros_like(self._s2)
         total = 0.0
         for chunk in self._chunks(batch):
-            densities = self._weighted_log_densities(chunk)
-            log_likelihood = densities.logsumexp(1, keepdim=True)
+            r, log_likelihood = _posterior(self._weighted_log_densities(chunk))
             total += float(log_likelihood.double().sum())
-            r = densities.sub_(log_likelihood).exp_()
             s0 += r.sum(0, dtype=torch.float64)
             s1 += r.T @ chunk
             self._add_second_moment(s2, r, chunk)
@@ -235,7 +234,7 @@ class DirichletProcessMixture:
             s2 += r.T @ centred.square().mean(1)
         else:
             for k in self._used:
-                rows = torch.nonzero(r[:, k] > EPS * EPS).flatten()
+                rows = torch.nonzero(r[:, k]).flatten()
                 x = centred[rows]
                 s2[k] += (x * r[rows, k, None]).T @ x
 
@@ -283,7 +282,7 @@ class DirichletProcessMixture:
         """Log-likelihood [n] of embeddings [n, D] (natural logarithm), over active components only."""
         x = self._checked(x)
         active = self._active_indices()
-        return torch.cat([self._weighted_log_densities(c, active).logsumexp(1) for c in self._chunks(x)])
+        return torch.cat([_posterior(self._weighted_log_densities(c, active))[1] for c in self._chunks(x)])
 
     def distances(self, x: torch.Tensor, kind: Distance = "cosine") -> torch.Tensor:
         """Distance [n] of embeddings [n, D] to the nearest active component's mean.
@@ -388,12 +387,26 @@ class DirichletProcessMixture:
         return finite_matrix(x, self.means_.shape[1])
 
 
+def _posterior(log_densities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Responsibilities [n, K], in the place of the weighted log-densities [n, K], and log-likelihood [n].
+
+    What is below NEGLIGIBLE of the largest becomes zero, which changes a sum by less than K NEGLIGIBLE. It is clamped
+    before the exponential: subnormal numbers would make that an order of magnitude slower.
+    """
+    largest = log_densities.amax(1, keepdim=True)
+    relative = log_densities.sub_(largest).clamp_min_(math.log(NEGLIGIBLE)).exp_()
+    functional.threshold_(relative, NEGLIGIBLE * (1 + 1e-3), 0.0)
+    total = relative.sum(1, keepdim=True)
+    return relative.div_(total), (largest + total.log()).squeeze(1)
+
+
 def finite_matrix(x: torch.Tensor, dim: int | None = None) -> torch.Tensor:
     """``x`` if it is [n, dim], n > 0, and finite."""
     if x.ndim != 2 or len(x) == 0 or (dim is not None and x.shape[1] != dim):
         raise InputError(
             f"Embeddings have shape {tuple(x.shape)}; [n, {'D' if dim is None else dim}] with n > 0 is needed."
         )
-    if not bool(torch.isfinite(x).all()):
+    # a sum is finite unless a value is not, or it overflows: only then look at every value
+    if not (bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())):
         raise InputError("Embeddings contain values that are not finite.")
     return x
