@@ -395,7 +395,7 @@ def _posterior(log_densities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     """
     largest = log_densities.amax(1, keepdim=True)
     relative = log_densities.sub_(largest).clamp_min_(math.log(NEGLIGIBLE)).exp_()
-    functional.threshold_(relative, NEGLIGIBLE * (1 + 1e-3), 0.0)
+    torch.threshold_(relative, NEGLIGIBLE * (1 + 1e-3), 0.0)
     total = relative.sum(1, keepdim=True)
     return relative.div_(total), (largest + total.log()).squeeze(1)
 
