@@ -1,17 +1,19 @@
 # dinodp: from folders of images to the tables and figures of the paper.
 #   snakemake --cores 2                                      the demo (phantoms, no download)
 #   snakemake --cores 8 --configfile config/paper.yaml       the paper
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-configfile: "config/catalog.yaml"
+configfile: str(Path(workflow.basedir, "config/catalog.yaml"))
 
 
 if "run" not in config:
 
-    configfile: "config/demo.yaml"
+    configfile: str(Path(workflow.basedir, "config/demo.yaml"))
 
 
 report: "report/workflow.rst"

@@ -7,7 +7,20 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-validate(config, Path(workflow.basedir, "config/schemas/config.schema.yaml"))
+
+def validate_config():
+    """Check the configuration and fill in defaults, or one sentence that names the key and what is allowed."""
+    try:
+        validate(config, Path(workflow.basedir, "config/schemas/config.schema.yaml"))
+    except WorkflowError as error:
+        wrong = error.__context__
+        key = ".".join(map(str, wrong.absolute_path)) or "the top level"
+        raise WorkflowError(
+            f"Configuration, {key}: {wrong.message}. Every key is in config/README.md."
+        ) from None
+
+
+validate_config()
 
 
 def library_digest():

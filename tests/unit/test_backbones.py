@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -171,14 +170,6 @@ def test_classical_descriptor_tells_lesions_from_tissue(change: str) -> None:
     unit = torch.nn.functional.normalize(tokens, dim=-1)
     distance = 1 - (unit @ unit[:5].reshape(-1, unit.shape[-1]).T).max(dim=-1).values
     assert distance[lesion].min() > 3 * distance[:5].max().clamp_min(0.01)
-
-
-def test_classical_descriptor_is_fast() -> None:
-    backbone, batch = load_backbone("classical"), torch.rand(4, 3, 448, 448)
-    backbone.embed(batch)
-    start = time.perf_counter()
-    backbone.embed(batch)
-    assert time.perf_counter() - start < 2.0  # 0.06 s on two idle cores
 
 
 def directory(path: Path, config: object = None, weights: bytes | None = None) -> str:

@@ -155,10 +155,10 @@ def test_the_paper_can_be_listed_without_data(project):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"seedz": [0]}, "seedz"),
-        ({"models": ["dpmm_typo"]}, "Unknown name 'dpmm_typo'"),
-        ({"mask_rules": ["gt1"]}, "gt1"),
-        ({"seeds": []}, "seeds"),
+        ({"seedz": [0]}, "Configuration, run: Additional properties are not allowed ('seedz' was unexpected)."),
+        ({"models": ["dpmm_typo"]}, "Unknown name 'dpmm_typo' under run.models"),
+        ({"mask_rules": ["gt1"]}, "Configuration, run.mask_rules.0: 'gt1' is not one of ['gt0', 'eq255']."),
+        ({"seeds": []}, "Configuration, run.seeds: [] should be non-empty."),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
@@ -167,6 +167,12 @@ def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
     result = snakemake(project, "-n", "--configfile", "config/wrong.yaml", check=False)
     assert result.returncode != 0
     assert sentence in result.text
+    assert len(result.text.splitlines()) < 12
+
+
+def test_the_catalog_is_found_from_any_working_directory(project, tmp_path):
+    text = snakemake(project, "-n", "-d", str(tmp_path)).text
+    assert "results/data/phantoms/manifest.csv" in text
 
 
 def run_with(project, name, datasets, check=False, *arguments):
