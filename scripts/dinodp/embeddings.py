@@ -19,8 +19,10 @@ from dinodp import store
 from dinodp.backbones import Backbone
 from dinodp.errors import InputError
 from dinodp.images import read_image
-from dinodp.logs import logger, progress
+from dinodp.logs import progress
+from dinodp.prefetch import prefetched
 from dinodp.provenance import library_digest
+from dinodp.token_writer import TokenWriter
 
 
 def embed_split(
@@ -36,86 +38,28 @@ def embed_split(
 
     ``tokens`` is float16 [image, row, col, dim], one chunk per image; row i belongs to row i of ``frame``. Batches are
     written as they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes. Decoding runs
-    ahead in threads. Returns the seconds spent and images embedded by this call.
+    ahead and writing behind, both in threads, while the backbone computes. Returns the seconds spent and images
+    embedded by this call.
     Raises InputError when the split is empty or its images give different patch grids.
     """
     images = [Path(image) for image in frame["image"]]
     if not images:
         raise InputError(f"No image to embed for {path}: the split is empty in the manifest.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    key = _identity(frame, backbone, config)
-    done = _images_done(partial, key)
-    start = perf_counter()
-    for first, tokens in _embed_batches(images[done:], backbone, batch_size, workers):
-        _store_batch(partial, done + first, tokens, len(images), backbone, config)
-        _note_progress(partial, key, done + first + len(tokens))
-    partial.replace(path)
-    _progress_file(partial).unlink(missing_ok=True)
+    writer = TokenWriter(
+        path.with_name(path.name + ".partial"), _identity(frame, backbone, config), len(images), backbone, config
+    )
+    start, done = perf_counter(), writer.done
+    with writer:
+        for first, tokens in _embed_batches(images[done:], backbone, batch_size, workers):
+            writer.write(done + first, tokens)
+    writer.finish(path)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
 
 
 def _identity(frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any]) -> str:
     content = [list(frame["image_sha256"]), backbone.provenance(), dict(config), library_digest()]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _progress_file(partial: Path) -> Path:
-    return partial.with_name(partial.name + ".json")
-
-
-def _images_done(partial: Path, key: str) -> int:
-    """Number of images in an interrupted file made from the same images, backbone and code; else start anew."""
-    try:
-        state = json.loads(_progress_file(partial).read_text())
-        if partial.is_file() and state["key"] == key:
-            logger.info("Resume %s after %d images.", partial.name, state["done"])
-            return int(state["done"])
-    except (OSError, ValueError, KeyError):
-        pass
-    partial.unlink(missing_ok=True)
-    _progress_file(partial).unlink(missing_ok=True)
-    return 0
-
-
-def _note_progress(partial: Path, key: str, done: int) -> None:
-    target = _progress_file(partial)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps({"key": key, "done": done}))
-    temporary.replace(target)
-
-
-def _store_batch(
-    partial: Path, first: int, tokens: torch.Tensor, n_images: int, backbone: Backbone, config: Mapping[str, Any]
-) -> None:
-    """Write tokens [B, row, col, dim] at image ``first``; all space is allocated at the start, so layout is fixed."""
-    if not bool(torch.isfinite(tokens.half()).all()):
-        raise InputError(
-            f"The backbone {backbone.name} gave embeddings outside the range of float16 or not finite "
-            f"for image rows {first} to {first + len(tokens) - 1}."
-        )
-    with h5py.File(partial, "a") as file:
-        if "tokens" not in file:
-            _create_tokens(file, (n_images, *tokens.shape[1:]), backbone, config)
-        data = file["tokens"]
-        if tuple(tokens.shape[1:]) != data.shape[1:]:
-            raise InputError(
-                f"Image rows from {first} give a patch grid of {tuple(tokens.shape[1:3])}, the first image "
-                f"{data.shape[1:3]}: all images of a data set need one shape (set `square: true` in the embedding)."
-            )
-        data[first : first + len(tokens)] = tokens.half().numpy()
-
-
-def _create_tokens(file: h5py.File, shape: tuple[int, ...], backbone: Backbone, config: Mapping[str, Any]) -> None:
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_chunk((1, *shape[1:]))
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    layout.set_obj_track_times(False)
-    kind = h5py.h5t.py_create("float16")
-    h5py.h5d.create(file.id, b"tokens", kind, h5py.h5s.create_simple(shape), dcpl=layout)
-    store.describe_origin(file, "embeddings", config)
-    file.attrs.update({name: str(value) for name, value in backbone.provenance().items()})
 
 
 def _embed_batches(
@@ -125,8 +69,8 @@ def _embed_batches(
     first = 0
     with ThreadPoolExecutor(max_workers=workers) as pool:
         prepared = _run_ahead(pool, backbone, images, ahead=2 * batch_size)
-        for pixels in _batches(progress(prepared, "embed", total=len(images)), batch_size):
-            yield first, backbone.embed(pixels).float().cpu()
+        for pixels in prefetched(_batches(progress(prepared, "embed", total=len(images)), batch_size)):
+            yield first, backbone.embed(pixels)
             first += len(pixels)
 
 
@@ -144,15 +88,20 @@ def _run_ahead(
 
 
 def _batches(tensors: Iterable[torch.Tensor], batch_size: int) -> Iterator[torch.Tensor]:
-    """Stack [3, H, W] tensors to batches; a change of size starts a new batch."""
+    """Stack [3, H, W] tensors to batches, in pinned memory for a GPU; a change of size starts a new batch."""
     batch: list[torch.Tensor] = []
     for tensor in tensors:
         if batch and (len(batch) == batch_size or tensor.shape != batch[0].shape):
-            yield torch.stack(batch)
+            yield _stack(batch)
             batch = []
         batch.append(tensor)
     if batch:
-        yield torch.stack(batch)
+        yield _stack(batch)
+
+
+def _stack(batch: list[torch.Tensor]) -> torch.Tensor:
+    pixels = torch.stack(batch)
+    return pixels.pin_memory() if torch.cuda.is_available() else pixels
 
 
 class EmbeddingReader:

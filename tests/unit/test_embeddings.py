@@ -52,6 +52,15 @@ def test_rows_follow_the_manifest(frame, tmp_path):
     np.testing.assert_allclose(tokens[0, 0, 0, :3], expected, atol=1e-3)
 
 
+def test_the_file_holds_what_the_backbone_gives(frame, tmp_path):
+    path, backbone = tmp_path / "test.h5", MeanColour()
+    embed_split(frame, backbone, path, {}, batch_size=2, workers=3)
+    plain = [backbone.embed(backbone.prepare(np.asarray(Image.open(image)))[None]) for image in frame["image"]]
+    assert torch.equal(
+        EmbeddingReader(path, normalise=False, grid=None).read(range(7)), torch.cat(plain).half().float()
+    )
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bytes(frame, tmp_path):
     whole, broken = tmp_path / "whole.h5", tmp_path / "broken.h5"
     embed_split(frame, MeanColour(), whole, {"a": 1}, batch_size=2)

@@ -83,7 +83,9 @@ class HuggingFaceBackbone:
         Raises InputError when H or W is no multiple of the patch size.
         """
         rows, columns = patch_grid(pixel_values, self.patch_size)
-        tokens = self._tokens.compute(pixel_values.to(self.device, DTYPES[self.dtype]), **self._options)
+        tokens = self._tokens.compute(
+            pixel_values.to(self.device, non_blocking=True).to(DTYPES[self.dtype]), **self._options
+        )
         patches = [layer[:, self._n_prefix :].float() for layer in tokens]
         if len(patches) > 1:
             patches = [functional.normalize(layer, dim=-1) for layer in patches]
