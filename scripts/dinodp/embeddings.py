@@ -17,12 +17,14 @@ import torch.nn.functional as functional
 
 from dinodp import store
 from dinodp.backbones import Backbone
-from dinodp.errors import InputError
+from dinodp.errors import InputError, require_known
 from dinodp.images import read_image
 from dinodp.logs import progress
 from dinodp.prefetch import prefetched
 from dinodp.provenance import library_digest
 from dinodp.token_writer import TokenWriter
+
+RESAMPLING = ("after_normalisation", "before_normalisation")
 
 
 def embed_split(
@@ -105,10 +107,10 @@ def _stack(batch: list[torch.Tensor]) -> torch.Tensor:
 
 
 class EmbeddingReader:
-    """Embeddings of one split as a model sees them: L2-normalised if asked, then resampled to ``grid``.
+    """Embeddings of one split as a model sees them: L2-normalised if asked, and resampled bilinearly to ``grid``.
 
-    The resampling is bilinear and follows the normalisation, as in the paper, so resampled vectors are no longer
-    exactly of unit length. ``rows`` restricts the file to some images (for example the normal ones).
+    ``resample``: ``after_normalisation`` as in the paper, which leaves vectors that are no longer exactly of unit
+    length, or ``before_normalisation``. ``rows`` restricts the file to some images (for example the normal ones).
     Raises InputError when the file is missing or holds something else.
     """
 
@@ -119,10 +121,12 @@ class EmbeddingReader:
         normalise: bool = True,
         grid: tuple[int, int] | None = (32, 32),
         rows: Sequence[int] | None = None,
+        resample: str = "after_normalisation",
     ) -> None:
+        require_known("order of resampling", resample, RESAMPLING)
         with store.reading(path, "embeddings") as file:
             shape = file["tokens"].shape
-        self.path, self.normalise, self.grid = path, normalise, grid
+        self.path, self.normalise, self.grid, self.resample = path, normalise, grid, resample
         self.rows = list(range(shape[0])) if rows is None else list(rows)
         self.n_images, self.dim = len(self.rows), int(shape[3])
         self.n_patches = (grid[0] * grid[1]) if grid else int(shape[1] * shape[2])
@@ -132,9 +136,13 @@ class EmbeddingReader:
         """Return float32 [len(indices), row, col, dim] of the images with these indices."""
         tokens = self._file["tokens"]
         raw = torch.stack([torch.from_numpy(tokens[self.rows[index]]) for index in indices]).float()
-        if self.normalise:
-            raw = functional.normalize(raw, dim=-1)
-        return raw if self.grid is None or tuple(raw.shape[1:3]) == self.grid else _resample(raw, self.grid)
+        early = self.resample == "before_normalisation"
+        x = self._to_grid(raw) if early else raw
+        x = functional.normalize(x, dim=-1) if self.normalise else x
+        return x if early else self._to_grid(x)
+
+    def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens if self.grid is None or tuple(tokens.shape[1:3]) == self.grid else _resample(tokens, self.grid)
 
 
 def _resample(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -17,10 +17,15 @@ import torch
 from dinodp import store
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import require_known
+from dinodp.features import Features
 from dinodp.images import read_mask
 from dinodp.logs import logger, progress
 from dinodp.manifest import select
 from dinodp.models import DirichletProcessMixture, MemoryBank, coreset, few_shot, fit_mixture
+from dinodp.models.bayesian import BayesianFamily
+from dinodp.models.gaussian import GaussianFamily
+from dinodp.models.gaussian_mixture import GaussianMixture
+from dinodp.models.k_means import KMeansFamily
 from dinodp.scores import image_score, patch_scores
 
 Maps = dict[str, npt.NDArray[np.float32]]
@@ -50,7 +55,13 @@ def open_split(
     labels = select(manifest, split)["label"]
     rows = [index for index, label in enumerate(labels) if label == "normal" or not normal_only]
     shape = (int(grid[0]), int(grid[1])) if grid else None
-    return EmbeddingReader(path, normalise=bool(options.get("normalise", True)), grid=shape, rows=rows)
+    return EmbeddingReader(
+        path,
+        normalise=bool(options.get("normalise", True)),
+        grid=shape,
+        rows=rows,
+        resample=options.get("resample", "after_normalisation"),
+    )
 
 
 def fit_model(
@@ -60,9 +71,12 @@ def fit_model(
     require_known("model family", options["family"], FAMILIES)
     generator = torch.Generator().manual_seed(seed)
     checkpoint = path.with_name(path.name + ".checkpoint")
-    fitted: Fit = FAMILIES[options["family"]].fit(options, train, valid, generator, device, checkpoint)
+    features = Features.fit(options, train)
+    fitted: Fit = FAMILIES[options["family"]].fit(
+        options, features.of(train), features.of(valid), generator, device, checkpoint
+    )
     state, history, size = fitted
-    store.write_state(path, {**options, "seed": seed}, state, history)
+    store.write_state(path, {**options, "seed": seed}, {**state, **features.state}, history)
     checkpoint.unlink(missing_ok=True)
     return size
 
@@ -71,7 +85,8 @@ def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedMode
     """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices."""
     config, state, _ = store.read_state(path)
     require_known("model family", config["family"], FAMILIES)
-    model: FittedModel = FAMILIES[config["family"]].load(config, state, train, device)
+    features = Features.load(config, state)
+    model: FittedModel = features.before(FAMILIES[config["family"]].load(config, state, features.of(train), device))
     return model
 
 
@@ -96,7 +111,7 @@ Fit = tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]
 
 
 class DpmmFamily:
-    """Dirichlet process mixture; its file holds all parameters and sufficient statistics."""
+    """Dirichlet process mixture, or one without its prior; its file holds all parameters and sufficient statistics."""
 
     def __init__(self, mixture: DirichletProcessMixture, names: Sequence[str]) -> None:
         self.mixture, self.names = mixture, names
@@ -104,15 +119,20 @@ class DpmmFamily:
     @staticmethod
     def build(options: Mapping[str, Any], device: str) -> DirichletProcessMixture:
         """The mixture that a catalog entry describes."""
+        common: dict[str, Any] = {
+            "n_components": options.get("components", 500),
+            "covariance_type": options.get("covariance", "diag"),
+            "reg_covar": options.get("reg_covar", 1e-6),
+            "step_schedule": options.get("step_schedule", "ema"),
+            "step_rate": options.get("step_rate", 0.2),
+            "device": device,
+        }
+        if options["family"] == "gaussian_mixture":
+            return GaussianMixture(**common)
         return DirichletProcessMixture(
-            n_components=options.get("components", 500),
-            covariance_type=options.get("covariance", "diag"),
-            reg_covar=options.get("reg_covar", 1e-6),
-            step_schedule=options.get("step_schedule", "ema"),
-            step_rate=options.get("step_rate", 0.2),
             concentration=options.get("concentration", 2.0),
             fix_concentration=options.get("fix_concentration", False),
-            device=device,
+            **common,
         )
 
     @classmethod
@@ -259,4 +279,12 @@ def _mib(state: Mapping[str, Any]) -> float:
     return float(sum(np.asarray(value).nbytes for value in state.values())) / BYTES_PER_MIB
 
 
-FAMILIES: dict[str, Any] = {"dpmm": DpmmFamily, "memory_bank": MemoryBankFamily, "control": ControlFamily}
+FAMILIES: dict[str, Any] = {
+    "dpmm": DpmmFamily,
+    "memory_bank": MemoryBankFamily,
+    "gaussian_mixture": DpmmFamily,
+    "k_means": KMeansFamily,
+    "gaussian": GaussianFamily,
+    "bayesian_mixture": BayesianFamily,
+    "control": ControlFamily,
+}

@@ -12,6 +12,7 @@ import torch
 from dinodp import store
 from dinodp.embeddings import EmbeddingReader
 from dinodp.families import DpmmFamily, open_split
+from dinodp.features import Features
 from dinodp.figures.data import FigureData, ModelData
 from dinodp.files import read_json
 from dinodp.manifest import read_manifest, select
@@ -37,7 +38,7 @@ def load_figure_data(
         _load_model(name, files, tokens, manifest, normal, grid, mask_rule)
         for name, files in zip(names, per_model, strict=True)
     ]
-    reader = open_split(tokens, _mixture_options(per_model), grid, manifest, "test")
+    reader = _mixture_features(per_model).of(open_split(tokens, _mixture_options(per_model), grid, manifest, "test"))
     return FigureData(
         title=title,
         manifest=select(manifest, "test"),
@@ -50,6 +51,12 @@ def _mixture_options(per_model: Sequence[ModelFiles]) -> dict[str, Any]:
     """Options of the first mixture, or none: they decide whether embeddings are of unit length."""
     configs = (store.read_state(Path(files[0]))[0] for files in per_model)
     return next((config for config in configs if config["family"] == "dpmm"), {})
+
+
+def _mixture_features(per_model: Sequence[ModelFiles]) -> Features:
+    """Features of the first mixture, or none: the space that its means lie in."""
+    states = (store.read_state(Path(files[0]))[:2] for files in per_model)
+    return next((Features.load(config, state) for config, state in states if config["family"] == "dpmm"), Features())
 
 
 def _load_model(
@@ -67,7 +74,7 @@ def _load_model(
     maps = store.read_maps(test)
     data: dict[str, Any] = {}
     if config["family"] == "dpmm":
-        reader = open_split(tokens, config, grid, manifest, "test")
+        reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
         data = _mixture_data(DpmmFamily.load(config, state, reader, "cpu").mixture, reader, history)
     return ModelData(
         name=name,

@@ -13,7 +13,7 @@ import pandas as pd
 from dinodp.errors import InputError
 from dinodp.files import write_text
 
-FAMILIES = ("memory_bank", "dpmm", "control")
+FAMILIES = ("memory_bank", "dpmm", "gaussian_mixture", "k_means", "gaussian", "bayesian_mixture", "control")
 SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
 DETECTION = ("pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid")
 DICE = ("dice_fpr10", "dice_fpr05", "dice_fpr01")

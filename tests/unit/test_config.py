@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import yaml
+from conftest import ROOT
 
 
 def test_the_configuration_page_matches_the_schema(root):
@@ -11,12 +12,24 @@ def test_the_configuration_page_matches_the_schema(root):
     assert printed == (root / "config/README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "oasis", "brats2015"])
+RUN_FILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem != "catalog")
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_run_files_name_entries_of_the_catalog(root, name):
     catalog = yaml.safe_load((root / "config/catalog.yaml").read_text())
-    run = yaml.safe_load((root / f"config/{name}.yaml").read_text())["run"]
+    content = yaml.safe_load((root / f"config/{name}.yaml").read_text())
+    run = content["run"]
     for kind in ("datasets", "embeddings", "models"):
-        assert set(run[kind]) <= set(catalog[kind])
+        known = {**catalog[kind], **content.get(kind, {})}
+        assert set(run[kind]) <= set(known)
+    assert set(run.get("figure_models", [])) <= set(run["models"])
+
+
+def test_revisions_are_commits(root):
+    embeddings = yaml.safe_load((root / "config/catalog.yaml").read_text())["embeddings"]
+    revisions = [entry["revision"] for entry in embeddings.values() if "revision" in entry]
+    assert all(len(revision) == 40 and int(revision, 16) for revision in revisions)
 
 
 def test_numbers_of_the_catalog_are_numbers(root):

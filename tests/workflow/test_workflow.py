@@ -152,6 +152,11 @@ def test_the_paper_can_be_listed_without_data(project):
     assert "results/tables/table3.tex" in text
 
 
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "config").glob("*.yaml") if path.stem != "catalog"])
+def test_every_run_file_can_be_listed_without_data(project, name):
+    assert "write_report" in snakemake(project, "-n", "--configfile", f"config/{name}").text
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

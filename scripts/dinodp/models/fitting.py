@@ -84,11 +84,11 @@ def _initialize(
     """Start from a random first batch; ``spread`` draws the means over the whole training set."""
     first = torch.randperm(train.n_images, generator=generator)[:images_per_batch].tolist()
     batch = train.read(sorted(first)).flatten(0, 2)
-    candidates = _spread(train, mixture.n_components, generator) if init == "spread" else None
+    candidates = spread_embeddings(train, mixture.n_components, generator) if init == "spread" else None
     mixture.initialize(batch, generator=generator, init=init, candidates=candidates)
 
 
-def _spread(train: EmbeddingSource, n: int, generator: torch.Generator) -> torch.Tensor:
+def spread_embeddings(train: EmbeddingSource, n: int, generator: torch.Generator) -> torch.Tensor:
     """At least n embeddings: equally many from each of up to n images, drawn without replacement."""
     images = torch.randperm(train.n_images, generator=generator)[:n].tolist()
     per_image = -(-n // len(images))

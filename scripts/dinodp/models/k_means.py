@@ -1,0 +1,93 @@
+"""Mini-batch k-means: cluster centres alone, as an ablation of the mixture's weights and covariances."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from sklearn.cluster import MiniBatchKMeans
+
+from dinodp.errors import require_known
+from dinodp.logs import logger, progress
+from dinodp.models.fitting import EmbeddingSource, spread_embeddings
+from dinodp.models.memory_bank import MemoryBank
+
+SCORES = ("cosine", "euclidean")
+QUERIES_PER_CHUNK = 4096
+
+
+class KMeansFamily:
+    """K cluster centres [K, D]; scored by the distance to the nearest one."""
+
+    def __init__(self, means: torch.Tensor, names: Sequence[str], device: str) -> None:
+        for name in names:
+            require_known("score of k-means", name, SCORES)
+        self.names, self.means = names, means.to(device)
+        self._bank = MemoryBank(device=device).fit(means)
+
+    @staticmethod
+    def fit(
+        options: Mapping[str, Any],
+        train: EmbeddingSource,
+        valid: EmbeddingSource,
+        generator: torch.Generator,
+        device: str,
+        checkpoint: Path,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]:
+        """Passes over mini-batches of images in random order; the epoch with the smallest validation error is kept.
+
+        The error is the mean squared distance to the nearest centre, before each step for the training batches.
+        """
+        k = int(options.get("components", 500))
+        start = spread_embeddings(train, k, generator)
+        start = start[torch.randperm(len(start), generator=generator)[:k]]
+        seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+        model = MiniBatchKMeans(k, init=start.numpy(), n_init=1, random_state=seed, reassignment_ratio=0.0)
+        history: dict[str, list[float]] = {"epoch": [], "validation_error": []}
+        best = start
+        for epoch in progress(range(1, int(options.get("epochs", 40)) + 1), "fit", unit="epoch"):
+            order = torch.randperm(train.n_images, generator=generator)
+            for images in order.split(int(options.get("images_per_batch", 12))):
+                model.partial_fit(train.read(images.tolist()).flatten(0, 2).numpy())
+            means = torch.from_numpy(np.asarray(model.cluster_centers_, dtype=np.float32))
+            history["epoch"].append(epoch)
+            history["validation_error"].append(_error(means, valid))
+            logger.info("epoch %d: validation error %.5f", epoch, history["validation_error"][-1])
+            if history["validation_error"][-1] == min(history["validation_error"]):
+                best = means
+        state = {"means": best.numpy()}
+        return state, history, {"model_mib": best.nbytes / 2**20, "active_components": k}
+
+    @classmethod
+    def load(
+        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingSource, device: str
+    ) -> "KMeansFamily":
+        """The centres of a model file."""
+        return cls(torch.as_tensor(np.array(state["means"])), config["scores"], device)
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> dict[str, npt.NDArray[np.float32]]:
+        """Scores float32 [B, row, col] of embeddings [B, row, col, D]."""
+        x = tokens.flatten(0, 2).to(self.means)
+        measure: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            "cosine": self._bank.distances,
+            "euclidean": partial(nearest_distance, means=self.means),
+        }
+        return {name: measure[name](x).reshape(tokens.shape[:3]).float().cpu().numpy() for name in self.names}
+
+    def assign(self, x: torch.Tensor) -> torch.Tensor:
+        """Index [n] of the centre with the highest cosine similarity to each embedding [n, D]."""
+        return self._bank.nearest(x)[1]
+
+
+def nearest_distance(x: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    """Euclidean distance [n] of embeddings [n, D] to the nearest of the means [K, D]."""
+    return torch.cat([torch.cdist(chunk, means).amin(1) for chunk in x.split(QUERIES_PER_CHUNK)])
+
+
+def _error(means: torch.Tensor, source: EmbeddingSource) -> float:
+    distances = [nearest_distance(source.read([image]).flatten(0, 2), means) for image in range(source.n_images)]
+    return float(torch.cat(distances).double().square().mean())
