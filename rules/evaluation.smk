@@ -17,6 +17,8 @@ rule evaluate:
         mask_rules=RUN["mask_rules"],
         smoothing_sigma=RUN["smoothing_sigma"],
         n_resamples=RUN["bootstrap_resamples"],
+        mask_size=RUN.get("mask_size"),
+        image_score_fraction=RUN["image_score_fraction"],
         library=LIBRARY,
     script:
         "../scripts/evaluate.py"

@@ -17,8 +17,7 @@ rule make_table:
     conda:
         "../envs/reporting.yaml"
     params:
-        mask_rule=RUN["mask_rules"][0],
-        published_embedding=RUN["published_embedding"],
+        run=RUN,
         library=LIBRARY,
     script:
         "../scripts/make_table.py"

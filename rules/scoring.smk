@@ -19,6 +19,7 @@ rule score:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         device=RUN["device"],
+        image_score_fraction=RUN["image_score_fraction"],
         library=LIBRARY,
     script:
         "../scripts/score.py"

@@ -19,6 +19,8 @@ evaluate_scores(
     mask_rules=snakemake.params.mask_rules,
     smoothing_sigma=snakemake.params.smoothing_sigma,
     n_resamples=snakemake.params.n_resamples,
+    mask_size=snakemake.params.mask_size,
+    image_score_fraction=snakemake.params.image_score_fraction,
     metrics_path=Path(snakemake.output.metrics),
     curves_path=Path(snakemake.output.curves),
 )

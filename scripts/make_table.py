@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.logs import log_to_file
+from dinodp.protocol import Protocol
 from dinodp.reporting import make_table
 
 if TYPE_CHECKING:
@@ -14,6 +15,5 @@ make_table(
     snakemake.wildcards.table,
     *(Path(path) for path in (snakemake.input.metrics, snakemake.input.costs, snakemake.input.published)),
     *(Path(path) for path in (snakemake.output.csv, snakemake.output.md, snakemake.output.tex)),
-    mask_rule=snakemake.params.mask_rule,
-    published_embedding=snakemake.params.published_embedding,
+    protocol=Protocol.of(snakemake.params.run),
 )

@@ -19,5 +19,11 @@ train = open_split(Path(snakemake.input.train), options, grid, manifest, "train"
 model = load_model(Path(snakemake.input.model), train, device=snakemake.params.device)
 source = open_split(Path(snakemake.input.tokens), options, grid, manifest, split)
 with measured(snakemake.params.device) as cost:
-    spent = score_split(model, source, select(manifest, split), Path(snakemake.output.scores))
+    spent = score_split(
+        model,
+        source,
+        select(manifest, split),
+        Path(snakemake.output.scores),
+        image_score_fraction=snakemake.params.image_score_fraction,
+    )
 write_cost(Path(snakemake.output.cost), {**cost, **spent})

@@ -90,7 +90,9 @@ def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedMode
     return model
 
 
-def score_split(model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path) -> dict[str, float]:
+def score_split(
+    model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path, image_score_fraction: float = 0.01
+) -> dict[str, float]:
     """Score every image of a split into one file. Returns seconds and number of images."""
     start = perf_counter()
     batches = [
@@ -102,7 +104,7 @@ def score_split(model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame,
         for batch in progress(batches, "score", total=source.n_images, per_item=IMAGES_PER_READ)
     ]
     maps = {name: np.concatenate([part[name] for part in parts]) for name in model.names}
-    images = {name: np.asarray(image_score(values), dtype=np.float32) for name, values in maps.items()}
+    images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
     store.write_maps(path, {"scores": list(model.names)}, maps, images)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}
 

@@ -81,16 +81,11 @@ def _load_model(
         family=config["family"],
         scores=maps,
         normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
-        image_scores=_image_scores(test),
+        image_scores=store.read_image_scores(test),
         curves={score: _curves(curves, score, mask_rule) for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
         **data,
     )
-
-
-def _image_scores(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    with store.reading(path, "scores") as file:
-        return {name: item[()] for name, item in file["image_scores"].items()}
 
 
 def _curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[Any]]:
@@ -100,7 +95,7 @@ def _curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[Any
 
 
 def _thresholds(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name.startswith("threshold_")}
+    return {name: value for name, value in values.items() if name.startswith("threshold_fpr")}
 
 
 def _mixture_data(mixture: Any, reader: EmbeddingReader, history: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:

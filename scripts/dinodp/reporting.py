@@ -7,6 +7,7 @@ import pandas as pd
 
 from dinodp.errors import require_known
 from dinodp.files import write_text
+from dinodp.protocol import Protocol, read_published
 from dinodp.tables import TABLES, write_table
 
 
@@ -19,14 +20,13 @@ def make_table(
     md: Path,
     tex: Path,
     *,
-    mask_rule: str,
-    published_embedding: str,
+    protocol: Protocol,
 ) -> None:
     """Make one table of the registry from metrics.csv, costs.csv and published.csv."""
     require_known("table", name, TABLES)
     measured = pd.read_csv(metrics, keep_default_na=False, dtype={"normalised": str})
-    measured = measured[measured["mask_rule"] == mask_rule]
-    table = TABLES[name](measured, pd.read_csv(costs), pd.read_csv(published), published_embedding)
+    measured = measured[measured["mask_rule"] == protocol.mask_rule]
+    table = TABLES[name](measured, pd.read_csv(costs), read_published(published, protocol), protocol)
     write_table(table, csv, md, tex)
 
 

@@ -102,6 +102,12 @@ def write_maps(
             file.create_dataset(f"image_scores/{name}", data=image_scores[name], dtype="float32", track_times=False)
 
 
+def read_image_scores(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Return {score name: float32 [image]} of a scores file."""
+    with reading(path, "scores") as file:
+        return {name: item[()] for name, item in file["image_scores"].items()}
+
+
 def read_maps(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """Return {score name: float32 [image, row, col]} of a scores file."""
     with reading(path, "scores") as file:

@@ -1,23 +1,24 @@
 """Tables of results as CSV (numbers), Markdown and LaTeX (mean ± std): one function per table, all in ``TABLES``.
 
-Each function takes three tidy frames (metrics, costs, published) and the name of the embedding that the published
-numbers belong to.
+Each function takes three tidy frames (metrics, costs, and published as `protocol.read_published` gives it) and the
+protocol.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from dinodp.errors import InputError
 from dinodp.files import write_text
+from dinodp.latex import grouped_table, plain_table
+from dinodp.protocol import Protocol
 
 FAMILIES = ("memory_bank", "dpmm", "gaussian_mixture", "k_means", "gaussian", "bayesian_mixture", "control")
 SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
 DETECTION = ("pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid")
-DICE = ("dice_fpr10", "dice_fpr05", "dice_fpr01")
-PUBLISHED_METRICS = {"pixel_aupr_trapezoid": "pixel_aupr"}  # our name: name in published.csv, where they differ
 KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule"]
 COSTS = (
     "fit_seconds",
@@ -36,6 +37,9 @@ HEADINGS = {
     "dice_fpr10": "Dice, FPR 10 %",
     "dice_fpr05": "Dice, FPR 5 %",
     "dice_fpr01": "Dice, FPR 1 %",
+    "dice_pixel_fpr10": "Dice at pixel threshold, FPR 10 %",
+    "dice_pixel_fpr05": "Dice at pixel threshold, FPR 5 %",
+    "dice_pixel_fpr01": "Dice at pixel threshold, FPR 1 %",
     "dataset": "Data set",
     "embedding": "Embedding",
     "model": "Model",
@@ -54,55 +58,60 @@ HEADINGS = {
     "device": "Device",
 }
 DECIMALS = {"fit_seconds": 1, "peak_host_mib": 0, "peak_gpu_mib": 0, "active_components": 1}
+PAPER_LABELS = {"embedding": "Embedding", "model": "Method"}
 SPREAD_NOTE = "Mean ± standard deviation over seeds (n - 1); no ± where there is a single seed."
-LATEX_CHARACTERS = {
-    "\\": r"\textbackslash{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``frame`` holds numbers in columns ``<quantity>_mean``, ``_std``, ``_published``, ``_difference``."""
+    """A table: ``frame`` holds numbers in columns ``<quantity>_mean``, ``_std``, ``_published``, ``_difference``.
+
+    ``paper_labels`` and ``paper_metrics``: what the LaTeX table shows, as in the paper, under which headings.
+    """
 
     frame: pd.DataFrame
     caption: str
     notes: tuple[str, ...] = ()
+    paper_labels: Mapping[str, str] = field(default_factory=dict)
+    paper_metrics: Mapping[str, str] = field(default_factory=dict)
 
 
-TableFunction = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, str], Table]
+TableFunction = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, Protocol], Table]
 
 
-def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
     """Pixel AUROC and AUPR of each model's primary score, percent, beside the published values."""
-    frame = _compare(primary_scores(metrics), published, published_embedding, DETECTION, "table1")
+    frame = _compare(primary_scores(metrics), published, protocol.published_embedding, DETECTION, "table1")
     caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; AUPR: trapezoid, as published."
-    return Table(frame, caption, _notes(frame, published_embedding))
+    notes = _notes(frame, protocol.published_embedding)
+    return Table(frame, caption, notes, PAPER_LABELS, _detection_headings(frame, protocol))
 
 
-def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
     """Dice at thresholds calibrated to FPR 10, 5 and 1 %, percent, beside the published values."""
-    frame = _compare(primary_scores(metrics), published, published_embedding, DICE, "table2")
-    caption = "Dice, in percent, at thresholds calibrated to a false positive rate (FPR) on normal validation patches."
-    return Table(frame, caption, _notes(frame, published_embedding))
+    frame = _compare(primary_scores(metrics), published, protocol.published_embedding, protocol.dice_metrics, "table2")
+    where = "patches" if protocol.threshold_maps == "patch" else "pixels"
+    caption = f"Dice, in percent, at thresholds calibrated to a false positive rate (FPR) on normal validation {where}."
+    headings = {name: f"FPR {int(name[-2:])} %" for name in protocol.dice_metrics if f"{name}_mean" in frame}
+    return Table(frame, caption, _notes(frame, protocol.published_embedding), PAPER_LABELS, headings)
 
 
-def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
     """Every score of the mixtures, with and without unit length, percent, beside the published values."""
     mixtures = metrics[metrics["family"] == "dpmm"]
-    frame = _compare(mixtures, published, published_embedding, DETECTION, "table3")
+    frame = _compare(mixtures, published, protocol.published_embedding, DETECTION, "table3")
     caption = "Scores of the mixture, embeddings with and without unit length, in percent. AP, AUPR as in table 1."
-    return Table(frame, caption, _notes(frame, published_embedding))
+    labels = {**PAPER_LABELS, "score": "Score", "normalised": "Unit length"}
+    notes = _notes(frame, protocol.published_embedding)
+    return Table(frame, caption, notes, labels, _detection_headings(frame, protocol))
 
 
-def costs(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> Table:
+def _detection_headings(frame: pd.DataFrame, protocol: Protocol) -> dict[str, str]:
+    headings = {"pixel_auroc": "AUROC", protocol.aupr_metric: "AUPR"}
+    return {name: text for name, text in headings.items() if f"{name}_mean" in frame}
+
+
+def costs(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
     """Time, memory and size of each model; mean and standard deviation over seeds."""
     if costs.empty:
         raise InputError("Table 'costs' has no row: the run measured no cost of any model.")
@@ -122,7 +131,7 @@ def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> 
     shown, caption = _display(table)
     write_text(csv_path, table.frame.to_csv(index=False, float_format="%.6g"))
     write_text(md_path, _markdown(shown, caption, table.notes))
-    write_text(tex_path, _latex(shown, caption, table.notes))
+    write_text(tex_path, _latex(table, shown, caption))
 
 
 # Rows and numbers
@@ -146,7 +155,7 @@ def _compare(
     frame = _order(_mean_and_std(wide, KEYS, present))
     for name in present:
         mean = frame[f"{name}_mean"]
-        values = published_values(frame, published, published_embedding, name).where(mean.notna())
+        values = published_values(frame, published, name).where(mean.notna())
         if values.notna().any():
             place = frame.columns.get_indexer(pd.Index([f"{name}_std"]))[0] + 1
             frame.insert(place, f"{name}_published", values)
@@ -190,15 +199,11 @@ def _rank(names: Sequence[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def published_values(
-    frame: pd.DataFrame, published: pd.DataFrame, published_embedding: str, metric: str
-) -> "pd.Series[float]":
+def published_values(frame: pd.DataFrame, published: pd.DataFrame, metric: str) -> "pd.Series[float]":
     """The published value in percent of each row's (data set, family, score, normalised), NaN where there is none."""
-    known = _published_lookup(published, PUBLISHED_METRICS.get(metric, metric))
+    known = _published_lookup(published, metric)
     values = [
-        known.get(
-            (row.dataset, row.family, row.score, row.normalised), _published_bank(row, known, published_embedding)
-        )
+        known.get((row.dataset, row.family, row.score, row.normalised), _without_score(row, known))
         for row in frame.itertuples()
     ]
     return pd.Series(values, index=frame.index, dtype=float)
@@ -213,11 +218,12 @@ def _published_lookup(published: pd.DataFrame, metric: str) -> dict[tuple[object
     return dict(zip(first[keys].itertuples(index=False, name=None), first["value"].astype(float), strict=True))
 
 
-def _published_bank(row: object, known: dict[tuple[object, ...], float], published_embedding: str) -> float:
-    """The follow-up paper lists the full memory bank under the embedding's name, without a score."""
-    dataset, family, model = (getattr(row, name) for name in ("dataset", "family", "model"))
-    full = family == "memory_bank" and not any(word in model for word in ("shot", "coreset"))
-    return known.get((dataset, f"memory_bank_{published_embedding}", "", ""), float("nan")) if full else float("nan")
+def _without_score(row: Any, known: dict[tuple[object, ...], float]) -> float:
+    """The follow-up paper names no score: its value is that of the cosine, unit length, and the full memory bank."""
+    few = row.family == "memory_bank" and any(word in row.model for word in ("shot", "coreset"))
+    if few or (row.score, row.normalised) != ("cosine", "yes"):
+        return float("nan")
+    return known.get((row.dataset, row.family, "", ""), float("nan"))
 
 
 def _notes(frame: pd.DataFrame, published_embedding: str) -> tuple[str, ...]:
@@ -279,50 +285,9 @@ def _markdown(shown: pd.DataFrame, caption: str, notes: Sequence[str]) -> str:
     return "\n\n".join([f"**{caption}**", str(body), *notes]) + "\n"
 
 
-def _latex(shown: pd.DataFrame, caption: str, notes: Sequence[str]) -> str:
-    """A ``table`` environment with booktabs rules; a rule between data sets, whose name appears once."""
+def _latex(table: Table, shown: pd.DataFrame, caption: str) -> str:
+    """In the layout of the paper where the table has one in it, else as shown."""
+    if table.paper_metrics:
+        return grouped_table(table.frame, table.paper_labels, table.paper_metrics, caption, table.notes)
     text_columns = {HEADINGS[name] for name in (*KEYS, "device") if name in HEADINGS}
-    spec = "".join("l" if column in text_columns else "r" for column in shown.columns)
-    heading = " & ".join(_latex_heading(str(column)) for column in shown.columns)
-    lines = [
-        r"\begin{table}",
-        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{{spec}}}",
-        r"\toprule",
-        heading + r" \\",
-        r"\midrule",
-        *_latex_rows(shown),
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\smallskip {escape_latex(note)}" for note in notes),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_heading(heading: str) -> str:
-    """A heading on two lines where it has two parts, so that wide tables fit."""
-    first, space, second = heading.rpartition(", ") if ", " in heading else heading.partition(" ")
-    if not space:
-        return escape_latex(heading)
-    return rf"\begin{{tabular}}[b]{{@{{}}c@{{}}}}{escape_latex(first)}\\{escape_latex(second)}\end{{tabular}}"
-
-
-def _latex_rows(shown: pd.DataFrame) -> list[str]:
-    lines: list[str] = []
-    last = ""
-    for index, row in enumerate(shown.itertuples(index=False, name=None)):
-        dataset, cells = str(row[0]), [escape_latex(str(cell)) for cell in row]
-        if index and dataset != last:
-            lines.append(r"\midrule")
-        if dataset == last:
-            cells[0] = ""
-        last = dataset
-        lines.append(" & ".join(cells) + r" \\")
-    return lines
-
-
-def escape_latex(text: str) -> str:
-    """Escape what LaTeX would read as a command."""
-    return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+    return plain_table(shown, text_columns, caption, table.notes)

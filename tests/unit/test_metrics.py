@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
 from dinodp.metrics import ScoreBins, ScoreHistograms, evaluate, evaluate_stream
 from dinodp.metrics.aupro import aupro
-from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, max_dice
+from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, full_resolution_thresholds, max_dice
 from dinodp.metrics.ranking import pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
 from dinodp.scores import image_score
 
@@ -176,3 +177,38 @@ def test_unknown_mask_rule_and_wrong_label_count():
         evaluate(maps, masks, validation, "gt1")
     with pytest.raises(InputError, match="6 patch maps, but 2 image labels"):
         evaluate(maps, None, validation, image_labels=[True, False])
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.5])
+def test_full_resolution_thresholds_are_quantiles_of_the_pixels(sigma):
+    maps = np.random.default_rng(3).gamma(2, 1, (4, 6, 6)).astype(np.float32)
+    sizes = [(30, 24), (30, 24), (12, 12), (60, 48)]
+    found = full_resolution_thresholds(maps, sizes, sigma)
+    pixels = np.concatenate([anomaly_map(*pair, sigma).ravel() for pair in zip(maps, sizes, strict=True)])
+    for name, rate in (("10", 0.1), ("05", 0.05), ("01", 0.01)):
+        assert found[f"threshold_pixel_fpr{name}"] == pytest.approx(np.quantile(pixels, 1 - rate), rel=1e-3)
+        assert (pixels > found[f"threshold_pixel_fpr{name}"]).mean() == pytest.approx(rate, abs=1e-3)
+    with pytest.raises(InputError, match="4 validation maps, but 3 sizes"):
+        full_resolution_thresholds(maps, sizes[:3])
+
+
+def test_dice_at_full_resolution_thresholds_stands_beside_the_other():
+    generator = np.random.default_rng(4)
+    maps = generator.gamma(2, 1, (3, 6, 6)).astype(np.float32)
+    masks = np.zeros((3, 24, 24), dtype=np.uint8)
+    masks[0, 4:12, 4:12] = 255
+    validation = generator.gamma(2, 1, (5, 6, 6)).astype(np.float32)
+    values = evaluate_stream(maps, masks, validation, validation_sizes=[(24, 24)] * 5).values
+    pixels = np.stack([anomaly_map(item, (24, 24)) for item in maps])
+    for name in ("fpr05", "pixel_fpr05"):
+        above = pixels > values[f"threshold_{name}"]
+        expected = 2 * (above & (masks > 0)).sum() / (above.sum() + (masks > 0).sum())
+        assert values[f"dice_{name}"] == pytest.approx(expected)
+    assert values["threshold_pixel_fpr05"] < values["threshold_fpr05"]  # upsampling averages, so maps are smoother
+    assert "dice_pixel_fpr05" not in evaluate(maps, masks, validation)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.0, [8, 17]), (0.25, [7.5, 16.5]), (1.0, [4, 13])])
+def test_image_score_is_the_mean_of_a_share_of_the_highest_patches(fraction, expected):
+    maps = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
+    assert image_score(maps, fraction).tolist() == expected

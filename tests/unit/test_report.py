@@ -14,12 +14,15 @@ from dinodp import store
 from dinodp.errors import InputError
 from dinodp.files import read_json
 from dinodp.manifest import read_manifest, select
+from dinodp.protocol import Protocol, read_published
 from dinodp.report import ReportFiles, comparison, write_report
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.gallery import galleries, threshold_levels
 from dinodp.report.page import number
 from dinodp.report.pictures import TOP, map_to_show, quantised, reduced_mask, runs, shown_size
+from dinodp.report.protocols import protocol_table
 
+PROTOCOL = Protocol()
 COMMAND = "snakemake --cores 2 --configfile config/none.yaml"
 
 
@@ -38,7 +41,7 @@ def page(files: ReportFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
 def rows_of(files: ReportFiles, embedding: str = EMBEDDING, intervals: bool = True) -> dict[tuple[str, str], dict]:
     metrics = pd.read_csv(files.metrics, keep_default_na=False).assign(embedding=embedding)
     known = pd.read_csv(files.intervals) if intervals else None
-    rows = comparison.result_rows(metrics, known, pd.read_csv(files.published), EMBEDDING, 1.0)
+    rows = comparison.result_rows(metrics, known, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
     return {(row["model"], row["metric"]): row for row in rows}
 
 
@@ -76,16 +79,45 @@ def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
     control = metrics[:1].assign(model="oracle", family="control", score="oracle")
     both = pd.concat([metrics, control, metrics.assign(embedding="classical")])
-    rows = comparison.result_rows(both, None, pd.read_csv(files.published), EMBEDDING, 1.0)
-    first = comparison.headline(rows, both, EMBEDDING, "gt0")
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    first = comparison.headline(rows, both, PROTOCOL)
     assert {(row["model"], row["embedding"]) for row in first} == {("memory_bank", EMBEDDING), ("dpmm_diag", EMBEDDING)}
-    assert {row["embedding"] for row in comparison.headline(rows, both, "dinov3", "gt0")} == {EMBEDDING, "classical"}
+    other = comparison.headline(rows, both, Protocol(published_embedding="dinov3"))
+    assert {row["embedding"] for row in other} == {EMBEDDING, "classical"}
 
 
 def test_without_masks_the_headline_is_image_auroc(files: ReportFiles) -> None:
     metrics = pd.read_csv(files.metrics, keep_default_na=False)[:2].assign(metric="image_auroc")
-    rows = comparison.result_rows(metrics, None, pd.read_csv(files.published), EMBEDDING, 1.0)
-    assert [row["metric"] for row in comparison.headline(rows, metrics, EMBEDDING, "gt0")] == ["image_auroc"]
+    rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    assert [row["metric"] for row in comparison.headline(rows, metrics, PROTOCOL)] == ["image_auroc"]
+
+
+def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    corrected = metrics[metrics["model"] == "dpmm_diag"].assign(model="ours", value=metrics["value"] + 0.01)
+    renamed = {"pixel_aupr_trapezoid": "pixel_average_precision", "dice_fpr10": "dice_pixel_fpr10"}
+    both = pd.concat([metrics, corrected.replace({"metric": renamed})])
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    run = {
+        **CONFIG["run"],
+        "protocols": {
+            "paper": {"model": "dpmm_diag"},
+            "ours": {"model": "ours", "threshold_maps": "pixel", "aupr": "average_precision"},
+        },
+    }
+    models = {**CONFIG["models"], "dpmm_diag": {"init": "paper"}, "ours": {"init": "spread"}}
+    table = protocol_table({**CONFIG, "run": run, "models": models}, comparison.primary_rows(rows, both))
+    assert table["names"] == ["paper", "ours"]
+    starts = dict(table["choices"])["Means start from"]
+    assert starts[0].startswith("first K")
+    assert "whole training set" in starts[1]
+    found = {row["name"]: row for row in table["rows"]}
+    assert found["Pixel AUROC"]["published"] == 96.21
+    assert found["Pixel AUPR"]["difference"] == pytest.approx(1.0)
+    assert [value["metric"] for value in found["Dice, FPR 10 %"]["values"]] == ["dice_fpr10", "dice_pixel_fpr10"]
+    assert found["Dice, FPR 1 %"]["values"][1] is None  # not computed at pixel thresholds here
+    assert found["Dice, FPR 1 %"]["difference"] is None
+    assert protocol_table(CONFIG, rows) == {}
 
 
 def cases_frame(labels: str, subjects: str) -> pd.DataFrame:
@@ -182,7 +214,7 @@ def test_levels_of_the_slider_agree_with_the_metrics(files: ReportFiles) -> None
     test, valid = (store.read_maps(path)["cosine"] for path in (model.test, model.valid))
     with store.reading(model.curves) as file:
         curves = {name: item[()] for name, item in file["cosine/gt0"].items()}
-    levels = threshold_levels(test, valid, values, curves)
+    levels = threshold_levels(test, valid, [values[name] for name in PROTOCOL.thresholds], curves)
     thresholds = [level["threshold"] for level in levels]
     assert thresholds == sorted(thresholds)
     for name, rate in (("fpr10", 0.1), ("fpr05", 0.05), ("fpr01", 0.01)):
@@ -194,7 +226,7 @@ def test_levels_of_the_slider_agree_with_the_metrics(files: ReportFiles) -> None
 
 
 def test_every_case_has_a_map_of_every_model(files: ReportFiles) -> None:
-    (section,) = galleries(files, "gt0", 0.0)
+    (section,) = galleries(files, PROTOCOL, 0.0)
     assert [model["name"] for model in section["models"]] == ["memory_bank", "dpmm_diag"]
     assert all(len(model["maps"]) == len(section["cases"]) for model in section["models"])
     chosen = [group for model in section["models"] for group in model["groups"]]

@@ -1,5 +1,7 @@
 """Tables: numbers worked out by hand, published values matched, formats escaped."""
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,13 @@ import pandas as pd
 import pytest
 
 from dinodp.errors import InputError
-from dinodp.tables import TABLES, Table, escape_latex, write_table
+from dinodp.latex import escape_latex
+from dinodp.protocol import Protocol, read_published
+from dinodp.tables import TABLES, Table, write_table
 
 PUBLISHED = Path(__file__).parents[2] / "resources/published/published.csv"
 PAPER = "dinov2_vits14"
+PROTOCOL = Protocol()
 
 
 def rows(model: str, family: str, score: str, values: dict[str, list[float]], **labels: str) -> list[dict[str, Any]]:
@@ -27,7 +32,7 @@ def rows(model: str, family: str, score: str, values: dict[str, list[float]], **
 
 @pytest.fixture
 def published() -> pd.DataFrame:
-    return pd.read_csv(PUBLISHED)
+    return read_published(PUBLISHED, PROTOCOL)
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def one(table: Table, **labels: str) -> "pd.Series[Any]":
 def test_table1_means_spreads_and_differences(
     metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
 ) -> None:
-    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    table = TABLES["table1"](metrics, cost_rows, published, PROTOCOL)
     row = one(table, dataset="brats2021", embedding=PAPER, model="dpmm_diag")
     assert row["score"] == "cosine"
     assert row["seeds"] == 2
@@ -86,7 +91,7 @@ def test_table1_means_spreads_and_differences(
 def test_published_value_of_raw_embeddings_and_of_the_bank(
     metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
 ) -> None:
-    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    table = TABLES["table1"](metrics, cost_rows, published, PROTOCOL)
     assert one(table, model="dpmm_raw")["pixel_auroc_published"] == 95.06
     assert one(table, model="memory_bank")["pixel_auroc_published"] == 97.71
     assert np.isnan(one(table, model="memory_bank_4shot")["pixel_auroc_published"])
@@ -96,7 +101,7 @@ def test_published_value_of_raw_embeddings_and_of_the_bank(
 def test_another_embedding_has_no_difference(
     metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
 ) -> None:
-    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    table = TABLES["table1"](metrics, cost_rows, published, PROTOCOL)
     row = one(table, embedding="vit_tiny")
     assert row["pixel_auroc_published"] == 96.21
     assert np.isnan(row["pixel_auroc_difference"])
@@ -105,14 +110,14 @@ def test_another_embedding_has_no_difference(
 
 
 def test_rows_are_ordered(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame) -> None:
-    frame = TABLES["table1"](metrics, cost_rows, published, PAPER).frame
+    frame = TABLES["table1"](metrics, cost_rows, published, PROTOCOL).frame
     models = list(frame["model"][(frame["dataset"] == "brats2021") & (frame["embedding"] == PAPER)])
     assert models == ["memory_bank", "memory_bank_4shot", "dpmm_diag", "dpmm_raw", "random"]
     assert list(frame["dataset"]) == ["brats2021"] * 6 + ["phantoms"]
 
 
 def test_table2_dice(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame) -> None:
-    row = one(TABLES["table2"](metrics, cost_rows, published, PAPER), model="dpmm_diag")
+    row = one(TABLES["table2"](metrics, cost_rows, published, PROTOCOL), model="dpmm_diag")
     assert row["dice_fpr10_mean"] == pytest.approx(31.0)
     assert row["dice_fpr10_difference"] == pytest.approx(31.0 - 31.64)
     assert row["dice_fpr01_published"] == 45.87
@@ -121,7 +126,7 @@ def test_table2_dice(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: 
 def test_table3_has_every_score_of_mixtures_only(
     metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
 ) -> None:
-    table = TABLES["table3"](metrics, cost_rows, published, PAPER)
+    table = TABLES["table3"](metrics, cost_rows, published, PROTOCOL)
     assert set(table.frame["model"]) == {"dpmm_diag", "dpmm_raw"}
     row = one(table, score="log_likelihood")
     assert row["pixel_auroc_difference"] == pytest.approx(90 - 95.49)
@@ -129,7 +134,7 @@ def test_table3_has_every_score_of_mixtures_only(
 
 
 def test_costs(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame) -> None:
-    frame = TABLES["costs"](metrics, cost_rows, published, PAPER).frame
+    frame = TABLES["costs"](metrics, cost_rows, published, PROTOCOL).frame
     assert list(frame["model"]) == ["memory_bank", "dpmm_diag"]
     mixture = frame.iloc[1]
     assert mixture["fit_seconds_mean"] == 12
@@ -140,9 +145,33 @@ def test_costs(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.Dat
 
 
 def test_without_published_the_columns_are_absent(metrics: pd.DataFrame, cost_rows: pd.DataFrame) -> None:
-    empty = pd.read_csv(PUBLISHED).iloc[:0]
-    frame = TABLES["table1"](metrics, cost_rows, empty, PAPER).frame
+    empty = read_published(PUBLISHED, PROTOCOL).iloc[:0]
+    frame = TABLES["table1"](metrics, cost_rows, empty, PROTOCOL).frame
     assert not [column for column in frame if column.endswith(("published", "difference"))]
+
+
+def test_another_protocol_compares_other_metrics(metrics: pd.DataFrame, cost_rows: pd.DataFrame) -> None:
+    protocol = Protocol(aupr="average_precision", threshold_maps="pixel")
+    published = read_published(PUBLISHED, protocol)
+    table1 = TABLES["table1"](metrics, cost_rows, published, protocol)
+    row = one(table1, embedding=PAPER, model="dpmm_diag", dataset="brats2021")
+    assert row["pixel_average_precision_difference"] == pytest.approx(30 - 43.43)
+    assert "pixel_aupr_trapezoid_published" not in row
+    pixel = metrics.assign(metric=metrics["metric"].replace("dice_fpr10", "dice_pixel_fpr10"))
+    row = one(TABLES["table2"](pixel, cost_rows, published, protocol), model="dpmm_diag")
+    assert row["dice_pixel_fpr10_published"] == 31.64
+
+
+def test_values_of_the_follow_up(metrics: pd.DataFrame, cost_rows: pd.DataFrame) -> None:
+    name = "dinov3_vits16_square"
+    protocol = Protocol(
+        published_embedding=name, published_as="dinov3_vits16", published_sources=("schulthess2026",)
+    )  # fmt: skip
+    renamed = metrics[metrics["embedding"] == PAPER].assign(embedding=name)
+    table = TABLES["table1"](renamed, cost_rows, read_published(PUBLISHED, protocol), protocol)
+    assert one(table, dataset="brats2021", model="dpmm_diag")["pixel_auroc_published"] == 96.12
+    assert one(table, model="memory_bank")["pixel_auroc_published"] == 98.38
+    assert np.isnan(one(table, model="dpmm_raw")["pixel_auroc_published"])
 
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
@@ -152,19 +181,19 @@ def test_no_matching_row_is_an_input_error(
     only_images = metrics.assign(metric="image_auroc")
     for frame in (only_images, metrics.iloc[:0]):
         with pytest.raises(InputError, match=f"Table '{name}' has no row"):
-            TABLES[name](frame, cost_rows, published, PAPER)
+            TABLES[name](frame, cost_rows, published, PROTOCOL)
 
 
 def test_costs_without_rows_is_an_input_error(metrics: pd.DataFrame, cost_rows: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="'costs' has no row"):
-        TABLES["costs"](metrics, cost_rows.iloc[:0], pd.read_csv(PUBLISHED), PAPER)
+        TABLES["costs"](metrics, cost_rows.iloc[:0], read_published(PUBLISHED, PROTOCOL), PROTOCOL)
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_written_files(
     name: str, metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame, tmp_path: Path
 ) -> None:
-    table = TABLES[name](metrics, cost_rows, published, PAPER)
+    table = TABLES[name](metrics, cost_rows, published, PROTOCOL)
     csv, md, tex = (tmp_path / f"t.{kind}" for kind in ("csv", "md", "tex"))
     write_table(table, csv, md, tex)
     read = pd.read_csv(csv, keep_default_na=True)
@@ -179,17 +208,21 @@ def test_written_files(
     spec = latex.split(r"\begin{tabular}{")[1].split("}")[0]
     data = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {line.replace(r"\&", "").count("&") for line in data} == {len(spec) - 1}
+    assert (r"\multicolumn" in latex) == (name != "costs")
     assert r"dpmm\_diag" in latex
     assert "±" not in latex
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.md", "t.tex"]
 
 
 def test_written_cells(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame, tmp_path: Path) -> None:
-    table = TABLES["table1"](metrics, cost_rows, published, PAPER)
+    table = TABLES["table1"](metrics, cost_rows, published, PROTOCOL)
     write_table(table, tmp_path / "t.csv", tmp_path / "t.md", tmp_path / "t.tex")
     assert "96.00 ± 1.41" in (tmp_path / "t.md").read_text()
     assert "-0.21" in (tmp_path / "t.md").read_text()
-    assert r"96.00 $\pm$ 1.41 & 96.21 & -0.21" in (tmp_path / "t.tex").read_text()
+    latex = (tmp_path / "t.tex").read_text()
+    assert r"\multicolumn{2}{c}{brats2021} & \multicolumn{2}{c}{phantoms} \\" in latex
+    assert PAPER.replace("_", r"\_") + r" & dpmm\_diag & 96.00 $\pm$ 1.41 & 42.00 $\pm$ 2.83 & 70.00 &  \\" in latex
+    assert r"\quad \textit{published} &  & \textit{96.21} & \textit{43.43} &  &  \\" in latex
 
 
 def test_latex_escape() -> None:
@@ -199,7 +232,25 @@ def test_latex_escape() -> None:
     assert escape_latex("1 ± 2 < 3") == r"1 $\pm$ 2 \textless{} 3"
 
 
-def test_published_file_is_sound(published: pd.DataFrame) -> None:
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex (Debian: texlive-latex-recommended)")
+def test_latex_compiles(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame, tmp_path: Path
+) -> None:
+    for name, table in TABLES.items():
+        files = (tmp_path / f"{name}.{kind}" for kind in ("csv", "md", "tex"))
+        write_table(table(metrics, cost_rows, published, PROTOCOL), *files)
+    lines = [r"\documentclass{article}", r"\usepackage{booktabs,graphicx}", r"\begin{document}"]
+    lines += [rf"\input{{{name}.tex}}" for name in TABLES]
+    (tmp_path / "all.tex").write_text("\n".join([*lines, r"\end{document}", ""]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert "Overfull" not in result.stdout
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+def test_published_file_is_sound() -> None:
+    published = pd.read_csv(PUBLISHED)
     keys = ["source", "table", "method", "score", "normalized", "dataset", "metric"]
     assert list(published) == [*keys, "value", "std", "provenance"]
     assert not published.duplicated(keys).any()

@@ -1,12 +1,14 @@
 """Dice: the best over all thresholds, and at thresholds calibrated on normal validation images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
-from dinodp.metrics.histograms import ScoreHistograms
+from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
 
 FALSE_POSITIVE_RATES = {"fpr10": 0.10, "fpr05": 0.05, "fpr01": 0.01}
 
@@ -20,6 +22,26 @@ def calibrated_thresholds(normal_patch_maps: npt.NDArray[np.float32]) -> dict[st
     if not len(values) or not np.isfinite(values).all():
         raise InputError("Thresholds need finite patch scores of at least one normal validation image.")
     return {f"threshold_{name}": float(np.quantile(values, 1 - rate)) for name, rate in FALSE_POSITIVE_RATES.items()}
+
+
+def full_resolution_thresholds(
+    normal_patch_maps: npt.NDArray[np.float32], sizes: Sequence[tuple[int, int]], smoothing_sigma: float = 0.0
+) -> dict[str, float]:
+    """Thresholds as `calibrated_thresholds` gives, but of the anomaly maps at ``sizes`` (height, width of each image).
+
+    The quantiles are those of a fine histogram, so that no map is kept. Names: ``threshold_pixel_fpr10``, ...
+    Raises InputError for other than one size per map.
+    """
+    if len(sizes) != len(normal_patch_maps):
+        raise InputError(f"There are {len(normal_patch_maps)} validation maps, but {len(sizes)} sizes.")
+    histograms = ScoreHistograms.empty(ScoreBins.of(normal_patch_maps))
+    for patch_map, (height, width) in zip(normal_patch_maps, sizes, strict=True):
+        pixels = anomaly_map(patch_map, (height, width), smoothing_sigma)
+        histograms.update(pixels, np.zeros((height, width), dtype=bool))
+    share = histograms.normal.cumsum() / histograms.normal.sum()
+    quantiles = [np.searchsorted(share, 1 - rate) for rate in FALSE_POSITIVE_RATES.values()]
+    edges = histograms.bins.lower_edge(np.asarray(quantiles))
+    return {f"threshold_pixel_{name}": float(edge) for name, edge in zip(FALSE_POSITIVE_RATES, edges, strict=True)}
 
 
 def max_dice(histograms: ScoreHistograms) -> float:

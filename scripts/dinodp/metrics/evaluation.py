@@ -19,7 +19,7 @@ from dinodp.metrics.bootstrap import (
     pixel_replicates,
     resampling_weights,
 )
-from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, max_dice
+from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, full_resolution_thresholds, max_dice
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
 from dinodp.metrics.ranking import curves, pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
 from dinodp.scores import image_score
@@ -89,11 +89,15 @@ def evaluate_stream(
     image_labels: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
     smoothing_sigma: float = 0.0,
     bootstrap: Bootstrap | None = None,
+    validation_sizes: Sequence[tuple[int, int]] | None = None,
+    image_score_fraction: float = 0.01,
 ) -> Evaluation:
     """Evaluate patch scores float32 [n, row, col] against ``masks``, uint8 [H, W], read one at a time.
 
-    Without masks only image metrics are given; they need ``image_labels`` [n] (default: has an anomalous pixel). What
-    is not defined (no anomalous pixel, one class of images) is absent: never zero, never NaN.
+    With ``validation_sizes`` (height, width of each validation image) there are also thresholds calibrated at full
+    resolution, and Dice at them. Without masks only image metrics are given; they need ``image_labels`` [n] (default:
+    has an anomalous pixel). What is not defined (no anomalous pixel, one class of images) is absent: never zero, never
+    NaN.
     Raises InputError for scores that are not finite, other shapes, or masks that are fewer or more than the maps.
     """
     require_known("mask rule", mask_rule, MASK_RULES)
@@ -101,11 +105,16 @@ def evaluate_stream(
     if scores.ndim != 3:
         raise InputError(f"Patch maps have shape {scores.shape}; [image, row, col] is needed.")
     result = Evaluation(calibrated_thresholds(validation_normal_patch_maps))
+    if validation_sizes is not None:
+        maps = validation_normal_patch_maps
+        result.values.update(full_resolution_thresholds(maps, validation_sizes, smoothing_sigma))
     if masks is not None:
         labels = _evaluate_pixels(scores, masks, mask_rule, smoothing_sigma, result, bootstrap)
         image_labels = labels if image_labels is None else image_labels
     if image_labels is not None:
-        _evaluate_images(scores, np.asarray(image_labels, dtype=bool), result, bootstrap)
+        _evaluate_images(
+            image_score(scores, image_score_fraction), np.asarray(image_labels, dtype=bool), result, bootstrap
+        )
     return result
 
 
@@ -154,13 +163,12 @@ def _subject_counts(
 
 
 def _evaluate_images(
-    scores: Map, labels: npt.NDArray[np.bool_], result: Evaluation, bootstrap: Bootstrap | None
+    image_scores: Map, labels: npt.NDArray[np.bool_], result: Evaluation, bootstrap: Bootstrap | None
 ) -> None:
-    if len(labels) != len(scores):
-        raise InputError(f"There are {len(scores)} patch maps, but {len(labels)} image labels.")
+    if len(labels) != len(image_scores):
+        raise InputError(f"There are {len(image_scores)} patch maps, but {len(labels)} image labels.")
     if labels.all() or not labels.any():
         return
-    image_scores = image_score(scores)
     result.values["image_auroc"] = float(roc_auc_score(labels, image_scores))
     if bootstrap is not None:
         replicates = image_auroc_replicates(image_scores, labels, bootstrap.subjects, bootstrap.weights)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from dinodp.tables import HEADINGS, PUBLISHED_METRICS, primary_scores, published_values
+from dinodp.protocol import DICE, Protocol
+from dinodp.tables import HEADINGS, primary_scores, published_values
 
-PIXEL_METRICS = ("pixel_auroc", "pixel_aupr_trapezoid", "dice_fpr10", "dice_fpr05", "dice_fpr01")
 IMAGE_METRICS = ("image_auroc",)
 NAMES = {
     **HEADINGS,
@@ -17,9 +17,8 @@ NAMES = {
 }
 REPORTED = (
     *IMAGE_METRICS, "pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid", "aupro_30", "max_dice",
-    "dice_fpr10", "dice_fpr05", "dice_fpr01",
+    *DICE["patch"], *DICE["pixel"],
 )  # fmt: skip
-OVERVIEW = ("pixel_auroc", "pixel_average_precision", "aupro_30", "dice_fpr05", "max_dice", "image_auroc")
 KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule", "metric"]
 PLACE = ["dataset", "embedding", "model", "score", "mask_rule", "metric"]
 REPRODUCED, WITHIN, DIFFERS = "reproduced", "within the interval", "differs"
@@ -50,7 +49,7 @@ def result_rows(
     ``verdict`` against ``tolerance`` (percentage points). What is not known is None.
     """
     frame = _over_seeds(metrics[metrics["metric"].isin(REPORTED)])
-    frame["published"] = _published(frame, published, published_embedding)
+    frame["published"] = _published(frame, published)
     if intervals is not None:
         frame = frame.merge(intervals[[*PLACE, "low", "high"]], how="left", on=PLACE)
         frame[["low", "high"]] *= 100
@@ -71,10 +70,10 @@ def _over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
     return kept.sort_values(["place", "mask_rule", "order"], kind="stable", ignore_index=True)
 
 
-def _published(frame: pd.DataFrame, published: pd.DataFrame, published_embedding: str) -> "pd.Series[float]":
+def _published(frame: pd.DataFrame, published: pd.DataFrame) -> "pd.Series[float]":
     values = pd.Series(float("nan"), index=frame.index)
     for metric, rows in frame.groupby("metric"):
-        values[rows.index] = published_values(rows, published, published_embedding, str(metric))
+        values[rows.index] = published_values(rows, published, str(metric))
     return values
 
 
@@ -92,51 +91,55 @@ def _verdict(row: Record, published: pd.DataFrame, published_embedding: str, tol
 
 def _origin(row: Record, published: pd.DataFrame) -> str:
     """Where a published value comes from: source, table, and whether it was read in the paper itself."""
-    metric = PUBLISHED_METRICS.get(str(row["metric"]), row["metric"])
     known = published[
         (published["dataset"] == row["dataset"])
-        & (published["metric"] == metric)
+        & (published["metric"] == row["metric"])
         & (published["value"] == row["published"])
-        & published["method"].str.startswith(str(row["family"]))
+        & (published["method"] == row["family"])
     ]
     first = known.iloc[0]
     return f"{first['source']}, table {first['table']}, {first['provenance']}"
 
 
-def headline(rows: Sequence[Record], metrics: pd.DataFrame, published_embedding: str, mask_rule: str) -> list[Record]:
-    """The rows of the first table: every model but the controls by its first score, the metrics of the paper.
+def headline(rows: Sequence[Record], metrics: pd.DataFrame, protocol: Protocol) -> list[Record]:
+    """The rows of the first table: every model but the controls by its first score, the metrics of the protocol.
 
     Of the embedding that the published values are for where the run has it, else of all embeddings; image AUROC where
     there are no masks.
     """
-    primary = _primary_places(metrics)
     embeddings = {row["embedding"] for row in rows}
-    with_masks = {row["dataset"] for row in rows if row["metric"] in PIXEL_METRICS}
+    with_masks = {row["dataset"] for row in rows if row["metric"] in protocol.metrics}
     return [
         row
-        for row in rows
-        if row["mask_rule"] == mask_rule
+        for row in primary_rows(rows, metrics)
+        if row["mask_rule"] == protocol.mask_rule
         and row["family"] != "control"
-        and (row["dataset"], row["embedding"], row["model"], row["score"]) in primary
-        and row["metric"] in (PIXEL_METRICS if row["dataset"] in with_masks else IMAGE_METRICS)
-        and (published_embedding not in embeddings or row["embedding"] == published_embedding)
+        and row["metric"] in (protocol.metrics if row["dataset"] in with_masks else IMAGE_METRICS)
+        and (protocol.published_embedding not in embeddings or row["embedding"] == protocol.published_embedding)
     ]
 
 
-def _primary_places(metrics: pd.DataFrame) -> set[tuple[str, str, str, str]]:
+def primary_rows(rows: Sequence[Record], metrics: pd.DataFrame) -> list[Record]:
+    """The rows of each model's first score."""
     places = primary_scores(metrics)[PLACE[:4]].drop_duplicates()
-    return set(places.itertuples(index=False, name=None))
+    known = set(places.itertuples(index=False, name=None))
+    return [row for row in rows if tuple(row[name] for name in PLACE[:4]) in known]
+
+
+def overview(protocol: Protocol) -> tuple[str, ...]:
+    """The metrics of each gallery's table."""
+    middle = protocol.dice_metrics[1]
+    return ("pixel_auroc", "pixel_average_precision", "aupro_30", middle, "max_dice", *IMAGE_METRICS)
 
 
 def by_model(
     rows: Sequence[Record], metrics: pd.DataFrame, mask_rule: str
 ) -> dict[tuple[str, str], dict[str, dict[str, Record]]]:
     """Rows of the first score of every model: {(data set, embedding): {model: {metric: row}}}."""
-    primary = _primary_places(metrics)
     found: dict[tuple[str, str], dict[str, dict[str, Record]]] = {}
-    for row in rows:
-        dataset, embedding, model, score = (str(row[name]) for name in PLACE[:4])
-        if row["mask_rule"] == mask_rule and (dataset, embedding, model, score) in primary:
+    for row in primary_rows(rows, metrics):
+        dataset, embedding, model = (str(row[name]) for name in PLACE[:3])
+        if row["mask_rule"] == mask_rule:
             found.setdefault((dataset, embedding), {}).setdefault(model, {})[str(row["metric"])] = row
     return found
 

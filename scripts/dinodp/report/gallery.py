@@ -17,37 +17,40 @@ from dinodp.figures.style import score_label
 from dinodp.files import read_json
 from dinodp.images import read_image
 from dinodp.manifest import read_manifest, select
+from dinodp.protocol import Protocol
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.pictures import figure, map_to_show, picture, quantised, reduced_mask, runs, shown_size
-from dinodp.scores import image_score
 
 N_LEVELS = 96  # steps of the threshold slider
 FIGURES_LEFT_OUT = ("anomaly_maps", "roc_pr_curves")  # the page shows both itself
-NAMED_THRESHOLDS = {"threshold_fpr10": "FPR 10 %", "threshold_fpr05": "FPR 5 %", "threshold_fpr01": "FPR 1 %"}
-FIRST_SHOWN = "threshold_fpr05"
+NAMED = ("FPR 10 %", "FPR 5 %", "FPR 1 %")
 Curves = Mapping[str, npt.NDArray[np.float32]]
 
 
-def galleries(files: ReportFiles, mask_rule: str, smoothing_sigma: float) -> list[dict[str, Any]]:
+def galleries(files: ReportFiles, protocol: Protocol, smoothing_sigma: float) -> list[dict[str, Any]]:
     """One gallery per (data set, embedding), in the order of ``files.models``."""
     places = groupby(files.models, key=lambda model: (model.dataset, model.embedding))
     return [
-        gallery(list(models), files.manifests[place[0]], files.figures, mask_rule, smoothing_sigma)
+        gallery(list(models), files.manifests[place[0]], files.figures, protocol, smoothing_sigma)
         for place, models in places
     ]
 
 
 def gallery(
-    models: Sequence[ModelFiles], manifest_path: Path, figures: Sequence[Path], mask_rule: str, smoothing_sigma: float
+    models: Sequence[ModelFiles],
+    manifest_path: Path,
+    figures: Sequence[Path],
+    protocol: Protocol,
+    smoothing_sigma: float,
 ) -> dict[str, Any]:
     """What the page shows of one data set and embedding: every model's cases, each with the map of all models."""
     full = read_manifest(manifest_path)
     manifest, valid = select(full, "test"), select(full, "valid")
     normal = (valid["label"] == "normal").to_numpy()
-    loaded = [_load(model, manifest, normal, mask_rule, smoothing_sigma) for model in models]
+    loaded = [_load(model, manifest, normal, protocol, smoothing_sigma) for model in models]
     rows = sorted({row for model in loaded for group in model["groups"].values() for row in group})
-    cases = [_case(manifest.iloc[row], mask_rule) for row in rows]
+    cases = [_case(manifest.iloc[row], protocol.mask_rule) for row in rows]
     dataset, embedding = models[0].dataset, models[0].embedding
     own = [path for path in figures if path.parts[-3:-1] == (dataset, embedding)]
     return {
@@ -68,19 +71,22 @@ def _title(name: str) -> str:
 
 
 def _load(
-    files: ModelFiles, manifest: pd.DataFrame, normal: npt.NDArray[np.bool_], mask_rule: str, smoothing_sigma: float
+    files: ModelFiles,
+    manifest: pd.DataFrame,
+    normal: npt.NDArray[np.bool_],
+    protocol: Protocol,
+    smoothing_sigma: float,
 ) -> dict[str, Any]:
     """Scores of one model by its first score, and the cases chosen for it."""
     metrics = read_json(files.metrics)
     score = str(metrics["options"]["scores"][0])
     maps, valid = store.read_maps(files.test)[score], store.read_maps(files.valid)[score][normal]
-    values = metrics["metrics"][score][mask_rule]
-    image_scores = np.asarray(image_score(maps), dtype=np.float64)
-    dice, share = image_dice(manifest, maps, values[FIRST_SHOWN], mask_rule, smoothing_sigma)
+    values = metrics["metrics"][score][protocol.mask_rule]
+    thresholds = {text: float(values[name]) for name, text in zip(protocol.thresholds, NAMED, strict=True)}
+    image_scores = store.read_image_scores(files.test)[score].astype(np.float64)
+    dice, share = image_dice(manifest, maps, thresholds[NAMED[1]], protocol.mask_rule, smoothing_sigma)
     by_dice = has_pixel_labels(manifest) and not np.isnan(dice).all()
-    groups = (
-        choose_by_dice(manifest, dice, share, image_scores) if by_dice else choose_by_score(manifest, image_scores)
-    )
+    groups = choose_by_dice(manifest, dice, share, image_scores) if by_dice else choose_by_score(manifest, image_scores)
     return {
         "name": files.model,
         "seed": metrics["seed"],
@@ -89,8 +95,9 @@ def _load(
         "groups": groups,
         "dice": dice,
         "image_scores": image_scores,
-        "values": values,
-        "curves": _curves(files.curves, score, mask_rule),
+        "thresholds": thresholds,
+        "prevalence": values.get("prevalence"),
+        "curves": _curves(files.curves, score, protocol.mask_rule),
         "valid": valid,
     }
 
@@ -130,8 +137,7 @@ def _shown(
         map_to_show(maps[row], (case["height"], case["width"]), smoothing_sigma)
         for row, case in zip(rows, cases, strict=True)
     ]
-    levels = threshold_levels(maps, model["valid"], model["values"], model["curves"])
-    named = {name: float(model["values"][name]) for name in NAMED_THRESHOLDS}
+    levels = threshold_levels(maps, model["valid"], list(model["thresholds"].values()), model["curves"])
     return {
         "name": model["name"],
         "seed": model["seed"],
@@ -143,8 +149,8 @@ def _shown(
         "colours_to": _short(float(np.quantile(maps, 0.999))),
         "levels": levels,
         "named": {
-            NAMED_THRESHOLDS[name]: next(i for i, level in enumerate(levels) if level["threshold"] >= value)
-            for name, value in named.items()
+            name: next(i for i, level in enumerate(levels) if level["threshold"] >= value)
+            for name, value in model["thresholds"].items()
         },
         "ranks": [chosen.index(row) if row in chosen else len(chosen) for row in rows],
         "groups": [group_of.get(row, "") for row in rows],
@@ -152,12 +158,12 @@ def _shown(
         "image_scores": [_short(float(model["image_scores"][row])) for row in rows],
         "maps": [quantised(values, low, high) for values in shown],
         "curves": {name: values for name, values in model["curves"].items() if name != "threshold"},
-        "prevalence": model["values"].get("prevalence"),
+        "prevalence": model["prevalence"],
     }
 
 
 def threshold_levels(
-    test: Map, normal_validation: Map, values: Mapping[str, float], curves: Curves
+    test: Map, normal_validation: Map, calibrated: Sequence[float], curves: Curves
 ) -> list[dict[str, float]]:
     """Thresholds of the slider, rising, with what each does to the whole test split.
 
@@ -167,7 +173,6 @@ def threshold_levels(
     ``recall``, ``precision``, ``fpr`` and ``dice`` of the test pixels, read from the curves.
     """
     shares = np.geomspace(0.5, 1 / test.size, N_LEVELS)
-    calibrated = [values[name] for name in NAMED_THRESHOLDS]
     thresholds = np.unique([*np.quantile(test, 1 - shares), *calibrated, float(test.max())])
     columns = {
         "threshold": thresholds,

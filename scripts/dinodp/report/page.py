@@ -10,11 +10,13 @@ import pandas as pd
 import yaml
 
 from dinodp.files import write_text
+from dinodp.protocol import Protocol, read_published
 from dinodp.report import comparison, origin
 from dinodp.report.curve_panels import curve_panels
 from dinodp.report.files import ReportFiles
 from dinodp.report.gallery import galleries
 from dinodp.report.pictures import SIDE, colour_scale
+from dinodp.report.protocols import protocol_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -26,34 +28,40 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     ``commit``: of the code, or "unknown".
     """
     run = config["run"]
-    mask_rule, embedding = run["mask_rules"][0], run["published_embedding"]
+    protocol = Protocol.of(run)
     metrics = pd.read_csv(files.metrics, keep_default_na=False, dtype={"normalised": str})
     intervals, differences = _table(files.intervals), _table(files.differences)
-    rows = comparison.result_rows(metrics, intervals, pd.read_csv(files.published), embedding, run["tolerance"])
-    first = comparison.headline(rows, metrics, embedding, mask_rule)
-    minus = comparison.difference_rows(differences, mask_rule, first)
-    sections = galleries(files, mask_rule, run["smoothing_sigma"])
+    published = read_published(files.published, protocol)
+    rows = comparison.result_rows(metrics, intervals, published, protocol.published_embedding, run["tolerance"])
+    first = comparison.headline(rows, metrics, protocol)
+    minus = comparison.difference_rows(differences, protocol.mask_rule, first)
+    sections = galleries(files, protocol, run["smoothing_sigma"])
     data = origin.data_rows(files)
-    page = _environment().get_template("report.html").render(
-        run=run,
-        rows=rows,
-        first=first,
-        overview=comparison.OVERVIEW,
-        by_model=comparison.by_model(rows, metrics, mask_rule),
-        counts=comparison.counts(first),
-        axis=comparison.scale(_offsets(first), "difference", "low", "high"),
-        differences=minus,
-        difference_axis=comparison.scale(minus, "value", "low", "high"),
-        sections=sections,
-        panels={section["key"]: curve_panels(section["models"]) for section in sections},
-        data=data,
-        limits=origin.limits(config, rows, data),
-        costs=comparison.cost_rows(pd.read_csv(files.costs)),
-        provenance=origin.provenance(files, commit),
-        command=command,
-        config=yaml.safe_dump(json.loads(json.dumps(dict(config))), sort_keys=False, allow_unicode=True),
-        side=SIDE,
-        script_data=_script_data(sections),
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            rows=rows,
+            first=first,
+            overview=comparison.overview(protocol),
+            by_model=comparison.by_model(rows, metrics, protocol.mask_rule),
+            protocols=protocol_table(config, comparison.primary_rows(rows, metrics)),
+            counts=comparison.counts(first),
+            axis=comparison.scale(_offsets(first), "difference", "low", "high"),
+            differences=minus,
+            difference_axis=comparison.scale(minus, "value", "low", "high"),
+            sections=sections,
+            panels={section["key"]: curve_panels(section["models"]) for section in sections},
+            data=data,
+            limits=origin.limits(config, rows, data),
+            costs=comparison.cost_rows(pd.read_csv(files.costs)),
+            provenance=origin.provenance(files, commit),
+            command=command,
+            config=yaml.safe_dump(json.loads(json.dumps(dict(config))), sort_keys=False, allow_unicode=True),
+            side=SIDE,
+            script_data=_script_data(sections),
+        )
     )
     write_text(path, page)
 

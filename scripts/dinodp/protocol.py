@@ -1,0 +1,74 @@
+"""Which of the values that every run computes stand beside the published ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+AUPR = {"trapezoid": "pixel_aupr_trapezoid", "average_precision": "pixel_average_precision"}
+DICE = {
+    "patch": ("dice_fpr10", "dice_fpr05", "dice_fpr01"),
+    "pixel": ("dice_pixel_fpr10", "dice_pixel_fpr05", "dice_pixel_fpr01"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Mask rule, maps that thresholds are calibrated on, form of the AUPR; and whose published values are compared.
+
+    Published values belong to the catalog's embedding ``published_embedding``, which the papers' table (published.csv)
+    calls ``published_as``.
+    """
+
+    mask_rule: str = "gt0"
+    threshold_maps: str = "patch"
+    aupr: str = "trapezoid"
+    published_embedding: str = "dinov2_vits14"
+    published_as: str = "dinov2_vits14"
+    published_sources: tuple[str, ...] = ("schulthess2025", "schulthess2026")
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Self:
+        """The protocol of a run's configuration; keys that it lacks keep the paper's values."""
+        embedding = str(run.get("published_embedding", cls.published_embedding))
+        return cls(
+            mask_rule=run["mask_rules"][0] if "mask_rules" in run else cls.mask_rule,
+            threshold_maps=run.get("threshold_maps", cls.threshold_maps),
+            aupr=run.get("aupr", cls.aupr),
+            published_embedding=embedding,
+            published_as=run.get("published_as", embedding),
+            published_sources=tuple(run.get("published_sources", cls.published_sources)),
+        )
+
+    @property
+    def aupr_metric(self) -> str:
+        """The metric that is compared with a published AUPR."""
+        return AUPR[self.aupr]
+
+    @property
+    def dice_metrics(self) -> tuple[str, ...]:
+        """Dice at false positive rates of 10, 5 and 1 %."""
+        return DICE[self.threshold_maps]
+
+    @property
+    def thresholds(self) -> tuple[str, ...]:
+        """The thresholds behind `dice_metrics`, by name."""
+        return tuple(name.replace("dice", "threshold") for name in self.dice_metrics)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the paper's tables 1 and 2."""
+        return ("pixel_auroc", self.aupr_metric, *self.dice_metrics)
+
+
+def read_published(path: Path, protocol: Protocol) -> pd.DataFrame:
+    """The papers' values under the names of this project: metrics of the protocol, family in place of ``method``."""
+    frame = pd.read_csv(path)
+    metrics = {"pixel_aupr": protocol.aupr_metric, **dict(zip(DICE["patch"], protocol.dice_metrics, strict=True))}
+    families = {f"{family}_{protocol.published_as}": family for family in ("memory_bank", "dpmm")}
+    known = frame["source"].isin(protocol.published_sources)
+    return frame.assign(
+        metric=frame["metric"].replace(metrics), method=frame["method"].replace(families)
+    )[known].reset_index(drop=True)  # fmt: skip
