@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as functional
 
 from dinodp.errors import InputError, require_known
+from dinodp.models.full_covariance import FullComponents, columns_by_row
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
@@ -131,30 +132,17 @@ class DirichletProcessMixture:
         share = self.weights_ / self.weights_.sum().clamp_min(EPS)
         self._centre = share @ self.means_
         if self.covariance_type == "full":
-            self._prepare_full()
-
-    def _prepare_full(self) -> None:
-        """Inverse Cholesky factors of the components that have weight; the others never have responsibility."""
-        self._used = torch.nonzero(self.weights_ > 0).flatten().tolist()
-        d = self.means_.shape[1]
-        identity = torch.eye(d, device=self.device)
-        self._whitening: dict[int, torch.Tensor] = {}
-        for k in self._used:
-            factor, failed = torch.linalg.cholesky_ex(self.covariances_[k])
-            if int(failed):
-                raise InputError(
-                    f"The covariance of component {k} is not positive definite: raise reg_covar (now {self.reg_covar})."
-                )
-            self._whitening[k] = torch.linalg.solve_triangular(factor, identity, upper=False)
+            means = self.means_ - self._centre
+            self._full = FullComponents(self._log_weights, means, self.covariances_, math.log(NEGLIGIBLE))
 
     # --- E-step --------------------------------------------------------------------------------------------------
 
     def _weighted_log_densities(self, centred: torch.Tensor, used: torch.Tensor | None = None) -> torch.Tensor:
         """log pi_k + log N(x; mean_k, covariance_k) for x - centre [n, D], as [n, K'] of the components ``used``."""
         used = torch.arange(self.n_components, device=self.device) if used is None else used
-        means, log_weights = self.means_[used] - self._centre, self._log_weights[used]
         if self.covariance_type == "full":
-            return self._full_log_densities(centred, means, log_weights, used)
+            return self._full.log_densities(centred, used)
+        means, log_weights = self.means_[used] - self._centre, self._log_weights[used]
         covariances = self.covariances_[used]
         if self.covariance_type == "spherical":
             return self._spherical_log_densities(centred, means, log_weights, covariances)
@@ -173,22 +161,9 @@ class DirichletProcessMixture:
         squared = centred.square().sum(1, keepdim=True) + means.square().sum(1) - 2 * centred @ means.T
         return log_weights - 0.5 * (d * LOG_2PI + d * variances.log() + squared.clamp_min_(0) / variances)
 
-    def _full_log_densities(
-        self, centred: torch.Tensor, means: torch.Tensor, log_weights: torch.Tensor, used: torch.Tensor
-    ) -> torch.Tensor:
-        d = means.shape[1]
-        out = centred.new_full((len(centred), len(used)), -torch.inf)
-        for column, k in enumerate(used.tolist()):
-            if k in self._whitening:
-                whitening = self._whitening[k]
-                log_determinant = -2 * whitening.diagonal().log().sum()
-                quadratic = ((centred - means[column]) @ whitening.T).square().sum(1)
-                out[:, column] = log_weights[column] - 0.5 * (d * LOG_2PI + log_determinant + quadratic)
-        return out
-
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Rows of ``x`` minus the centre, a bounded number at a time."""
-        for chunk in x.split(ROWS_PER_CHUNK):
+        """Rows of ``x`` minus the centre, a bounded number at a time; more where each component sees few of them."""
+        for chunk in x.split(ROWS_PER_CHUNK * (4 if self.covariance_type == "full" else 1)):
             yield chunk.to(self.device, torch.float32) - self._centre
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
@@ -224,7 +199,7 @@ class DirichletProcessMixture:
             s1 += r.T @ chunk
             self._add_second_moment(s2, r, chunk)
         n, c = len(batch), self._centre.double()
-        s0, s1, s2 = s0 / n, s1 / n, s2 / n
+        s0, s1, s2 = s0 / n, s1 / n, s2.div_(n)
         return s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), total / n
 
     def _add_second_moment(self, s2: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
@@ -233,8 +208,7 @@ class DirichletProcessMixture:
         elif self.covariance_type == "spherical":
             s2 += r.T @ centred.square().mean(1)
         else:
-            for k in self._used:
-                rows = torch.nonzero(r[:, k]).flatten()
+            for k, rows in columns_by_row((r > 0).T):
                 x = centred[rows]
                 s2[k] += (x * r[rows, k, None]).T @ x
 
@@ -244,8 +218,9 @@ class DirichletProcessMixture:
             return s2 + 2 * s1 * c + s0[:, None] * c.square()
         if self.covariance_type == "spherical":
             return s2 + 2 * (s1 * c).mean(1) + s0 * c.square().mean()
-        cross = s1[:, :, None] * c
-        return s2 + cross + cross.transpose(1, 2) + s0[:, None, None] * torch.outer(c, c)
+        # s2 + s1 c' + c s1' + s0 c c', in one pass over [K, D, D]
+        half, c = s1 + s0[:, None] * c / 2, c.expand_as(s1)
+        return s2.baddbmm_(torch.stack([half, c], dim=2), torch.stack([c, half], dim=1))
 
     def _maximise(self, n: int) -> None:
         """Parameters from the blended statistics."""
@@ -260,10 +235,9 @@ class DirichletProcessMixture:
     def _covariances(self, means: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         """A variance is never below reg_covar but by rounding, which the clamp removes."""
         if self.covariance_type == "full":
-            d = means.shape[1]
-            outer = means[:, :, None] * means[:, None, :]
-            covariances: torch.Tensor = self._s2 / norm[:, None, None] - outer
-            return covariances + self.reg_covar * torch.eye(d, device=self.device)
+            covariances = (self._s2 / norm[:, None, None]).baddbmm_(means[:, :, None], means[:, None, :], alpha=-1)
+            covariances.diagonal(dim1=1, dim2=2).add_(self.reg_covar)
+            return covariances
         if self.covariance_type == "spherical":
             variances: torch.Tensor = self._s2 / norm - means.square().mean(1)
         else:
@@ -316,9 +290,7 @@ class DirichletProcessMixture:
 
     def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
         if self.covariance_type == "full":
-            means = self.means_ - self._centre
-            columns = [(centred - means[k]) @ self._whitening[k].T for k in active.tolist()]
-            return torch.stack([column.square().sum(1) for column in columns]).amin(0).sqrt()
+            return self._full.nearest_distance(centred, active)
         variances = self.covariances_[active]
         variances = variances if self.covariance_type == "diag" else variances[:, None]
         return self._scaled_distance(centred, active, (1 / variances).expand(-1, centred.shape[1]))
