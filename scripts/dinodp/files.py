@@ -28,6 +28,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, with its suffixes, that takes its name at the end, or vanishes on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name("part." + path.name)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its place at the end, or vanishes when the block raises."""
     temporary = folder.with_name(folder.name + ".part")

@@ -89,7 +89,7 @@ class HuggingFaceBackbone:
         patches = [layer[:, self._n_prefix :].float() for layer in tokens]
         if len(patches) > 1:
             patches = [functional.normalize(layer, dim=-1) for layer in patches]
-        return torch.cat(patches, dim=-1).reshape(len(pixel_values), rows, columns, self.dim)
+        return torch.cat(patches, dim=-1).reshape(pixel_values.shape[0], rows, columns, self.dim)
 
     def provenance(self) -> dict[str, str]:
         """Name, revision, SHA-256 of the weights, and settings."""

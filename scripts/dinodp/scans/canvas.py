@@ -65,10 +65,9 @@ class Placement:
     def positions(self, shape: tuple[int, int], backbone: Backbone) -> list[npt.NDArray[np.float64]]:
         """Position in the patch grid of each row and of each column of the slice; patch 0 has its centre at 0."""
         canvas = (self.side, self.side) if self.side is not None else self.size
-        square = bool(getattr(backbone, "square", False))
         found = []
         for length, resized, offset, whole in zip(shape, self.size, self.offset, canvas, strict=True):
-            shown = backbone.resolution if square else int(backbone.resolution * whole / min(canvas))
+            shown = int(backbone.resolution * whole / min(canvas))  # as `resize_short_side` has it
             pixel = ((np.arange(length) + 0.5) * resized / length + offset) * shown / whole
             found.append(pixel / backbone.patch_size - 0.5)
         return found

@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dinodp.scans.canvas import Placement, pictures
 from dinodp.scans.embedding import Embedder, TokenFile
 from dinodp.scans.healthy import HealthyRange, Measures, require_sensible_axis
 from dinodp.scans.model_file import FittedDetector
+from dinodp.scans.reading import read_scan
 from dinodp.scans.scan import Scan
 from dinodp.scans.scoring import Scorer, chosen_slices, window_of
 from dinodp.scans.settings import Settings
@@ -33,6 +35,12 @@ class Source:
 
     name: str
     read: Callable[[], Scan]
+
+
+def sources_of(scans: Sequence[tuple[str, Path]], settings: Settings) -> list[Source]:
+    """Sources of scans on disk, by name and path."""
+    options = settings.reading()
+    return [Source(name, partial(read_scan, name, path, options)) for name, path in scans]
 
 
 def fit_detector(sources: Sequence[Source], settings: Settings, device: str, batch_size: int | None) -> FittedDetector:

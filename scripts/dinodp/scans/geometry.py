@@ -38,6 +38,13 @@ class VolumeGeometry:
         return canonical[self.axis], rows, columns
 
     @property
+    def canonical_affine(self) -> npt.NDArray[np.float64]:
+        """Affine [4, 4] of the voxels once their axes run to the right, front and top."""
+        shape = (*self.shape, 1, 1)[:3]
+        found: npt.NDArray[np.float64] = self.affine @ nib.orientations.inv_ornt_aff(self._orientation(), shape)
+        return found
+
+    @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
@@ -52,6 +59,13 @@ class VolumeGeometry:
         canonical = np.moveaxis(np.rot90(stack, -1, axes=(1, 2)), 0, self.axis)
         back = nib.orientations.ornt_transform(CANONICAL, self._orientation())
         return np.ascontiguousarray(nib.orientations.apply_orientation(canonical, back)).reshape(self.shape)
+
+    def slice_on_disk(self, index: int) -> int:
+        """Index along the file's own slicing axis of slice ``index`` of the stack."""
+        orientation = self._orientation()
+        axis = int(np.flatnonzero(orientation[:, 0] == self.axis)[0])
+        length = (*self.shape, 1, 1)[axis]
+        return index if orientation[axis, 1] > 0 else length - 1 - index
 
     def to_mm(self, voxel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Coordinates [3] in mm of a (fractional) voxel index on disk [3]."""

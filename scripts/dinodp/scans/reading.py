@@ -1,6 +1,6 @@
 """Find and read scans: PNG, JPEG, TIFF, NIfTI (2D, 3D, 4D by index) and DICOM series."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -61,6 +61,17 @@ def find_scans(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]
     return list(zip(_names(chosen, path), chosen, strict=True))
 
 
+def find_all(paths: Sequence[Path], pattern: str | None = None) -> list[tuple[str, Path]]:
+    """Names and paths of the scans below several paths. Raises InputError when two scans would have one name."""
+    found = [item for path in paths for item in find_scans(path, pattern)]
+    seen: dict[str, Path] = {}
+    for name, path in found:
+        if name in seen:
+            raise InputError(f"{seen[name]} and {path} would both be named {name}: give a folder that holds both.")
+        seen[name] = path
+    return found
+
+
 def _series_and_files(folder: Path) -> list[Path]:
     """Image and NIfTI files, and folders with DICOM files, below a folder and itself."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
@@ -107,7 +118,7 @@ def read_scan(name: str, path: Path, options: ReadingOptions) -> Scan:
     if path.is_dir():
         return _volume(name, path, options, *_read_dicom(path))
     if path.name.lower().endswith(SUFFIXES):
-        return _volume(name, path, options, *_read_nifti(path, options.index))
+        return _volume(name, path, options, *read_nifti(path, options.index))
     if options.index is not None:
         raise InputError(f"{path} is an image: an index ({options.index}) is for 4D volumes.")
     return image_scan(name, path, read_values(path), options)
@@ -144,7 +155,7 @@ def _volume(
     return Scan(name, path, values, find_foreground(values, options.background, path), placed)
 
 
-def _read_nifti(path: Path, index: int | None) -> tuple[npt.NDArray[np.float32], Callable[[int], VolumeGeometry]]:
+def read_nifti(path: Path, index: int | None) -> tuple[npt.NDArray[np.float32], Callable[[int], VolumeGeometry]]:
     """Voxels float32 as on disk, and the geometry for an axis."""
     image: Any = _opened(path)
     kind = image.get_data_dtype()

@@ -25,8 +25,13 @@ class ScoredScan:
     measures: Measures
     chosen: Sequence[int]
     patch_maps: Map
-    anomaly_map: Map  # [slice, H, W]; outside `scored` it holds zero, or the lowest score if that is negative
+    anomaly_map: Map  # [slice, H, W]; `outside` where nothing was scored
     scored: npt.NDArray[np.bool_]  # [slice, H, W]
+
+    @property
+    def outside(self) -> float:
+        """What the anomaly map holds where nothing was scored: zero, or the lowest score if that is negative."""
+        return min(0.0, float(self.patch_maps.min()))
 
     @property
     def slice_scores(self) -> Map:
@@ -80,8 +85,9 @@ class Scorer:
         enlarged = enlarge(maps, positions, chosen, n_slices)
         scored = scan.foreground.copy()
         scored[: chosen[0]] = scored[chosen[-1] + 1 :] = False
-        enlarged[~scored] = min(0.0, float(maps.min()))
-        return ScoredScan(scan, measures, chosen, maps, enlarged, scored)
+        found = ScoredScan(scan, measures, chosen, maps, enlarged, scored)
+        enlarged[~scored] = found.outside
+        return found
 
 
 def chosen_slices(scan: Scan, healthy: HealthyRange, settings: Settings, step: int) -> list[int]:

@@ -7,11 +7,10 @@ from typing import Any
 from dinodp.errors import InputError, require_known
 from dinodp.scans.reading import ReadingOptions
 from dinodp.scans.scan import Background
-from dinodp.scores import BANK_SCORES, MIXTURE_SCORES
 
 DEFAULT_BACKBONE = "facebook/dinov2-small"
 PINNED_REVISIONS = {DEFAULT_BACKBONE: "ed25f3a31f01632728cabb09d1542f84ab7b0056"}
-SCORES = {"mixture": MIXTURE_SCORES, "memory_bank": BANK_SCORES}
+SCORES = {"mixture": ("log_likelihood", "cosine", "euclidean", "mahalanobis"), "memory_bank": ("cosine",)}
 DEFAULT_SCORES = {"mixture": "log_likelihood", "memory_bank": "cosine"}
 
 

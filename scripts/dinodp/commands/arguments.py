@@ -1,0 +1,65 @@
+"""Arguments that several commands share."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dinodp.errors import InputError
+
+Commands = argparse._SubParsersAction  # the type of what `add_subparsers` returns
+SCANS = (
+    "a folder (read with its subfolders), an image (PNG, JPEG, TIFF), a NIfTI volume, or the folder of a DICOM series"
+)
+
+
+def add_command(
+    commands: "Commands[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """A command with a one-line summary and a longer description."""
+    parser = commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Where and how the backbone runs."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: auto)")
+    group.add_argument(
+        "--batch-size", type=int, metavar="N", help="slices or images at a time (default: found by itself, from 4 up "
+        "on a CPU and 32 on a GPU down to what fits into memory)",
+    )  # fmt: skip
+
+
+def add_pattern(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Which files of a folder are scans."""
+    parser.add_argument(
+        "--pattern", metavar="GLOB", help="of the files in a folder, only those named like this, such as '*_t1.nii.gz'"
+    )
+
+
+def require_new(path: Path, overwrite: bool) -> None:
+    """Raise InputError when ``path`` would be overwritten, unless that is wanted."""
+    exists = any(path.iterdir()) if path.is_dir() else path.exists()
+    if exists and not overwrite:
+        raise InputError(f"{path} exists already: choose another --out, or add --overwrite.")
+
+
+def number_or_name(names: Sequence[str]) -> Callable[[str], str | float]:
+    """A type for argparse: one of ``names``, or a number."""
+
+    def convert(text: str) -> str | float:
+        if text in names:
+            return text
+        try:
+            return float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor one of {', '.join(names)}") from None
+
+    return convert

@@ -1,0 +1,47 @@
+"""``dinodp export``: a fitted model as an ONNX graph."""
+
+import argparse
+from pathlib import Path
+
+from dinodp.commands.arguments import Commands, add_command, require_new
+from dinodp.logs import configure_logging
+
+DESCRIPTION = """\
+Write backbone and scorer as one ONNX graph, for places without PyTorch, and check its maps against PyTorch's.
+
+  input   pixels        float32 [batch, 3, H, W], RGB from 0 to 255, as large as the backbone sees them
+  output  map           float32 [batch, H, W], the anomaly map
+          patch_scores  float32 [batch, rows, columns]
+
+The batch is dynamic, H and W are fixed. Needs pip install "dinodp[onnx]"."""
+
+
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = add_command(commands, "export", run, "write a fitted model as an ONNX graph", DESCRIPTION)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that `dinodp fit` wrote")
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the graph to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"),
+        help="of the pictures, multiples of the patch size (default: the square of the model's resolution)",
+    )  # fmt: skip
+    parser.add_argument("--backbone", metavar="DIR", help="where the backbone's weights are now, if they have moved")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    configure_logging()
+    require_new(options.onnx, options.overwrite)
+    from dinodp.scans.model_file import load_detector  # torch takes seconds to import: not for --help
+    from dinodp.scans.onnx_export import OPSET, export_onnx
+
+    detector = load_detector(options.model, backbone=options.backbone, device="cpu")
+    size = options.size and (options.size[0], options.size[1])
+    graph = export_onnx(detector, options.onnx, size)
+    print(
+        f"{graph.path}: opset {OPSET}, pixels [batch, 3, {graph.size[0]}, {graph.size[1]}] -> map [batch, "
+        f"{graph.size[0]}, {graph.size[1]}], batch dynamic.\n"
+        f"Largest difference from PyTorch: {graph.largest:.2g} in scores, {graph.difference:.2g} of their range."
+    )
+    return 0

@@ -1,0 +1,128 @@
+"""``dinodp fit``: learn what healthy scans look like."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from dinodp.commands.arguments import (
+    SCANS,
+    Commands,
+    add_command,
+    add_machine,
+    add_pattern,
+    number_or_name,
+    require_new,
+)
+from dinodp.logs import configure_logging
+from dinodp.scans.settings import DEFAULT_SCORES, SCORES, Settings
+from dinodp.slices import AXES
+
+DESCRIPTION = """\
+Learn from healthy scans what is usual, and write one model file and its model card.
+
+Part of the scans (--held-out) is not learnt from: on them the thresholds are calibrated that 10, 5 and 1 % of healthy
+voxels exceed. All scans must be of one kind: one modality, volumes or images, grey or colour."""
+
+
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = add_command(commands, "fit", run, "learn what healthy scans look like", DESCRIPTION)
+    parser.add_argument("healthy", type=Path, nargs="+", metavar="HEALTHY", help=f"healthy scans: {SCANS}")
+    parser.add_argument("--out", type=Path, required=True, metavar="MODEL", help="the model file to write (.h5)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model file that exists")
+    _add_scans(parser.add_argument_group("scans"))
+    _add_model(parser.add_argument_group("model"))
+    add_machine(parser)
+
+
+def _add_scans(group: argparse._ArgumentGroup) -> None:
+    default = Settings()
+    add_pattern(group)
+    group.add_argument("--axis", choices=AXES, default=default.axis, help="how volumes are sliced (default: axial)")
+    group.add_argument("--index", type=int, metavar="N", help="which volume of 4D files, from 0")
+    group.add_argument(
+        "--background", type=number_or_name(("auto", "none")), default=default.background, metavar="VALUE",
+        help="value of voxels that show no body; none: there are none; auto (default): the corners' value, or what is "
+        "below Otsu's threshold; images have none",
+    )  # fmt: skip
+    group.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="values that become black and white, such as Hounsfield units (default: percentiles of each volume)",
+    )  # fmt: skip
+    group.add_argument(
+        "--slice-step", type=int, default=default.slice_step, metavar="N",
+        help="learn from every N-th slice (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--min-foreground", type=float, default=default.min_foreground, metavar="SHARE",
+        help="slices with less foreground than this share of the field of view are left out (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--held-out", type=float, default=default.held_out, metavar="SHARE",
+        help="share of the subjects kept for calibration (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--subject-pattern", metavar="REGEX",
+        help="names the subject within a scan's name, such as '(?P<subject>sub-[0-9]+)' (default: a scan is a subject)",
+    )  # fmt: skip
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    default = Settings()
+    group.add_argument(
+        "--backbone", default=default.backbone, metavar="NAME",
+        help="name on the Hugging Face hub, local folder in its format, or classical (no weights needed; a floor) "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--revision", metavar="COMMIT", help="of the backbone on the hub (default: pinned)")
+    group.add_argument(
+        "--layers", type=int, nargs="+", default=default.layers, metavar="N",
+        help="blocks of the backbone that are read, from 1, or from the end with -1 the last (default: -1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--resolution", type=int, default=default.resolution, metavar="PIXELS",
+        help="short side of what the backbone sees (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--method", choices=SCORES, default=default.method, help="(default: %(default)s)")
+    group.add_argument(
+        "--score", choices=SCORES["mixture"],
+        help=f"(default: {DEFAULT_SCORES['mixture']}; of a memory bank always {DEFAULT_SCORES['memory_bank']})",
+    )  # fmt: skip
+    group.add_argument(
+        "--components", dest="n_components", type=int, default=default.n_components, metavar="K",
+        help="truncation level of the mixture (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--epochs", type=int, default=default.epochs, metavar="N",
+        help="passes over the healthy slices (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--bank-size", type=int, default=default.bank_size, metavar="N",
+        help="embeddings kept by a memory bank (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--seed", type=int, default=default.seed, help="of all random choices (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fit, and write model and card."""
+    configure_logging()
+    require_new(options.out, options.overwrite)
+    settings = settings_of(options)
+    from dinodp.scans.card import write_card  # torch takes seconds to import: not for --help
+    from dinodp.scans.fitting import fit_detector, sources_of
+    from dinodp.scans.model_file import save_detector
+    from dinodp.scans.reading import find_all
+
+    scans = find_all(options.healthy, options.pattern)
+    detector = fit_detector(sources_of(scans, settings), settings, options.device, options.batch_size)
+    save_detector(options.out, detector)
+    card = write_card(options.out, detector)
+    print(f"Model: {options.out}   Model card: {card}")
+    return 0
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Settings of a parsed command line."""
+    values = {field.name: getattr(options, field.name) for field in fields(Settings)}
+    window = options.window and (options.window[0], options.window[1])
+    return Settings(**{**values, "layers": tuple(options.layers), "window": window})

@@ -1,0 +1,100 @@
+"""``dinodp predict``: anomaly maps of new scans."""
+
+import argparse
+from pathlib import Path
+
+from dinodp.commands.arguments import (
+    SCANS,
+    Commands,
+    add_command,
+    add_machine,
+    add_pattern,
+    number_or_name,
+    require_new,
+)
+from dinodp.errors import InputError
+from dinodp.logs import configure_logging
+from dinodp.metrics.dice import FALSE_POSITIVE_RATES
+
+DESCRIPTION = """\
+Score new scans with a fitted model, and write into a folder:
+
+  maps/         anomaly maps: NIfTI with the scan's affine and shape, or 16-bit PNG of an image
+  masks/        what exceeds the threshold (--masks)
+  overlays/     the slices with the highest scores, map above scan (--overlays)
+  scans.csv     score of each scan, volume above the threshold, failures
+  slices.csv    score of each slice of a volume
+  regions.csv   the largest regions above the threshold: centroid in mm, volume in ml
+  gallery.html  all of it on one page
+
+A scan that cannot be scored does not stop the others; it is listed at the end, and the exit status is 1.
+A score says how far a scan lies from the healthy ones; it is no diagnosis."""
+
+
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = add_command(commands, "predict", run, "make anomaly maps of new scans", DESCRIPTION)
+    parser.add_argument("new", type=Path, nargs="+", metavar="NEW", help=f"scans: {SCANS}")
+    parser.add_argument("--model", type=Path, required=True, help="a model file that `dinodp fit` wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds something already")
+    add_pattern(parser)
+    parser.add_argument(
+        "--threshold", type=number_or_name(tuple(FALSE_POSITIVE_RATES)), default="fpr01", metavar="NAME",
+        help="fpr10, fpr05 or fpr01 (that share of healthy voxels exceeds it), or a score (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--masks", action="store_true", help="write masks of what exceeds the threshold")
+    parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")
+    parser.add_argument(
+        "--image-format", choices=("png", "tiff"), default="png",
+        help="maps of images: 16-bit PNG (scaled, see predictions.json) or float TIFF of the scores (default: png)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--regions", dest="n_regions", type=int, default=5, metavar="N",
+        help="list the N largest regions of each scan (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--slice-step", type=int, default=1, metavar="N",
+        help="score every N-th slice and interpolate between them (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--force", action="store_true", help="also score scans whose values, spacing or size do not fit the model"
+    )
+    parser.add_argument("--backbone", metavar="DIR", help="where the backbone's weights are now, if they have moved")
+    add_machine(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict; return 1 when a scan failed."""
+    configure_logging()
+    require_new(options.out, options.overwrite)
+    from dinodp.scans.model_file import load_detector  # torch takes seconds to import: not for --help
+    from dinodp.scans.prediction import PredictionOptions, predict_scans
+    from dinodp.scans.reading import find_all
+    from dinodp.scans.summary import write_summary
+
+    names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force")
+    chosen = PredictionOptions(**{name: getattr(options, name) for name in names})
+    scans = find_all(options.new, options.pattern)
+    detector = load_detector(
+        options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
+    )
+    _require_writable(options.out)
+    results = predict_scans(scans, detector, options.out, chosen)
+    write_summary(options.out, results, detector, chosen, options.model.name)
+    failed = [item for item in results if item.failed]
+    print(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
+    if failed:
+        print("\n".join(["Not scored:", *(f"  {item.message}" for item in failed)]))
+    return 1 if failed else 0
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise InputError where nothing can be written, before an hour of computing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"Nothing can be written into {folder} ({error.strerror}).") from error

@@ -1,0 +1,225 @@
+"""Evaluate anomaly maps of own scans against lesion masks, and compare two models on the same scans.
+
+Counted are the voxels that were scored, and lesion voxels that were not: those are missed at every threshold.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from dinodp.datasets.subjects import compile_pattern, subject_of
+from dinodp.errors import InputError
+from dinodp.files import read_json
+from dinodp.logs import progress
+from dinodp.metrics.bootstrap import SubjectCounts, coarse_bins, image_auroc_replicates, pixel_replicates
+from dinodp.metrics.dice import DiceAtThresholds
+from dinodp.metrics.evaluation import PIXEL_METRICS, Bootstrap, Evaluation
+from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
+from dinodp.scans.calibration import evenly
+from dinodp.scans.geometry import VolumeGeometry
+from dinodp.scans.maps import read_map
+from dinodp.scans.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
+from dinodp.scans.summary import RECORD
+from dinodp.slices import AXES
+from dinodp.uncertainty import LEVEL
+
+VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms
+Map = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `dinodp predict` wrote into a folder."""
+
+    folder: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Predictions":
+        """Raises InputError when the folder holds no predictions."""
+        try:
+            content = read_json(folder / RECORD)
+            return cls(folder, {**content, "scans": {item["name"]: item for item in content["scans"]}})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder} holds no predictions of `dinodp predict` (no readable {RECORD}).") from error
+
+    @property
+    def names(self) -> list[str]:
+        """The scans that were scored, by name."""
+        return sorted(self.content["scans"])
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Calibrated thresholds by the name that metrics use."""
+        return {f"threshold_{name}": float(value) for name, value in self.content["thresholds"].items()}
+
+    def case(self, name: str, mask: Path | None) -> "Case":
+        """Map and mask of one scan. Raises InputError when one cannot be read or they do not fit."""
+        record = self.content["scans"][name]
+        scores, affine = read_map(self.folder / record["map"], tuple(self.content["map_range"]))
+        if affine is None:
+            anomalous = np.zeros(scores.shape, bool) if mask is None else read_image_mask(mask, scores.shape)
+            return Case(scores[None], anomalous[None], np.ones((1, *scores.shape), bool), float(record["score"]))
+        geometry = VolumeGeometry(scores.shape, affine, AXES[self.content["axis"]])
+        stack = geometry.to_stack(scores)
+        anomalous = np.zeros(stack.shape, bool) if mask is None else read_volume_mask(mask, geometry)
+        return Case(stack, anomalous, stack > record["outside"], float(record["score"]))
+
+
+@dataclass(frozen=True)
+class Case:
+    """``scores``, ``anomalous`` and ``scored`` [slice, H, W] of one scan, and its own score."""
+
+    scores: Map
+    anomalous: Mask
+    scored: Mask
+    score: float
+
+
+@dataclass(frozen=True)
+class LabelledScans:
+    """The scans that are evaluated: names, masks, subjects."""
+
+    masks: dict[str, Path | None]
+    subjects: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, names: Sequence[str], masks: Path, naming: MaskNaming, subject_pattern: str | None) -> "LabelledScans":
+        """Raises InputError as `find_masks` does and for a pattern that is none."""
+        found = find_masks(masks, list(names), naming)
+        pattern = compile_pattern(subject_pattern) if subject_pattern else None
+        return cls(found, [subject_of(name, pattern) if pattern else name for name in found])
+
+
+def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamples: int) -> Evaluation:
+    """Metrics by name, with their values in each resample of the subjects.
+
+    ``pixel_*``, ``aupro_30`` (regions within slices), ``max_dice``, ``dice_fpr*`` at the model's thresholds;
+    ``scan_auroc`` where there are scans with and without lesions, ``slice_auroc`` likewise for the slices of volumes.
+    Raises InputError when no mask has a lesion.
+    """
+    bins, sample = _bins(predictions, test)
+    histograms, dice = ScoreHistograms.empty(bins), DiceAtThresholds(predictions.thresholds)
+    subjects = sorted(set(test.subjects))
+    counts = SubjectCounts.empty(coarse_bins(bins, sample), len(subjects), len(dice.thresholds))
+    labels = ImageLabels()
+    for (name, mask), subject in zip(progress(test.masks.items(), "evaluate", len(test.masks), "scan"), test.subjects,
+                                     strict=True):  # fmt: skip
+        case = predictions.case(name, mask)
+        labels.add(case, subject)
+        for scores, anomalous, excluded in _slices(case):
+            _count(scores, anomalous, excluded, histograms, dice, counts, subjects.index(subject))
+    if not histograms.anomalous.any():
+        raise InputError(f"None of the {len(test.masks)} masks holds a lesion: there is nothing to evaluate against.")
+    result = Evaluation({name: metric(histograms) for name, metric in PIXEL_METRICS.items()})
+    result.values.update(dice.values(), prevalence=histograms.prevalence)
+    bootstrap = Bootstrap.of(labels.subjects, np.asarray(labels.anomalous), n_resamples)
+    result.replicates = pixel_replicates(counts, bootstrap.weights, list(dice.values())) if n_resamples else {}
+    labels.evaluate(result, bootstrap)
+    return result
+
+
+def _bins(predictions: Predictions, test: LabelledScans) -> tuple[ScoreBins, Map]:
+    """Bins for the scored voxels of all scans, and a sample of their scores that keeps the extremes."""
+    parts = []
+    for name, mask in test.masks.items():
+        case = predictions.case(name, mask)
+        values = case.scores[case.scored]
+        parts.extend([evenly(values, VALUES_PER_SCAN), np.array([values.min(), values.max()])])
+    sample = np.concatenate(parts)
+    return ScoreBins.of(sample), sample
+
+
+def _slices(case: Case) -> Iterator[tuple[Map, Mask, Mask]]:
+    """Scores, lesion, and what is not counted, of every slice that holds anything; unscored voxels are lowest."""
+    scores = np.where(case.scored, case.scores, -np.inf).astype(np.float32)
+    counted = case.scored | case.anomalous
+    for index in np.flatnonzero(counted.any(axis=(1, 2))):
+        yield scores[index], case.anomalous[index], ~counted[index]
+
+
+def _count(
+    scores: Map, anomalous: Mask, excluded: Mask, histograms: ScoreHistograms, dice: DiceAtThresholds,
+    counts: SubjectCounts, subject: int,
+) -> None:  # fmt: skip
+    """Count one slice. Excluded voxels are all in the lowest bin and above no threshold."""
+    binned = histograms.update(scores, anomalous)
+    counts.update(subject, binned, anomalous)
+    counts.update_thresholds(subject, *dice.update(scores, anomalous))
+    n_excluded = np.count_nonzero(excluded)
+    histograms.normal[0] -= n_excluded
+    counts.normal[subject, 0] -= n_excluded
+
+
+@dataclass
+class ImageLabels:
+    """Scores and labels of whole scans and of the slices of volumes."""
+
+    subjects: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    anomalous: list[bool] = field(default_factory=list)
+    slice_subjects: list[str] = field(default_factory=list)
+    slice_scores: list[float] = field(default_factory=list)
+    slice_anomalous: list[bool] = field(default_factory=list)
+
+    def add(self, case: Case, subject: str) -> None:
+        """Take one scan; the score of a slice is the mean of the highest 1 % of its scored voxels."""
+        self.subjects.append(subject)
+        self.scores.append(case.score)
+        self.anomalous.append(bool(case.anomalous.any()))
+        if len(case.scores) == 1:
+            return
+        for index in np.flatnonzero(case.scored.any(axis=(1, 2))):
+            values = case.scores[index][case.scored[index]]
+            count = max(1, len(values) // 100)
+            self.slice_subjects.append(subject)
+            self.slice_scores.append(float(np.partition(values, -count)[-count:].mean()))
+            self.slice_anomalous.append(bool(case.anomalous[index].any()))
+
+    def evaluate(self, result: Evaluation, bootstrap: Bootstrap) -> None:
+        """Add the AUROC of scans and of slices where both classes occur."""
+        names = sorted(set(self.subjects))
+        for what, subjects, scores, labels in (
+            ("scan_auroc", self.subjects, self.scores, self.anomalous),
+            ("slice_auroc", self.slice_subjects, self.slice_scores, self.slice_anomalous),
+        ):
+            truth, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float32)
+            if truth.all() or not truth.any():
+                continue
+            result.values[what] = float(roc_auc_score(truth, values))
+            index = np.array([names.index(subject) for subject in subjects])
+            if len(bootstrap.weights):
+                result.replicates[what] = image_auroc_replicates(values, truth, index, bootstrap.weights)
+
+
+def interval(replicates: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % percentile interval of finite resamples."""
+    low, high = np.percentile(replicates[np.isfinite(replicates)], LEVEL)
+    return float(low), float(high)
+
+
+def metric_rows(result: Evaluation) -> list[dict[str, Any]]:
+    """One row per metric: value, and interval where there is one."""
+    rows = []
+    for name, value in result.values.items():
+        low, high = interval(result.replicates[name]) if name in result.replicates else (None, None)
+        rows.append({"metric": name, "value": value, "low": low, "high": high})
+    return rows
+
+
+def difference_rows(first: Evaluation, second: Evaluation) -> list[dict[str, Any]]:
+    """One row per metric of both: values, first minus second, interval of the difference over the same resamples."""
+    rows = []
+    for name, value in first.values.items():
+        if name in first.replicates and name in second.replicates:
+            low, high = interval(first.replicates[name] - second.replicates[name])
+            other = second.values[name]
+            rows.append(
+                {"metric": name, "first": value, "second": other, "difference": value - other, "low": low, "high": high}
+            )
+    return rows

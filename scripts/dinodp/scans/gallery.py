@@ -1,0 +1,84 @@
+"""One self-contained HTML page: every scan with its highest slices, scores and largest regions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+from dinodp.files import write_text
+from dinodp.report.pictures import data_address
+from dinodp.scans.model_file import FittedDetector
+from dinodp.scans.prediction import PredictionOptions, Result, threshold_value
+from dinodp.scans.views import COLOURS, SAGITTAL, View, colour_range
+from dinodp.slices import AXES
+
+NOTE = "A score says how far a scan lies from the healthy scans of the model; it is no diagnosis."
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def write_gallery(
+    path: Path, results: Sequence[Result], detector: FittedDetector, options: PredictionOptions, model: str
+) -> None:
+    """Write the page; it needs no other file and no network."""
+    settings, healthy = detector.scorer.settings, detector.scorer.healthy
+    low, high = colour_range(detector.calibration)
+    volumes = healthy.kind == "volume"
+    page = _environment().get_template("gallery.html").render(
+        note=NOTE,
+        model=model,
+        score=settings.score_name,
+        threshold=options.threshold,
+        limit=threshold_value(detector, options.threshold),
+        held_out=len(detector.calibration.scan_scores),
+        axis=settings.axis if volumes else "",
+        radiological=volumes and AXES[settings.axis] != SAGITTAL,
+        low=low,
+        high=high,
+        bar=_colour_bar(),
+        scans=[_card(item) for item in results if not item.failed],
+        failed=[item for item in results if item.failed],
+    )  # fmt: skip
+    write_text(path, page)
+
+
+def _card(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        **result.row,
+        "regions": result.regions,
+        "views": [_pictures(view) for view in result.views],
+    }
+
+
+def _pictures(view: View) -> dict[str, Any]:
+    """Both layers as data: addresses; WebP keeps them small."""
+    height, width = view.base.shape[:2]
+    return {
+        "slice": view.index,
+        "score": view.score,
+        "height": height,
+        "width": width,
+        "base": data_address(Image.fromarray(view.base), "webp", {"quality": 85}),
+        "overlay": data_address(Image.fromarray(view.overlay), "webp", {"lossless": True, "exact": False}),
+    }
+
+
+def _colour_bar() -> str:
+    colours = colormaps[COLOURS](np.linspace(0, 1, 256), bytes=True)[None, :, :3]
+    return data_address(Image.fromarray(np.repeat(colours, 8, axis=0)), "png", {})
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = lambda value: f"{value:.4g}".replace("-", "−")
+    return environment

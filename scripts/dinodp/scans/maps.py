@@ -1,0 +1,84 @@
+"""Write anomaly maps and masks in the geometry of the scan, and read them back."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dinodp.errors import InputError
+from dinodp.files import replaced_file
+from dinodp.scans.geometry import VolumeGeometry
+
+FULL_RANGE = 65535
+IMAGE_FORMATS = ("png", "tiff")
+Map = npt.NDArray[np.float32]
+
+
+def write_volume(path: Path, values: npt.NDArray[Any], geometry: VolumeGeometry, description: str) -> None:
+    """Write a NIfTI volume with the affine (and codes and units, where there was a NIfTI header) of a scan.
+
+    Header extensions are left out, since they may name the patient.
+    """
+    kind: Any = nib.Nifti2Image if isinstance(geometry.header, nib.Nifti2Header) else nib.Nifti1Image
+    header = None if geometry.header is None else geometry.header.copy()
+    if header is not None:
+        del header.extensions[:]
+    image = kind(values, geometry.affine, header)
+    image.header.set_data_dtype(values.dtype)
+    image.header.set_slope_inter(1, 0)
+    image.header["cal_min"] = image.header["cal_max"] = 0
+    image.header["descrip"] = description.encode()[:79]
+    image.header["aux_file"] = b""
+    if header is None:
+        image.header.set_xyzt_units("mm")
+        image.set_qform(geometry.affine, code=1)
+        image.set_sform(geometry.affine, code=1)
+    with replaced_file(path) as temporary:
+        nib.save(image, temporary)
+
+
+def write_image(path: Path, scores: Map, map_range: tuple[float, float]) -> None:
+    """Write scores [H, W]: 16-bit PNG over ``map_range`` (clipped), or the scores themselves as float32 TIFF."""
+    with replaced_file(path) as temporary:
+        Image.fromarray(scores if path.suffix == ".tiff" else encoded(scores, map_range)).save(temporary)
+
+
+def encoded(scores: Map, map_range: tuple[float, float]) -> npt.NDArray[np.uint16]:
+    """Scores as 16-bit integers: 0 is the lower end of ``map_range``, 65535 the upper."""
+    low, high = map_range
+    levels: npt.NDArray[np.uint16] = np.round(np.clip((scores - low) / (high - low), 0, 1) * FULL_RANGE).astype(
+        np.uint16
+    )
+    return levels
+
+
+def write_mask(path: Path, mask: npt.NDArray[np.bool_], geometry: VolumeGeometry | None) -> None:
+    """Write a mask: NIfTI with 0 and 1, or PNG with 0 and 255."""
+    if geometry is not None:
+        write_volume(path, mask.astype(np.uint8), geometry, "anomalous above threshold, not a diagnosis")
+        return
+    write_picture(path, mask.astype(np.uint8) * 255)
+
+
+def write_picture(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W] or [H, W, 3] as PNG."""
+    with replaced_file(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+
+
+def read_map(path: Path, map_range: tuple[float, float]) -> tuple[Map, npt.NDArray[np.float64] | None]:
+    """Scores as on disk and the affine [4, 4] (None of an image). Raises InputError when the file cannot be read."""
+    try:
+        if path.suffix in (".png", ".tiff"):
+            with Image.open(path) as picture:
+                values = np.asarray(picture)
+            low, high = map_range
+            scores = values if path.suffix == ".tiff" else low + values / FULL_RANGE * (high - low)
+            return scores.astype(np.float32), None
+        image: Any = nib.load(path)
+        return np.asarray(image.dataobj, dtype=np.float32), image.affine
+    except Exception as error:  # nibabel and Pillow raise many kinds for damaged files
+        raise InputError(f"The map {path} cannot be read ({' '.join(str(error).split())}).") from error

@@ -1,0 +1,150 @@
+"""Score many scans one by one and write their maps, masks and overlays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dinodp.errors import InputError, require_known
+from dinodp.logs import logger, progress
+from dinodp.metrics.dice import FALSE_POSITIVE_RATES
+from dinodp.scans.maps import IMAGE_FORMATS, write_image, write_mask, write_picture, write_volume
+from dinodp.scans.model_file import FittedDetector
+from dinodp.scans.reading import read_scan
+from dinodp.scans.regions import Region, find_regions
+from dinodp.scans.scoring import ScoredScan, window_of
+from dinodp.scans.views import View, views
+
+N_VIEWS = 3
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What is written. ``threshold``: name of a calibrated one, or a score. Raises InputError for unknown values."""
+
+    threshold: str | float = "fpr01"
+    slice_step: int = 1
+    masks: bool = False
+    overlays: bool = False
+    image_format: str = "png"
+    n_regions: int = 5
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
+        if isinstance(self.threshold, str):
+            require_known("threshold (or give a number)", self.threshold, FALSE_POSITIVE_RATES)
+        if self.slice_step < 1 or self.n_regions < 0:
+            raise InputError(
+                f"slice_step is {self.slice_step} and n_regions {self.n_regions}: at least 1 and 0 are needed."
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one scan; ``message`` says why it failed."""
+
+    name: str
+    path: Path
+    message: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.message)
+
+
+def predict_scans(
+    scans: Sequence[tuple[str, Path]], detector: FittedDetector, folder: Path, options: PredictionOptions
+) -> list[Result]:
+    """Score scans (name, path) one by one and write their maps, masks and overlays into ``folder``.
+
+    A scan that fails is recorded with its sentence and does not stop the others.
+    """
+    return [_attempt(name, path, detector, folder, options) for name, path in progress(scans, "predict", unit="scan")]
+
+
+def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
+    try:
+        return _predict(name, path, detector, folder, options)
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{path}: the output cannot be written ({error})."
+    except Exception as error:  # one scan must not cost the others theirs
+        logger.exception("%s failed unexpectedly", path)
+        message = f"{path} failed unexpectedly ({type(error).__name__}: {error}); the log has the details."
+    logger.warning("%s", message)
+    return Result(name, path, message)
+
+
+def _predict(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
+    scorer, calibration = detector.scorer, detector.calibration
+    scored = scorer.score(
+        read_scan(name, path, scorer.settings.reading()), options.slice_step, force=options.force
+    )
+    limit = threshold_value(detector, options.threshold)
+    geometry = scored.scan.geometry
+    above = scored.scored & (scored.anomaly_map > limit)
+    scores, mask = (_on_disk(values, scored) for values in (scored.anomaly_map, above))
+    count, regions = find_regions(scores, mask, geometry, options.n_regions)
+    suffix = ".nii.gz" if geometry is not None else f".{options.image_format}"
+    if geometry is not None:
+        write_volume(folder / "maps" / f"{name}{suffix}", scores, geometry, "anomaly map, not a diagnosis")
+    else:
+        write_image(folder / "maps" / f"{name}{suffix}", scores, calibration.map_range)
+    if options.masks:
+        write_mask(folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}", mask, geometry)
+    window = window_of(scored.measures, scorer.healthy, scorer.settings)
+    shown = views(scored, window, calibration, limit, N_VIEWS)
+    if options.overlays:
+        _write_overlays(folder / "overlays", name, shown)
+    row = _row(scored, detector, above, count, shown)
+    record = {"name": name, "map": f"maps/{name}{suffix}", "outside": scored.outside, "score": scored.score}
+    return Result(name, path, "", row, _slice_rows(scored), regions, shown, record)
+
+
+def threshold_value(detector: FittedDetector, threshold: str | float) -> float:
+    """A threshold as a score."""
+    return detector.calibration.threshold(threshold) if isinstance(threshold, str) else threshold
+
+
+def _on_disk(stack: Any, scored: ScoredScan) -> Any:
+    geometry = scored.scan.geometry
+    return stack[0] if geometry is None else geometry.from_stack(stack)
+
+
+def _write_overlays(folder: Path, name: str, shown: Sequence[View]) -> None:
+    for view in shown:
+        number = "" if len(shown) == 1 else f"_{view.index:03d}"
+        write_picture(folder / f"{name}{number}.png", view.blended())
+
+
+def _row(scored: ScoredScan, detector: FittedDetector, above: Any, count: int, shown: Sequence[View]) -> dict[str, Any]:
+    healthy = np.asarray(detector.calibration.scan_scores)
+    geometry = scored.scan.geometry
+    return {
+        "score": scored.score,
+        "healthy_with_lower_score": int((healthy < scored.score).sum()),
+        "healthy_held_out": len(healthy),
+        "share_above": float(above.sum() / scored.scored.sum()),
+        "ml_above": "" if geometry is None else round(float(above.sum() * geometry.voxel_ml), 6),
+        "regions_above": count,
+        "highest_slice": "" if geometry is None else max(shown, key=lambda view: view.score).index,
+    }
+
+
+def _slice_rows(scored: ScoredScan) -> list[dict[str, Any]]:
+    geometry = scored.scan.geometry
+    if geometry is None:
+        return []
+    return [
+        {"slice": geometry.slice_on_disk(index), "score": float(score)}
+        for index, score in zip(scored.chosen, scored.slice_scores, strict=True)
+    ]
