@@ -15,8 +15,9 @@ CARD = """# Model card: {name}
 probability of disease, and no reason by itself to treat or not to treat anyone.**
 
 ## What it is
-{method} of patch embeddings, score `{score}`, made by dinodp {version}. Backbone: `{backbone}`, revision
-`{revision}`{weights}, layers {layers}, resolution {resolution} pixels.
+{method} of patch embeddings, score `{score}`{negative}, made by dinodp {version}. The higher a score, the less a patch
+is like the healthy scans. Backbone: `{backbone}`, revision `{revision}`{weights}, layers {layers}, resolution
+{resolution} pixels.
 
 ## Data
 - Healthy scans fitted on: {scans} ({slices} slices or images). Held out for calibration: {held_out}.
@@ -33,7 +34,7 @@ one by one.
 |---|---|---|---|---|
 {thresholds}
 
-{few}Healthy people, scanners or protocols other than these can give other rates.
+{few}Other healthy people, scanners or protocols can give other rates.
 
 ## Intended use
 Research: to point a reader to places worth looking at, to compare methods, to prepare annotation. Output must be read
@@ -42,7 +43,8 @@ by someone qualified to read such scans.
 ## Limits
 - Whatever is rare in the healthy scans scores high, be it disease, an artefact, or anatomy that was not among them;
   disease that looks like healthy tissue scores low.
-- A finding smaller than a patch ({patch} pixels of the resized image) may be missed. Slices are scored one by one.
+- A finding smaller than a patch ({patch} pixels of the resized image) may be missed. Slices are scored one by one;
+  those with little foreground, at the ends of a volume, are not scored at all.
 - Scans of another modality, spacing, size, colour or bit depth are refused, unless --force says otherwise; a similar
   range of values does not prove the same protocol.
 - The backbone and the scans have licences of their own.
@@ -64,6 +66,7 @@ def describe(name: str, detector: FittedDetector) -> str:
         name=name,
         method={"mixture": "Dirichlet process mixture", "memory_bank": "Memory bank"}[settings.method],
         score=settings.score_name,
+        negative=" (negative, in nats)" if settings.score_name == "log_likelihood" else "",
         version=__version__,
         **{key: backbone[key] for key in ("backbone", "revision", "layers", "resolution")},
         weights=f" (weights SHA-256 `{backbone['weights_sha256'][:16]}`)" if "weights_sha256" in backbone else "",
@@ -103,4 +106,5 @@ def _threshold_rows(detector: FittedDetector) -> list[str]:
 def _warning(held_out: int) -> str:
     if held_out >= 20:
         return ""
-    return f"With only {held_out} held-out scans these rates are rough, and those of single scans rougher. "
+    scans = "scan" if held_out == 1 else "scans"
+    return f"With only {held_out} held-out {scans} these rates are rough. "

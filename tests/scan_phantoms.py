@@ -1,0 +1,88 @@
+"""Small head-like volumes and pictures for the tests of own scans."""
+
+from itertools import permutations, product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+SHAPE = (36, 44, 30)  # right, front, top
+SPACING = 2.0
+AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -50], [0, 0, 2.0, -20], [0, 0, 0, 1]])
+LESION_AT, LESION_RADIUS = (24, 28, 16), 4
+FAST = {"backbone": "classical", "resolution": 168, "n_components": 16, "epochs": 2, "slice_step": 2}
+FAST["window"] = (0, 900)
+ORIENTATIONS = [
+    np.column_stack([axes, flips]) for axes in permutations(range(3)) for flips in product((1, -1), repeat=3)
+]
+
+
+def head(seed: int, *, lesion: bool = False) -> np.ndarray:
+    """Voxels int16 on canonical axes: textured ellipsoid with an asymmetric bright core, background 0."""
+    generator = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)
+    centre, radius = (np.array(SHAPE) - 1) / 2, np.array(SHAPE) / 2 - 2
+    inside = (((grid - centre) / radius) ** 2).sum(axis=-1) < 1
+    core = (((grid - centre - [4, 2, 0]) / (0.4 * radius)) ** 2).sum(axis=-1) < 1
+    texture = ndimage.gaussian_filter(generator.normal(size=SHAPE), 1.5)
+    values = 300 + 30 * texture / texture.std() + 150 * core
+    if lesion:
+        values[lesion_mask()] += 450
+    return np.where(inside, np.clip(values, 50, None), 0).astype(np.int16)
+
+
+def lesion_mask() -> np.ndarray:
+    """Where the lesion is: a ball."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)
+    return ((grid - np.array(LESION_AT)) ** 2).sum(axis=-1) <= LESION_RADIUS**2
+
+
+def reoriented(voxels: np.ndarray, affine: np.ndarray, orientation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same volume with its axes stored otherwise: every voxel keeps its place in mm."""
+    stored = nib.orientations.apply_orientation(voxels, orientation)
+    return stored, affine @ nib.orientations.inv_ornt_aff(orientation, voxels.shape)
+
+
+def oblique(affine: np.ndarray, degrees: float = 14.0) -> np.ndarray:
+    """The affine turned about two axes."""
+    angle = np.radians(degrees)
+    about_x = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    turned = affine.copy()
+    turned[:3] = about_x @ about_z @ affine[:3]
+    return turned
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    """Write a NIfTI volume with its own type."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def healthy_folder(folder: Path, n: int = 5) -> Path:
+    """A folder with n healthy volumes."""
+    for seed in range(n):
+        save(folder / f"h{seed}.nii.gz", head(seed))
+    return folder
+
+
+def photo(seed: int, *, spot: bool = False, size: tuple[int, int] = (80, 112), bits: int = 8) -> np.ndarray:
+    """A grey picture [H, W] of smooth texture, uint8 or uint16, with a bright spot at row 30, column 60."""
+    generator = np.random.default_rng(seed)
+    texture = ndimage.gaussian_filter(generator.normal(size=size), 3)
+    values = 0.4 + 0.08 * texture / texture.std()
+    if spot:
+        rows, columns = np.ogrid[: size[0], : size[1]]
+        values[(rows - 30) ** 2 + (columns - 60) ** 2 <= 64] += 0.4
+    top = 2**bits - 1
+    return np.round(np.clip(values, 0, 1) * top).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def save_photo(path: Path, pixels: np.ndarray) -> Path:
+    """Write a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
