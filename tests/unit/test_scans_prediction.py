@@ -33,8 +33,9 @@ WINDOW = ["--window", "0", "900"]  # so that the lesion does not darken the rest
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
-    assert main(["fit", str(healthy_folder(folder / "healthy")), "--out", str(folder / "model.h5"), *FAST, *WINDOW]) == 0
-    return folder / "model.h5"
+    healthy, path = healthy_folder(folder / "healthy"), folder / "model.h5"
+    assert main(["fit", str(healthy), "--out", str(path), *FAST, *WINDOW]) == 0
+    return path
 
 
 def predict(model, out, *scans, options=()):

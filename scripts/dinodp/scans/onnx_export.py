@@ -179,6 +179,7 @@ def _require_packages() -> None:
 def _write(graph: ScoringGraph, path: Path, size: tuple[int, int], metadata: Mapping[str, str]) -> None:
     example = torch.from_numpy(noise(2, size))
     with _quiet(), torch.no_grad():
+        graph(example)  # backbones keep tensors per size of picture: they must be real ones, not the exporter's
         program: Any = torch.onnx.export(
             graph,
             (example,),

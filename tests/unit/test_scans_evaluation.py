@@ -1,0 +1,197 @@
+"""`dinodp evaluate` and `dinodp compare` against scikit-learn and by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scan_phantoms import AFFINE, ORIENTATIONS, reoriented, save
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from dinodp.cli import main
+
+SHAPE, OUTSIDE = (12, 14, 6), -5.0
+
+
+def write_predictions(folder, shift=1.0, names=("p1_a", "p1_b", "p2_a", "p3_a", "p4_a"), healthy=("p4_a",)):
+    """Maps of random scores, higher by ``shift`` in lesions; returns scores, lesions and what was scored by name."""
+    generator, scans, truth = np.random.default_rng(0), [], {}
+    for number, name in enumerate(names):
+        scores = generator.normal(size=SHAPE).astype(np.float32)
+        lesion = np.zeros(SHAPE, dtype=bool)
+        if name not in healthy:
+            lesion[3:6, 4 : 7 + number, 2:4] = True
+        scores[lesion] += shift
+        scored = np.zeros(SHAPE, dtype=bool)
+        scored[1:-1, 1:-1, 1:-1] = True
+        scored[3, 4, 2] = False  # a lesion voxel that was not scored
+        scores[~scored] = OUTSIDE
+        orientation = ORIENTATIONS[(7 * number) % len(ORIENTATIONS)]
+        save(folder / f"maps/{name}.nii.gz", *reoriented(scores, AFFINE, orientation))
+        scans.append({"name": name, "map": f"maps/{name}.nii.gz", "outside": OUTSIDE, "score": float(number)})
+        truth[name] = (scores, lesion, scored)
+    record = {
+        "axis": "axial", "map_range": [-6.0, 9.0], "model": folder.name, "scans": scans,
+        "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
+    }  # fmt: skip
+    (folder / "predictions.json").write_text(json.dumps(record))
+    return truth
+
+
+@pytest.fixture
+def case(tmp_path):
+    truth = write_predictions(tmp_path / "maps_a")
+    for name, (_, lesion, _) in truth.items():
+        save(tmp_path / f"masks/{name}.nii.gz", lesion.astype(np.uint8))
+    return tmp_path, truth
+
+
+def evaluate(tmp_path, *options, folder="maps_a"):
+    status = main(
+        ["evaluate", str(tmp_path / folder), "--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out.csv"),
+         "--resamples", "50", *options]
+    )  # fmt: skip
+    return status, pd.read_csv(tmp_path / "out.csv").set_index("metric") if status == 0 else None
+
+
+def counted(truth):
+    """Scores and labels of all voxels that count; lesion voxels that were not scored are lowest."""
+    scores = np.concatenate([np.where(done, values, -np.inf)[done | lesion] for values, lesion, done in truth.values()])
+    labels = np.concatenate([lesion[done | lesion] for _, lesion, done in truth.values()])
+    return np.where(np.isfinite(scores), scores, -100), labels
+
+
+def test_metrics_are_those_of_scikit_learn_over_the_voxels_that_count(case, capsys):
+    tmp_path, truth = case
+    status, found = evaluate(tmp_path, "--subject-pattern", r"^(?P<subject>p\d)")
+    assert status == 0
+    scores, labels = counted(truth)
+    values = found["value"]
+    assert values["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-4)
+    assert values["pixel_average_precision"] == pytest.approx(average_precision_score(labels, scores), abs=1e-4)
+    assert values["prevalence"] == pytest.approx(labels.mean())
+    for name, threshold in {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5}.items():
+        above = scores > threshold
+        dice = 2 * (above & labels).sum() / (above.sum() + labels.sum())
+        assert values[f"dice_{name}"] == pytest.approx(dice)
+    assert values["scan_auroc"] == 0.0  # the healthy one has the highest scan score
+    slices, anomalous = [], []
+    for values_, lesion, done in truth.values():
+        for index in range(1, 5):
+            slices.append(values_[:, :, index][done[:, :, index]].max())  # 1 % of 120 voxels is one
+            anomalous.append(lesion[:, :, index].any())
+    assert values["slice_auroc"] == pytest.approx(roc_auc_score(anomalous, slices))
+    assert (found["low"].dropna() <= found["value"][found["low"].notna()] + 1e-9).all()
+    assert "5 scans of 4 subjects; intervals are over subjects. With so few" in capsys.readouterr().out
+
+
+def test_masks_by_suffix_and_orientation(tmp_path):
+    truth = write_predictions(tmp_path / "maps_a", names=("p1_a", "p2_a", "p3_a"), healthy=())
+    for number, (name, (_, lesion, _)) in enumerate(truth.items()):
+        orientation = ORIENTATIONS[(5 * number + 3) % len(ORIENTATIONS)]
+        stored = reoriented(lesion.astype(np.uint8), AFFINE, orientation)
+        save(tmp_path / f"masks/{name.removesuffix('_a')}_seg.nii.gz", *stored)
+    status, found = evaluate(tmp_path, "--scan-suffix", "_a", "--mask-suffix", "_seg")
+    assert status == 0
+    scores, labels = counted(truth)
+    assert found["value"]["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-4)
+
+
+@pytest.mark.parametrize(("option", "n_scans"), [("healthy", 5), ("skip", 4)])
+def test_scans_without_mask(case, option, n_scans, capsys):
+    tmp_path, _ = case
+    (tmp_path / "masks/p4_a.nii.gz").unlink()
+    assert evaluate(tmp_path)[0] == 1
+    assert "1 of 5 scans have no mask in" in capsys.readouterr().err
+    status, found = evaluate(tmp_path, "--without-mask", option)
+    assert status == 0
+    assert f"{n_scans} scans of" in capsys.readouterr().out
+    assert ("scan_auroc" in found.index) == (option == "healthy")
+
+
+def test_images(tmp_path):
+    generator = np.random.default_rng(1)
+    (tmp_path / "maps_a/maps").mkdir(parents=True)
+    (tmp_path / "masks").mkdir()
+    scans, all_scores, all_labels = [], [], []
+    for number in range(4):
+        lesion = np.zeros((20, 24), dtype=bool)
+        lesion[4:9, 6:12] = number != 3
+        levels = generator.integers(0, 40000, lesion.shape).astype(np.uint16) + 20000 * lesion.astype(np.uint16)
+        Image.fromarray(levels).save(tmp_path / f"maps_a/maps/i{number}.png")
+        Image.fromarray(lesion.astype(np.uint8) * 255).save(tmp_path / f"masks/i{number}.png")
+        scans.append({"name": f"i{number}", "map": f"maps/i{number}.png", "outside": 0.0, "score": 9.0 - number})
+        all_scores.append(levels.ravel())
+        all_labels.append(lesion.ravel())
+    record = {"axis": "axial", "map_range": [-1, 3], "model": "m", "scans": scans, "thresholds": {"fpr01": 2.0}}
+    (tmp_path / "maps_a/predictions.json").write_text(json.dumps(record))
+    status, found = evaluate(tmp_path)
+    assert status == 0
+    scores, labels = np.concatenate(all_scores), np.concatenate(all_labels)
+    assert found["value"]["pixel_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-4)
+    assert found["value"]["scan_auroc"] == 1.0
+    above = scores / 65535 * 4 - 1 > 2.0
+    assert found["value"]["dice_fpr01"] == pytest.approx(2 * (above & labels).sum() / (above.sum() + labels.sum()))
+    assert "slice_auroc" not in found.index
+
+
+def compare(tmp_path, second, *options):
+    return main(
+        ["compare", str(tmp_path / "maps_a"), str(tmp_path / second), "--masks", str(tmp_path / "masks"),
+         "--resamples", "200", "--out", str(tmp_path / "c.csv"), *options]
+    )  # fmt: skip
+
+
+def test_a_model_compared_with_itself_differs_by_nothing(case):
+    tmp_path, _ = case
+    assert compare(tmp_path, "maps_a") == 0
+    found = pd.read_csv(tmp_path / "c.csv")
+    assert set(found["metric"]) >= {"pixel_auroc", "aupro_30", "dice_fpr01", "scan_auroc", "slice_auroc"}
+    assert (found[["difference", "low", "high"]] == 0).all().all()
+
+
+def test_a_better_model_is_told_from_a_worse_one(case, capsys):
+    tmp_path, _ = case
+    write_predictions(tmp_path / "maps_b", shift=0.2)
+    assert compare(tmp_path, "maps_b") == 0
+    assert "first: maps_a   second: maps_b" in capsys.readouterr().out
+    row = pd.read_csv(tmp_path / "c.csv").set_index("metric").loc["pixel_auroc"]
+    alone = [evaluate(tmp_path, folder=folder)[1]["value"]["pixel_auroc"] for folder in ("maps_a", "maps_b")]
+    assert row["difference"] == pytest.approx(alone[0] - alone[1])
+    assert 0 < row["low"] < row["difference"] < row["high"]
+
+
+def test_comparing_other_scans_is_refused(case, capsys):
+    tmp_path, _ = case
+    write_predictions(tmp_path / "maps_b", names=("p1_a", "p9_a"))
+    assert compare(tmp_path, "maps_b") == 1
+    assert "predictions of different scans: 5 are in one only, for example p1_b" in capsys.readouterr().err
+
+
+def test_mistakes(case, capsys):
+    tmp_path, truth = case
+    for arguments, sentence in [
+        (["--masks", str(tmp_path / "none")], "There is no file or folder"),
+        (["--masks", str(tmp_path / "maps_a"), "--mask-suffix", "_x"], "No scan has a mask in"),
+        (["--scan-suffix", "_t1"], "The scan p1_a does not end in '_t1'"),
+        (["--resamples", "0"], "--resamples is 0; it must be at least 1"),
+        (["--subject-pattern", "("], "is no regular expression"),
+    ]:
+        assert evaluate(tmp_path, *arguments)[0] == 1
+        assert sentence in capsys.readouterr().err
+    save(tmp_path / "masks/p2_a.nii.gz", truth["p2_a"][1].astype(np.uint8), AFFINE @ np.diag([1, 1, 1.1, 1]))
+    assert evaluate(tmp_path)[0] == 1
+    assert "does not lie on the grid of its map" in capsys.readouterr().err
+    save(tmp_path / "masks/p2_a.nii.gz", truth["p2_a"][1] * np.float32(0.5))
+    assert evaluate(tmp_path)[0] == 1
+    assert "must hold labels 0, 1, 2" in capsys.readouterr().err
+    for name in truth:
+        save(tmp_path / f"masks/{name}.nii.gz", np.zeros(SHAPE, np.uint8))
+    assert evaluate(tmp_path)[0] == 1
+    assert "None of the 5 masks holds a lesion" in capsys.readouterr().err
+    (tmp_path / "maps_a/maps/p1_a.nii.gz").write_bytes(b"x")
+    assert evaluate(tmp_path)[0] == 1
+    assert "p1_a.nii.gz cannot be read" in capsys.readouterr().err
+    assert evaluate(tmp_path, folder="masks")[0] == 1
+    assert "holds no predictions of `dinodp predict`" in capsys.readouterr().err
