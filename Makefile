@@ -11,8 +11,9 @@ demo: $(STAMP)  ## set up everything and run the demo, offline
 	@cat results/summary.md
 	@echo "Report: results/report.html   Tables: results/tables   Figures: results/figures   Metrics: results/metrics.csv"
 
+# A file to a worker, so that the small run of the workflow tests is made once.
 test: $(STAMP) lint  ## set up everything, then linters and tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
