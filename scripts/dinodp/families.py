@@ -30,7 +30,11 @@ from dinodp.scores import image_score, patch_scores
 
 Maps = dict[str, npt.NDArray[np.float32]]
 BYTES_PER_MIB = 2**20
+BYTES_PER_GIB = 2**30
 IMAGES_PER_READ = 8
+IMAGES_PER_PASS = 64  # through a streamed bank, so that reading it stays a small part of the search
+BANK_MEMORY_GIB = 4.0  # of the host; a larger bank is streamed
+GPU_MEMORY_SHARE = 0.5  # of what is free
 
 
 class FittedModel(Protocol):
@@ -95,13 +99,11 @@ def score_split(
 ) -> dict[str, float]:
     """Score every image of a split into one file. Returns seconds and number of images."""
     start = perf_counter()
-    batches = [
-        range(first, min(first + IMAGES_PER_READ, source.n_images))
-        for first in range(0, source.n_images, IMAGES_PER_READ)
-    ]
+    size = getattr(model, "images_per_read", IMAGES_PER_READ)
+    batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
     parts = [
         model.score(source.read(batch), rows.iloc[list(batch)])
-        for batch in progress(batches, "score", total=source.n_images, per_item=IMAGES_PER_READ)
+        for batch in progress(batches, "score", total=source.n_images, per_item=size)
     ]
     maps = {name: np.concatenate([part[name] for part in parts]) for name in model.names}
     images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
@@ -180,8 +182,8 @@ class DpmmFamily:
 class MemoryBankFamily:
     """Memory bank; its file holds which images (or embeddings) are remembered, not the embeddings once more."""
 
-    def __init__(self, bank: MemoryBank, names: Sequence[str]) -> None:
-        self.bank, self.names = bank, names
+    def __init__(self, bank: MemoryBank, names: Sequence[str], images_per_read: int = IMAGES_PER_READ) -> None:
+        self.bank, self.names, self.images_per_read = bank, names, images_per_read
 
     @staticmethod
     def fit(
@@ -210,18 +212,31 @@ class MemoryBankFamily:
     def load(
         cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingReader, device: str
     ) -> "MemoryBankFamily":
-        """Read the remembered embeddings from the training split."""
+        """Read the remembered embeddings from the training split: now, or for every search where they are too many."""
         images = [int(index) for index in state["images"]]
-        bank = MemoryBank(device=device)
+        bank, n_embeddings = MemoryBank(device=device), len(images) * train.n_patches
         if "embeddings" in state:
             bank.fit(_all_embeddings(train, images)[torch.from_numpy(state["embeddings"])])
+        elif (size := n_embeddings * train.dim * 4) <= (limit := _bank_memory(config, device)):
+            bank.fit(_chunks(train, images), n_embeddings)
         else:
-            bank.fit(_chunks(train, images))
+            logger.info("The memory bank takes %d MiB, over %d: it is streamed.", size // 2**20, limit // 2**20)
+            bank.fit_streamed(lambda: _chunks(train, images), train.dim)
+            return cls(bank, config["scores"], IMAGES_PER_PASS)
         return cls(bank, config["scores"])
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """1 - cosine similarity to the nearest remembered embedding."""
         return patch_scores(self.bank, tokens, self.names)
+
+
+def _bank_memory(config: Mapping[str, Any], device: str) -> float:
+    """Bytes that a memory bank may take on its device: ``bank_memory_gib``, else a fixed share."""
+    if (gib := config.get("bank_memory_gib")) is not None:
+        return float(gib) * BYTES_PER_GIB
+    if torch.device(device).type == "cuda":
+        return GPU_MEMORY_SHARE * torch.cuda.mem_get_info()[0]
+    return BANK_MEMORY_GIB * BYTES_PER_GIB
 
 
 def _chunks(source: EmbeddingReader, images: Sequence[int]) -> Iterator[torch.Tensor]:

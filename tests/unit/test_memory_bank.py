@@ -14,11 +14,38 @@ def draw(n, d=16, seed=0):
 def test_agrees_with_scikit_learn_whatever_the_chunks(monkeypatch):
     bank, queries = draw(300), draw(50, seed=1)
     distance, index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(bank).kneighbors(queries)
-    monkeypatch.setattr(memory_bank, "QUERIES_PER_CHUNK", 7)
+    monkeypatch.setattr(memory_bank, "ROWS_PER_BLOCK", 7)
     monkeypatch.setattr(memory_bank, "BANK_PER_CHUNK", 31)
     ours, position = MemoryBank().fit(bank).nearest(queries)
     np.testing.assert_allclose(ours, distance[:, 0], atol=1e-6)
     assert position.tolist() == index[:, 0].tolist()
+
+
+def test_the_path_of_a_device_finds_the_same():
+    bank, queries = MemoryBank().fit(draw(3000)).embeddings_, MemoryBank().fit(draw(1500, seed=1)).embeddings_
+    found = []
+    for search in (memory_bank._search_on_cpu, memory_bank._search_on_device):
+        best, index = torch.full((1500,), -torch.inf), torch.zeros(1500, dtype=torch.int64)
+        search(queries, bank, 10, best, index)
+        found.append((best, index))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-6, rtol=0)
+    assert torch.equal(found[0][1], found[1][1])
+    assert int(found[0][1].min()) >= 10
+
+
+@pytest.mark.parametrize("chunk", [5, 16, 97, 400])
+def test_a_streamed_bank_gives_the_same_bytes(monkeypatch, chunk):
+    monkeypatch.setattr(memory_bank, "BANK_PER_CHUNK", 64)
+    x, queries = draw(300), draw(40, seed=1)
+    streamed = MemoryBank().fit_streamed(lambda: x.split(chunk), 16)
+    for _ in range(2):
+        for ours, plain in zip(streamed.nearest(queries), MemoryBank().fit(x).nearest(queries), strict=True):
+            assert torch.equal(ours, plain)
+
+
+def test_a_bank_of_known_size_is_the_same():
+    x = draw(40)
+    assert torch.equal(MemoryBank().fit(iter(x.split(9)), 40).embeddings_, MemoryBank().fit(x.split(9)).embeddings_)
 
 
 def test_chunks_make_the_same_bank():
@@ -59,6 +86,7 @@ def test_few_shot_is_drawn_from_the_seed():
     [
         (lambda: MemoryBank().fit([]), "at least one embedding"),
         (lambda: MemoryBank().fit(torch.zeros(2, 3)), "length zero"),
+        (lambda: MemoryBank().fit_streamed(lambda: [torch.zeros(2, 3)], 3).distances(draw(2, 3)), "length zero"),
         (lambda: MemoryBank().fit(torch.full((2, 3), float("inf"))), "not finite"),
         (lambda: MemoryBank().distances(draw(2)), "call fit first"),
         (lambda: MemoryBank().fit(draw(3)).distances(draw(2, 5)), r"shape \(2, 5\); \[n, 16\]"),

@@ -3,7 +3,7 @@
 Sources: AnomalyDINO (Damm et al., WACV 2025); the greedy coreset is PatchCore's (Roth et al., CVPR 2022).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +13,43 @@ import torch.nn.functional as functional
 from dinodp.errors import InputError
 from dinodp.logs import progress
 from dinodp.models.dirichlet_process import finite_matrix
+from dinodp.prefetch import prefetched
 
-QUERIES_PER_CHUNK = 1024
-BANK_PER_CHUNK = 32768  # a block of similarities is [1024, 32768] float32: 128 MiB
+BANK_PER_CHUNK = 32768  # remembered embeddings that a device looks at at once, and that are read at once from a file
+ROWS_PER_BLOCK = 1024  # of queries, and on the CPU also of the bank: a block of similarities (4 MiB) stays in the cache
 
 
 class MemoryBank:
-    """Remember embeddings [m, D]; the distance of a query is 1 - its largest cosine similarity to any of them."""
+    """Remember embeddings [m, D]; the distance of a query is 1 - its largest cosine similarity to any of them.
+
+    ``fit`` holds them in memory, ``fit_streamed`` reads them anew for every search: the same numbers, and the same
+    bytes on the CPU, from memory that does not grow with m.
+    """
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
 
-    def fit(self, x: torch.Tensor | Iterable[torch.Tensor]) -> "MemoryBank":
-        """Remember embeddings [m, D], or chunks of them.
+    def fit(self, x: torch.Tensor | Iterable[torch.Tensor], n_embeddings: int | None = None) -> "MemoryBank":
+        """Remember embeddings [m, D], or chunks of them; with m known beforehand no second copy is made on the way.
 
         Raises InputError for none, for values that are not finite, and for embeddings of length zero.
         """
         chunks = [x] if isinstance(x, torch.Tensor) else x
-        kept = [_unit(finite_matrix(chunk)).to(self.device) for chunk in chunks]
-        if not kept:
-            raise InputError("A memory bank needs at least one embedding; none was given.")
-        self.embeddings_ = torch.cat(kept)
+        units = (_unit(finite_matrix(chunk)).to(self.device) for chunk in chunks)
+        self.embeddings_ = _gathered(units, n_embeddings)
+        self.dim_ = self.embeddings_.shape[1]
+        self._chunks: Callable[[], Iterable[torch.Tensor]] = lambda: self.embeddings_.split(BANK_PER_CHUNK)
+        return self
+
+    def fit_streamed(self, read: Callable[[], Iterable[torch.Tensor]], dim: int) -> "MemoryBank":
+        """Remember how to ``read`` the embeddings, in chunks [*, dim]; each search reads all of them once.
+
+        The searches raise InputError for embeddings that are not finite or of length zero.
+        """
+        self.dim_ = dim
+        self._chunks = lambda: prefetched(
+            _unit(finite_matrix(chunk, dim)).to(self.device) for chunk in _rechunked(read(), BANK_PER_CHUNK)
+        )
         return self
 
     def distances(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,21 +58,79 @@ class MemoryBank:
 
     def nearest(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distance [n] to the nearest remembered embedding and its index [n]; memory is bounded by the chunks."""
-        if not hasattr(self, "embeddings_"):
+        if not hasattr(self, "dim_"):
             raise InputError("The memory bank is empty: call fit first.")
-        queries = _unit(finite_matrix(x, self.embeddings_.shape[1])).to(self.device)
-        parts = [self._nearest_of_chunk(chunk) for chunk in queries.split(QUERIES_PER_CHUNK)]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-    def _nearest_of_chunk(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        queries = _unit(finite_matrix(x, self.dim_)).to(self.device)
         best = queries.new_full((len(queries),), -torch.inf)
         index = torch.zeros(len(queries), dtype=torch.int64, device=self.device)
-        for first in range(0, len(self.embeddings_), BANK_PER_CHUNK):
-            similarity, position = (queries @ self.embeddings_[first : first + BANK_PER_CHUNK].T).max(dim=1)
-            better = similarity > best
-            best = torch.where(better, similarity, best)
-            index = torch.where(better, position + first, index)
+        search = _search_on_cpu if self.device.type == "cpu" else _search_on_device
+        first = 0
+        for chunk in self._chunks():
+            search(queries, chunk, first, best, index)
+            first += len(chunk)
         return 1 - best, index
+
+
+def _search_on_device(
+    queries: torch.Tensor, bank: torch.Tensor, first: int, best: torch.Tensor, index: torch.Tensor
+) -> None:
+    """Raise ``best`` [n] and ``index`` [n] where an embedding of ``bank`` (numbered from ``first``) is more similar."""
+    for start in range(0, len(queries), ROWS_PER_BLOCK):
+        rows = slice(start, start + ROWS_PER_BLOCK)
+        similarity, position = (queries[rows] @ bank.T).max(dim=1)
+        better = similarity > best[rows]
+        best[rows] = torch.where(better, similarity, best[rows])
+        index[rows] = torch.where(better, position + first, index[rows])
+
+
+def _search_on_cpu(
+    queries: torch.Tensor, bank: torch.Tensor, first: int, best: torch.Tensor, index: torch.Tensor
+) -> None:
+    """As ``_search_on_device``, in blocks that fit the cache; NumPy's matrix product and argmax are the faster here."""
+    block = np.empty((min(ROWS_PER_BLOCK, len(queries)), min(ROWS_PER_BLOCK, len(bank))), dtype=np.float32)
+    for rows in _blocks(len(queries)):
+        x, best_of_rows, index_of_rows = (part[rows].numpy() for part in (queries, best, index))
+        for remembered in _blocks(len(bank)):
+            y = bank[remembered].numpy()
+            whole = (len(x), len(y)) == block.shape
+            similarity = np.matmul(x, y.T, out=block) if whole else np.matmul(x, y.T)
+            position = similarity.argmax(axis=1)
+            largest = similarity[np.arange(len(x)), position]
+            better = largest > best_of_rows
+            best_of_rows[better] = largest[better]
+            index_of_rows[better] = position[better] + first + remembered.start
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(start, min(start + ROWS_PER_BLOCK, n)) for start in range(0, n, ROWS_PER_BLOCK)]
+
+
+def _gathered(chunks: Iterable[torch.Tensor], n: int | None) -> torch.Tensor:
+    """All chunks in one tensor, which is filled as they come where their number ``n`` of rows is known."""
+    if n is None:
+        kept = list(chunks)
+        if not kept:
+            raise InputError("A memory bank needs at least one embedding; none was given.")
+        return torch.cat(kept)
+    whole, first = torch.empty(0), 0
+    for chunk in chunks:
+        whole = chunk.new_empty((n, chunk.shape[1])) if first == 0 else whole
+        whole[first : first + len(chunk)] = chunk
+        first += len(chunk)
+    return whole
+
+
+def _rechunked(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """The same rows in chunks of ``size``, the last one maybe smaller."""
+    kept: list[torch.Tensor] = []
+    for chunk in chunks:
+        kept.append(chunk)
+        while sum(map(len, kept)) >= size:
+            joined = torch.cat(kept)
+            yield joined[:size]
+            kept = [joined[size:]]
+    if rest := [chunk for chunk in kept if len(chunk)]:
+        yield torch.cat(rest)
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
