@@ -25,6 +25,7 @@ include: "rules/embeddings.smk"
 include: "rules/models.smk"
 include: "rules/scoring.smk"
 include: "rules/evaluation.smk"
+include: "rules/analysis.smk"
 include: "rules/reporting.smk"
 
 
@@ -51,5 +52,7 @@ rule all:
         "results/metrics.csv",
         "results/intervals.csv",
         "results/costs.csv",
+        "results/strata.csv",
+        alignment_files("csv"),
         "results/summary.md",
         "results/report.html",

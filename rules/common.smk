@@ -145,6 +145,45 @@ def of_figure_models(pattern):
     ]
 
 
+MODEL_FILE = "results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5"
+# What decides how scores are evaluated: a change of it evaluates anew.
+EVALUATED = {
+    key: RUN[key]
+    for key in (
+        "mask_rules",
+        "mask_size",
+        "smoothing_sigma",
+        "image_score_fraction",
+        "threshold_maps",
+        "bootstrap_resamples",
+    )
+    if key in RUN
+}
+
+
+def of_alignment_models(wildcards, pattern):
+    """A pattern over the models whose components are compared (run.alignment_models) and their seeds."""
+    return [
+        pattern.format(
+            dataset=wildcards.dataset,
+            embedding=wildcards.embedding,
+            model=model,
+            seed=seed,
+        )
+        for model in RUN["alignment_models"]
+        for seed in seeds_of(model)
+    ]
+
+
+def alignment_files(extension):
+    """One per data set and embedding; none where the run names no models for it."""
+    return expand(
+        f"results/alignment/{{dataset}}/{{embedding}}.{extension}",
+        dataset=RUN["datasets"] if RUN["alignment_models"] else [],
+        embedding=RUN["embeddings"],
+    )
+
+
 def all_tables():
     return expand(
         "results/tables/{table}.{ext}", table=RUN["tables"], ext=TABLE_FORMATS

@@ -66,7 +66,34 @@ def write_run(folder: Path, masks: bool = True, smoothing_sigma: float = 0.0) ->
         figures=[figure],
         intervals=tables["intervals"],
         differences=tables["differences"],
+        strata=_strata(folder),
+        alignment=[_alignment(folder)],
+        alignment_figures=[figure],
     )
+
+
+def _strata(folder: Path) -> Path:
+    place = {"dataset": DATASET, "embedding": EMBEDDING, "seed": 0, "property": "lesion_share", "images": 4}
+    rows = [
+        {**place, "model": model, "stratum": stratum, "low": 0.001, "high": 0.02, "subjects": 2, "metric": metric,
+         "value": value, "interval_low": value - 0.05, "interval_high": value + 0.05}
+        for model in MODELS
+        for stratum, value in (("small", 0.4), ("large", 0.8))
+        for metric in ("prevalence", "pixel_auroc", "dice_fpr05")
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "strata.csv", index=False)
+    return folder / "strata.csv"
+
+
+def _alignment(folder: Path) -> Path:
+    path = folder / f"alignment/{DATASET}/{EMBEDDING}.csv"
+    path.parent.mkdir(parents=True)
+    rows = [
+        {"model": model, "images": "normal", "measure": "explained by place", "value": value, "low": 0.1, "high": 0.6}
+        for model, value in (("dpmm_diag", 0.5), ("dpmm_diag_raw", 0.25))
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
 
 
 def _images(folder: Path, masks: bool) -> list[dict[str, object]]:

@@ -120,6 +120,17 @@ def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
     assert protocol_table(CONFIG, rows) == {}
 
 
+def test_failures_and_alignment_are_on_the_page(page: str) -> None:
+    strata = page[page.index("Where it fails") : page.index("Do components follow anatomy?")]
+    small = strata[strata.index("small") : strata.index("large")]
+    assert small.count("<b>40.0</b>") == 4  # two metrics of two models; the image AUROC is not known
+    assert "0.1 to 2 % of the image" in small
+    assert "35.0 to 45.0" in small
+    alignment = page[page.index("Do components follow anatomy?") : page.index("All results</h2>")]
+    assert alignment.index("<b>0.500</b>") < alignment.index("<b>0.250</b>")
+    assert "0.100 to 0.600" in alignment
+
+
 def cases_frame(labels: str, subjects: str) -> pd.DataFrame:
     names = {"n": "normal", "a": "anomalous"}
     return pd.DataFrame({"label": [names[label] for label in labels], "subject": list(subjects)})

@@ -24,7 +24,7 @@ def draw(data: FigureData) -> Figure:
     assert model.means is not None
     assert model.assignments is not None
     cases = select_cases(data, NAME)
-    colours = _order_by_similarity(model.means)
+    colours = order_by_similarity(model.means)
     components = model.assignments([case.row for case in cases])
     rows = -(-len(cases) // 2)
     figure = new_figure(24 + 43 * rows)
@@ -44,7 +44,7 @@ def draw(data: FigureData) -> Figure:
     return figure
 
 
-def _order_by_similarity(means: Array) -> Array:
+def order_by_similarity(means: Array) -> Array:
     """Rank of each component along the first principal axis of the means, [K]; the sign is fixed."""
     centred = means - means.mean(axis=0)
     axis = np.linalg.svd(centred, full_matrices=False)[2][0]

@@ -148,14 +148,14 @@ def difference_rows(differences: pd.DataFrame | None, mask_rule: str, rows: Sequ
     """Model minus baseline, percentage points, for the models, scores and metrics of the headline ``rows``."""
     if differences is None:
         return []
-    wanted = {tuple(row[key] for key in PLACE) for row in rows}
+    wanted = {tuple(row[key] for key in PLACE): index for index, row in enumerate(rows)}
     shown = []
     for record in differences[differences["mask_rule"] == mask_rule].to_dict("records"):
         if tuple(record[key] for key in PLACE) in wanted:
             value, low, high = (100 * record[name] for name in ("value", "low", "high"))
             reading = "lower" if high < 0 else "higher" if low > 0 else "no difference shown"
             shown.append({**record, "value": value, "low": low, "high": high, "reading": reading})
-    return shown
+    return sorted(shown, key=lambda record: wanted[tuple(record[key] for key in PLACE)])
 
 
 def counts(rows: Sequence[Record]) -> dict[str, int]:

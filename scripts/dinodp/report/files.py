@@ -20,7 +20,7 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """``intervals`` and ``differences`` may be absent (None); ``manifests`` and ``checksums`` are by data set."""
+    """``manifests`` and ``checksums`` are by data set; files with a default may be absent."""
 
     metrics: Path
     costs: Path
@@ -31,3 +31,6 @@ class ReportFiles:
     figures: Sequence[Path]  # results/figures/{dataset}/{embedding}/{figure}.png
     intervals: Path | None = None
     differences: Path | None = None
+    strata: Path | None = None
+    alignment: Sequence[Path] = ()
+    alignment_figures: Sequence[Path] = ()  # results/alignment/{dataset}/{embedding}.png

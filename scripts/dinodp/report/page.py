@@ -12,6 +12,7 @@ import yaml
 from dinodp.files import write_text
 from dinodp.protocol import Protocol, read_published
 from dinodp.report import comparison, origin
+from dinodp.report.analysis import alignments, strata_columns, strata_rows
 from dinodp.report.curve_panels import curve_panels
 from dinodp.report.files import ReportFiles
 from dinodp.report.gallery import galleries
@@ -46,7 +47,10 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             first=first,
             overview=comparison.overview(protocol),
             by_model=comparison.by_model(rows, metrics, protocol.mask_rule),
-            protocols=protocol_table(config, comparison.primary_rows(rows, metrics)),
+            strata=strata_rows(files.strata),
+        strata_columns=strata_columns(protocol),
+        alignments=alignments(files.alignment, files.alignment_figures),
+        protocols=protocol_table(config, comparison.primary_rows(rows, metrics)),
             counts=comparison.counts(first),
             axis=comparison.scale(_offsets(first), "difference", "low", "high"),
             differences=minus,

@@ -1,0 +1,86 @@
+rule describe_cases:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+        accepted="results/data/{dataset}/accepted.txt",
+    output:
+        cases="results/data/{dataset}/cases.csv",
+    log:
+        "results/logs/describe_cases/{dataset}.log",
+    conda:
+        "../envs/torch.yaml"
+    params:
+        mask_rule=RUN["mask_rules"][0],
+        library=LIBRARY,
+    script:
+        "../scripts/describe_cases.py"
+
+
+rule stratify:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+        cases="results/data/{dataset}/cases.csv",
+        test="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5",
+        valid="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5",
+    output:
+        strata="results/strata/{dataset}/{embedding}/{model}/seed-{seed}.csv",
+    log:
+        "results/logs/stratify/{dataset}/{embedding}/{model}/seed-{seed}.log",
+    conda:
+        "../envs/torch.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        score=lambda wildcards: entry("models", wildcards.model)["scores"][0],
+        run=EVALUATED,
+        library=LIBRARY,
+    script:
+        "../scripts/stratify.py"
+
+
+rule collect_strata:
+    input:
+        strata=of_shown_models(
+            "results/strata/{dataset}/{embedding}/{model}/seed-{seed}.csv"
+        ),
+    output:
+        table="results/strata.csv",
+    log:
+        "results/logs/collect_strata.log",
+    conda:
+        "../envs/torch.yaml"
+    params:
+        library=LIBRARY,
+    script:
+        "../scripts/collect_strata.py"
+
+
+rule align:
+    input:
+        manifest="results/data/{dataset}/manifest.csv",
+        tokens="results/embeddings/{dataset}/{embedding}/test.h5",
+        models=lambda wildcards: of_alignment_models(wildcards, MODEL_FILE),
+    output:
+        table="results/alignment/{dataset}/{embedding}.csv",
+        png=report(
+            "results/alignment/{dataset}/{embedding}.png",
+            caption="../report/alignment.rst",
+            category="Figures",
+            subcategory="{dataset}, {embedding}",
+            labels={"figure": "alignment"},
+        ),
+        pdf="results/alignment/{dataset}/{embedding}.pdf",
+    log:
+        "results/logs/align/{dataset}/{embedding}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        names=lambda wildcards: of_alignment_models(wildcards, "{model}"),
+        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
+        mask_rule=RUN["mask_rules"][0],
+        n_resamples=min(200, RUN["bootstrap_resamples"]),
+        library=LIBRARY,
+    script:
+        "../scripts/align.py"

@@ -1,0 +1,26 @@
+"""How far the components of mixtures follow anatomy: table and figure of one data set and embedding."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.alignment_files import align
+from dinodp.logs import log_to_file
+from dinodp.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+align(
+    manifest=read_manifest(Path(snakemake.input.manifest)),
+    tokens=Path(snakemake.input.tokens),
+    models=[Path(path) for path in snakemake.input.models],
+    names=snakemake.params.names,
+    place=dict(snakemake.wildcards),
+    grid=snakemake.params.grid,
+    mask_rule=snakemake.params.mask_rule,
+    n_resamples=snakemake.params.n_resamples,
+    table=Path(snakemake.output.table),
+    png=Path(snakemake.output.png),
+    pdf=Path(snakemake.output.pdf),
+)

@@ -1,0 +1,15 @@
+"""Size and contrast of the lesions and level of the slices of the test images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinodp.cases import describe_cases
+from dinodp.logs import log_to_file
+from dinodp.manifest import read_manifest, select
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log_to_file(snakemake.log[0])
+test = select(read_manifest(Path(snakemake.input.manifest)), "test")
+describe_cases(test, snakemake.params.mask_rule, Path(snakemake.output.cases))

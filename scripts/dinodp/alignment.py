@@ -1,0 +1,191 @@
+"""Do mixture components follow anatomy? Agreement of components with intensity, place and other subjects' components.
+
+The paper's second claim is that normalised embeddings are aligned between subjects and raw ones are not. Every measure
+is 0 for components drawn at random and 1 for the best there can be.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score
+
+N_CLASSES = 3  # of intensity: dark, middle, bright; on T1 about fluid, grey and white matter
+N_INTENSITIES = 8  # equally filled bins
+N_CELLS = 8  # rows and columns of the cells that tell places apart
+N_LEVELS = 5
+N_PERMUTATIONS = 5
+MAX_PAIRS = 400
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class PatchLabels:
+    """Images of one kind (normal, or anomalous) by patch, [image, row, col]; ``tissue`` says which patches count.
+
+    ``components``: the mixture component; ``intensity``: mean grey value; ``subjects``, ``levels`` (NaN: unknown):
+    [image].
+    """
+
+    components: Ints
+    intensity: Floats
+    tissue: Flags
+    subjects: Ints
+    levels: Floats
+
+    def subset(self, images: Ints) -> "PatchLabels":
+        """These images only."""
+        return PatchLabels(**{name: values[images] for name, values in vars(self).items()})
+
+
+def explained_share(components: Ints, labels: Ints, weights: Floats, seed: int = 0) -> float:
+    """Share of the entropy of ``components`` [n] that ``labels`` [n] explain, corrected for chance; may be below 0.
+
+    (I - I0) / (H - I0): I their mutual information, I0 its mean over shuffled labels, H the entropy of the components;
+    0 where there is one component. ``weights`` [n] count each patch.
+    """
+    generator = np.random.default_rng(seed)
+    shuffled = [_information(components, generator.permutation(labels), weights) for _ in range(N_PERMUTATIONS)]
+    chance, entropy = float(np.mean(shuffled)), _information(components, components, weights)
+    if entropy - chance < 1e-12:
+        return 0.0
+    return (_information(components, labels, weights) - chance) / (entropy - chance)
+
+
+def _information(first: Ints, second: Ints, weights: Floats) -> float:
+    """Mutual information (nat) of two labellings [n] with weights [n]."""
+    n = int(second.max()) + 1
+    joint = np.bincount(first * n + second, weights=weights, minlength=(int(first.max()) + 1) * n).reshape(-1, n)
+    joint = joint / joint.sum()
+    expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    inside = joint > 0
+    return float(np.sum(joint[inside] * np.log(joint[inside] / expected[inside])))
+
+
+def quantile_bins(values: Floats, n: int) -> Ints:
+    """Equally filled bins 0 ... n-1 of values [n]."""
+    cuts = np.quantile(values, np.linspace(0, 1, n + 1)[1:-1])
+    return np.searchsorted(cuts, values, side="right").astype(np.int64)
+
+
+def intensity_classes(values: Floats) -> Ints:
+    """Dark, middle and bright (0, 1, 2) by k-means of the grey values [n]; fewer where there are fewer values."""
+    found = KMeans(min(N_CLASSES, len(np.unique(values))), n_init=4, random_state=0).fit(values[:, None])
+    order = np.argsort(np.argsort(found.cluster_centers_[:, 0]))
+    return np.asarray(order[found.labels_], dtype=np.int64)
+
+
+def place_cells(shape: tuple[int, int, int]) -> Ints:
+    """Cell of each patch, [image, row, col]: N_CELLS x N_CELLS over the image."""
+    rows, columns = (np.arange(n) * N_CELLS // n for n in shape[1:])
+    return np.broadcast_to(rows[:, None] * N_CELLS + columns, shape).astype(np.int64)
+
+
+def label_measures(data: PatchLabels, n_resamples: int, seed: int = 0) -> dict[str, tuple[float, Floats]]:
+    """Agreement with intensity classes (adjusted mutual information), and shares explained: value and resamples.
+
+    Resamples are over subjects; those of the agreement take one resample in ten, since it is slow.
+    """
+    inside = data.tissue
+    components, values = data.components[inside], data.intensity[inside]
+    subject = np.broadcast_to(data.subjects[:, None, None], inside.shape)[inside]
+    intensity, place = quantile_bins(values, N_INTENSITIES), place_cells(inside.shape)[inside]
+    labels = {"intensity": intensity, "place": place, "both": place * N_INTENSITIES + intensity}
+    measures: dict[str, Callable[[Floats], float]] = {
+        f"explained by {name}": lambda weights, label=label: explained_share(components, label, weights)  # type: ignore[misc]
+        for name, label in labels.items()
+    }
+    draws = list(subject_weights(data.subjects, n_resamples, seed))
+    found = {
+        name: (measure(np.ones(len(values))), np.array([measure(weights[subject]) for weights in draws]))
+        for name, measure in measures.items()
+    }
+    classes = intensity_classes(values)
+    agreement = [
+        adjusted_mutual_info_score(np.repeat(classes, repeat), np.repeat(components, repeat))
+        for repeat in (weights[subject].astype(int) for weights in draws[::10])
+    ]
+    value = float(adjusted_mutual_info_score(classes, components))
+    return {"agreement with intensity classes": (value, np.array(agreement)), **found}
+
+
+def subject_weights(subjects: Ints, n_resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each subject (an index) occurs in each resample of the subjects present."""
+    present = np.unique(subjects)
+    generator = np.random.default_rng(seed)
+    for _ in range(n_resamples):
+        weights = np.zeros(int(present[-1]) + 1)
+        weights[present] = generator.multinomial(len(present), np.full(len(present), 1 / len(present)))
+        yield weights
+
+
+def consistency(
+    first: PatchLabels, second: PatchLabels, n_resamples: int, seed: int = 0
+) -> tuple[float, Floats] | None:
+    """Cohen's kappa of the components of two subjects at the same place of the same level: value and resamples.
+
+    Pairs are an image of ``first`` and one of ``second``, of different subjects; only patches that are tissue in both
+    count. None where no level is known or no such pair exists.
+    """
+    pairs = matching_pairs(first, second, seed)
+    parts = [part for one, other in pairs if (part := _agreement(first, one, second, other)) is not None]
+    if not parts:
+        return None
+    observed, expected, a, b = (np.array(values) for values in zip(*parts, strict=True))
+
+    def kappa(weights: Floats) -> float:
+        by_chance = np.average(expected, weights=weights)
+        return float((np.average(observed, weights=weights) - by_chance) / max(1 - by_chance, 1e-12))
+
+    everyone = np.unique(np.concatenate([a, b])).astype(np.int64)
+    draws = [weights[a] * weights[b] for weights in subject_weights(everyone, n_resamples, seed)]
+    return kappa(np.ones(len(parts))), np.array([kappa(weights) for weights in draws if weights.any()])
+
+
+def matching_pairs(first: PatchLabels, second: PatchLabels, seed: int) -> list[tuple[int, int]]:
+    """Pairs (image of ``first``, image of ``second``) of the same level and different subjects, at most MAX_PAIRS."""
+    levels = [np.floor(np.clip(data.levels, 0, 1 - 1e-9) * N_LEVELS) for data in (first, second)]
+    same = levels[0][:, None] == levels[1][None, :]  # NaN equals nothing
+    pairs = np.argwhere(same & (first.subjects[:, None] != second.subjects[None, :]))
+    if len(pairs) > MAX_PAIRS:
+        pairs = pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), MAX_PAIRS, replace=False))]
+    return [(int(one), int(other)) for one, other in pairs]
+
+
+def _agreement(first: PatchLabels, one: int, second: PatchLabels, other: int) -> tuple[float, float, int, int] | None:
+    """Observed agreement, that expected from both images' shares of each component, and both subjects."""
+    inside = first.tissue[one] & second.tissue[other]
+    if not inside.any():
+        return None
+    a, b = first.components[one][inside], second.components[other][inside]
+    n = int(max(a.max(), b.max())) + 1
+    expected = float(np.bincount(a, minlength=n) @ np.bincount(b, minlength=n)) / len(a) ** 2
+    return float((a == b).mean()), expected, int(first.subjects[one]), int(second.subjects[other])
+
+
+def measure(normal: PatchLabels, anomalous: PatchLabels | None, n_resamples: int) -> Iterator[dict[str, Any]]:
+    """All measures of normal images, and of the healthy patches of anomalous ones where there are any."""
+    kinds: Mapping[str, PatchLabels | None] = {"normal": normal, "anomalous, outside lesions": anomalous}
+    for kind, data in kinds.items():
+        if data is None or not data.tissue.any():
+            continue
+        found = label_measures(data, n_resamples)
+        if (between := consistency(data, normal, n_resamples)) is not None:
+            found["consistency between subjects"] = between
+        for name, (value, replicates) in found.items():
+            low, high = np.percentile(replicates, (2.5, 97.5)) if len(replicates) else (np.nan, np.nan)
+            yield {
+                "images": kind,
+                "measure": name,
+                "value": value,
+                "low": float(low),
+                "high": float(high),
+                "n_images": len(data.subjects),
+                "n_subjects": len(np.unique(data.subjects)),
+            }
