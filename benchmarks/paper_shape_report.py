@@ -1,6 +1,6 @@
-"""The report of a run of BraTS2021's size: 3,715 test images of 240x240, two models, random maps.
+"""Metrics, failure analysis and report of a run of BraTS2021's size: 3,715 images of 240x240, two models, random maps.
 
-Prints seconds, peak memory and the size of the page:
+Both mask rules, 1,000 resamples of subjects. Prints seconds and peak memory of each stage, and the size of the page:
 python benchmarks/paper_shape_report.py [share of the images]
 """
 
@@ -15,17 +15,21 @@ import pandas as pd
 from PIL import Image
 
 from dinodp import store
+from dinodp.cases import describe_cases
 from dinodp.evaluation import evaluate_scores
 from dinodp.manifest import image_row, read_manifest, select, write_manifest
 from dinodp.report import ModelFiles, ReportFiles, write_report
 from dinodp.scores import image_score
+from dinodp.strata import collect_strata, stratify
+from dinodp.uncertainty import collect_intervals
 
 SPLITS = (("train", "normal", 2), ("valid", "normal", 39), ("test", "normal", 640), ("test", "anomalous", 3075))
 PUBLISHED = Path(__file__).parents[1] / "resources/published/published.csv"
 PLACE = {"dataset": "brats2021", "embedding": "dinov2_vits14"}
 RUN = {
     "title": "Paper shape", "note": "Random maps.", "datasets": ["brats2021"], "embeddings": ["dinov2_vits14"],
-    "models": ["memory_bank", "dpmm_diag"], "seeds": [0], "mask_rules": ["gt0"], "smoothing_sigma": 0,
+    "models": ["memory_bank", "dpmm_diag"], "seeds": [0], "mask_rules": ["gt0", "eq255"], "smoothing_sigma": 0,
+    "image_score_fraction": 0.01, "bootstrap_resamples": 1000,
     "published_embedding": "dinov2_vits14", "tolerance": 1.0, "baseline": "memory_bank",
 }  # fmt: skip
 CONFIG = {"run": RUN, "datasets": {"brats2021": {}}, "embeddings": {}, "models": {}}
@@ -49,6 +53,12 @@ def write_images(folder: Path, share: float) -> Path:
     return folder / "manifest.csv"
 
 
+def report_cost(stage: str, start: float) -> None:
+    """Print the seconds since ``start`` and the peak memory of the process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{stage}: {perf_counter() - start:.1f} s, peak {peak:.0f} MiB", flush=True)
+
+
 def write_model(folder: Path, manifest: Path, name: str, seed: int) -> ModelFiles:
     """Random scores of one model, evaluated."""
     frame, rng = read_manifest(manifest), np.random.default_rng(seed)
@@ -58,10 +68,12 @@ def write_model(folder: Path, manifest: Path, name: str, seed: int) -> ModelFile
     test, valid = folder / f"{name}-test.h5", folder / f"{name}-valid.h5"
     metrics, curves = folder / f"{name}.json", folder / f"{name}-curves.h5"
     labels = {**PLACE, "model": name, "seed": "0", "options": {"family": "dpmm", "scores": ["cosine"]}}
+    start = perf_counter()
     evaluate_scores(
-        test_scores=test, valid_scores=valid, manifest=frame, labels=labels, mask_rules=["gt0"], smoothing_sigma=0,
-        n_resamples=0, metrics_path=metrics, curves_path=curves,
+        test_scores=test, valid_scores=valid, manifest=frame, labels=labels, mask_rules=RUN["mask_rules"],
+        smoothing_sigma=0, n_resamples=RUN["bootstrap_resamples"], metrics_path=metrics, curves_path=curves,
     )  # fmt: skip
+    report_cost(f"evaluate {name}", start)
     return ModelFiles(*PLACE.values(), name, test, valid, metrics, curves)
 
 
@@ -79,17 +91,40 @@ def write_tables(folder: Path) -> tuple[Path, Path]:
     return folder / "metrics.csv", folder / "costs.csv"
 
 
+def write_strata(folder: Path, manifest: Path, models: list[ModelFiles]) -> Path:
+    """Properties of the cases and the strata of every model."""
+    frame, start = read_manifest(manifest), perf_counter()
+    describe_cases(select(frame, "test"), "gt0", folder / "cases.csv")
+    report_cost("describe cases", start)
+    cases, parts = pd.read_csv(folder / "cases.csv"), []
+    for model in models:
+        start = perf_counter()
+        labels = {**PLACE, "model": model.model, "seed": 0}
+        parts.append(folder / f"{model.model}-strata.csv")
+        stratify(frame, cases, model.test, model.valid, "cosine", RUN, labels, parts[-1])
+        report_cost(f"stratify {model.model}", start)
+    collect_strata(parts, folder / "strata.csv")
+    return folder / "strata.csv"
+
+
 def main() -> None:
     share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         manifest = write_images(folder, share)
         models = [write_model(folder, manifest, name, seed) for seed, name in enumerate(RUN["models"])]
-        files = ReportFiles(*write_tables(folder), PUBLISHED, {"brats2021": manifest}, {}, models, [])
+        start = perf_counter()
+        curves, metrics = [model.curves for model in models], [model.metrics for model in models]
+        tables = folder / "intervals.csv", folder / "differences.csv"
+        collect_intervals(metrics, curves, RUN["baseline"], *tables)
+        report_cost("collect intervals", start)
+        strata = write_strata(folder, manifest, models)
+        manifests = {"brats2021": manifest}
+        files = ReportFiles(*write_tables(folder), PUBLISHED, manifests, {}, models, [], *tables, strata=strata)
         start, page = perf_counter(), folder / "report.html"
         write_report(page, files, CONFIG, "snakemake", "unknown")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{perf_counter() - start:.1f} s, peak {peak:.0f} MiB, page {page.stat().st_size / 1e6:.1f} MB")
+        report_cost("report", start)
+        print(f"page {page.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

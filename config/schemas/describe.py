@@ -14,6 +14,15 @@ catalog. `snakemake --configfile config/paper.yaml` merges a run file over the c
 replaced), so a run file may also add or change entries. Unknown keys are refused. Write `1.0e-6`, not `1e-6`, which
 YAML reads as text. The keys of a data set depend on its source: docs/data.md.
 
+| run file | what it runs |
+|---|---|
+| `demo.yaml` | phantoms and a classical descriptor, without a download (the default) |
+| `paper.yaml` | the paper's protocol, and one correction of it after the other |
+| `follow_up.yaml` | the follow-up's: square input, masks resized, DINOv3 |
+| `anomalydino.yaml` | AnomalyDINO's: few-shot memory banks, smoothed maps |
+| `variants.yaml` | every variant of the mixture, and the ablations |
+| `oasis.yaml`, `brats2015.yaml`, `oasis_layers.yaml`, `oasis_alignment.yaml` | real images through ViT-Tiny on a small machine |
+
 This page is made from `schemas/config.schema.yaml`.
 """
 

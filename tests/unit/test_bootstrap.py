@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics as sk
 
 from dinodp import store
+from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
 from dinodp.metrics import Bootstrap, evaluate, evaluate_stream
 from dinodp.metrics.bootstrap import resampling_weights
@@ -120,3 +121,51 @@ def test_differences_are_paired(tmp_path):
     difference = pd.read_csv(tmp_path / "d.csv").iloc[0]
     assert (difference["model"], difference["minus"]) == ("dpmm", "bank")
     assert difference[["value", "low", "high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def slow_metrics(maps, masks, thresholds, chosen):
+    """Metrics of the images ``chosen`` (with repetition), pooled pixel by pixel with scikit-learn and NumPy."""
+    scores = np.stack([anomaly_map(maps[image], masks.shape[1:]) for image in chosen]).ravel()
+    anomalous = (masks[chosen] > 0).ravel()
+    above = scores > thresholds["threshold_fpr05"]
+    return {
+        "pixel_auroc": sk.roc_auc_score(anomalous, scores),
+        "pixel_average_precision": sk.average_precision_score(anomalous, scores),
+        "dice_fpr05": 2 * (above & anomalous).sum() / (above.sum() + anomalous.sum()),
+    }
+
+
+def test_intervals_of_a_paired_difference_are_those_of_a_slow_reference(case, tmp_path):
+    """Two models on the same subjects: every resample recomputed from all its pixels, then percentiles."""
+    maps, masks, validation, _ = case
+    labels = np.arange(len(SUBJECTS)) < len(SUBJECTS) // 2
+    bootstrap = Bootstrap.of(SUBJECTS, labels, 30)
+    better = maps + 0.5 * (masks[:, 1::3, 1::3] > 0)
+    found, jobs, slow = {}, [], {}
+    for name, scores in (("bank", maps), ("dpmm", better.astype(np.float32))):
+        result = evaluate_stream(scores, masks, validation, bootstrap=bootstrap)
+        found[name] = result
+        files = tmp_path / f"{name}.json", tmp_path / f"{name}.h5"
+        metrics = {"cosine": {"gt0": result.values}}
+        files[0].write_text(json.dumps({"dataset": "d", "embedding": "e", "model": name, "metrics": metrics}))
+        with store.writing(files[1], "curves", {}) as file:
+            for metric, values in result.replicates.items():
+                file.create_dataset(f"replicates/cosine/gt0/{metric}", data=values)
+        jobs.append(files)
+        draws = [
+            np.repeat(np.arange(len(SUBJECTS)), draw.astype(int)[bootstrap.subjects]) for draw in bootstrap.weights
+        ]
+        slow[name] = pd.DataFrame([slow_metrics(scores, masks, result.values, chosen) for chosen in draws])
+    collect_intervals(*zip(*jobs, strict=True), "bank", tmp_path / "i.csv", tmp_path / "d.csv")
+    intervals = pd.read_csv(tmp_path / "i.csv").set_index(["model", "metric"])
+    differences = pd.read_csv(tmp_path / "d.csv").set_index("metric")
+    for metric in slow["bank"]:
+        for name, values in slow.items():
+            low, high = np.percentile(values[metric], [2.5, 97.5])
+            assert intervals.loc[(name, metric), ["low", "high"]].tolist() == pytest.approx([low, high], abs=5e-3)
+        low, high = np.percentile(slow["dpmm"][metric] - slow["bank"][metric], [2.5, 97.5])
+        assert differences.loc[metric, ["low", "high"]].tolist() == pytest.approx([low, high], abs=5e-3)
+        assert differences.loc[metric, "value"] == pytest.approx(
+            found["dpmm"].values[metric] - found["bank"].values[metric]
+        )
+    assert differences.loc["pixel_auroc", "low"] > 0

@@ -18,6 +18,7 @@ from dinodp.protocol import Protocol, read_published
 from dinodp.report import ReportFiles, comparison, write_report
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.gallery import galleries, threshold_levels
+from dinodp.report.origin import data_rows, limits
 from dinodp.report.page import number
 from dinodp.report.pictures import TOP, map_to_show, quantised, reduced_mask, runs, shown_size
 from dinodp.report.protocols import protocol_table
@@ -129,6 +130,20 @@ def test_failures_and_alignment_are_on_the_page(page: str) -> None:
     alignment = page[page.index("Do components follow anatomy?") : page.index("All results</h2>")]
     assert alignment.index("<b>0.500</b>") < alignment.index("<b>0.250</b>")
     assert "0.100 to 0.600" in alignment
+
+
+@pytest.mark.parametrize(
+    ("backbone", "loose"),
+    [
+        ({"backbone": "facebook/some-model"}, True),
+        ({"backbone": "facebook/some-model", "revision": "0" * 40}, False),
+        ({"backbone": "classical"}, False),
+    ],
+)
+def test_a_backbone_without_a_revision_is_named(files: ReportFiles, backbone: dict, loose: bool) -> None:
+    config = {**CONFIG, "embeddings": {EMBEDDING: backbone}}
+    said = " ".join(limits(config, [], data_rows(files)))
+    assert (f"No revision of the backbone is pinned for {EMBEDDING}" in said) == loose
 
 
 def cases_frame(labels: str, subjects: str) -> pd.DataFrame:

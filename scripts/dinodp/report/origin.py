@@ -102,6 +102,15 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
     ]
     if len(run["seeds"]) == 1:
         said.append("One seed: how much the fits vary is not known.")
+    loose = [name for name in run["embeddings"] if _unpinned(config["embeddings"][name])]
+    if loose:
+        said.append(f"No revision of the backbone is pinned for {', '.join(loose)}: its weights may change unseen.")
     accepted = {name: config["datasets"][name].get("accept", []) for name in run["datasets"]}
     said += [f"{name}: accepted deviations: {', '.join(names)}." for name, names in accepted.items() if names]
     return said
+
+
+def _unpinned(embedding: Mapping[str, Any]) -> bool:
+    """Whether an embedding's backbone is a name on the hub without a commit."""
+    name = str(embedding["backbone"])
+    return "revision" not in embedding and name.count("/") == 1 and not Path(name).exists()
