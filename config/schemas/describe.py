@@ -21,7 +21,7 @@ YAML reads as text. The keys of a data set depend on its source: docs/data.md.
 | `follow_up.yaml` | the follow-up's: square input, masks resized, DINOv3 |
 | `anomalydino.yaml` | AnomalyDINO's: few-shot memory banks, smoothed maps |
 | `variants.yaml` | every variant of the mixture, and the ablations |
-| `oasis.yaml`, `brats2015.yaml`, `oasis_layers.yaml`, `oasis_alignment.yaml` | real images through ViT-Tiny on a small machine |
+| `oasis*.yaml`, `brats2015.yaml` | real images through ViT-Tiny on a small machine |
 
 This page is made from `schemas/config.schema.yaml`.
 """

@@ -13,6 +13,27 @@ DICE = {
     "pixel": ("dice_pixel_fpr10", "dice_pixel_fpr05", "dice_pixel_fpr01"),
 }
 
+PAPER_MIXTURE = {
+    "covariance": "diag",
+    "components": 500,
+    "reg_covar": 1e-6,
+    "step_schedule": "ema",
+    "step_rate": 0.2,
+    "concentration": 2.0,
+    "fix_concentration": False,
+    "init": "paper",
+    "epochs": 40,
+    "images_per_batch": 12,
+    "resample": "after_normalisation",
+    "pca_dims": None,
+    "position": None,
+}
+
+
+def is_variant(options: Mapping[str, Any]) -> bool:
+    """Whether a mixture of the catalog is another than the paper's; unit length or not is both the paper's."""
+    return options["family"] == "dpmm" and any(options.get(key, value) != value for key, value in PAPER_MIXTURE.items())
+
 
 @dataclass(frozen=True)
 class Protocol:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
 
 from dinodp import store
 from dinodp.errors import InputError
 from dinodp.files import read_json
 from dinodp.manifest import read_manifest, select
-from dinodp.protocol import Protocol, read_published
+from dinodp.protocol import Protocol, is_variant, read_published
 from dinodp.report import ReportFiles, comparison, write_report
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.gallery import galleries, threshold_levels
@@ -42,7 +43,7 @@ def page(files: ReportFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
 def rows_of(files: ReportFiles, embedding: str = EMBEDDING, intervals: bool = True) -> dict[tuple[str, str], dict]:
     metrics = pd.read_csv(files.metrics, keep_default_na=False).assign(embedding=embedding)
     known = pd.read_csv(files.intervals) if intervals else None
-    rows = comparison.result_rows(metrics, known, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    rows = comparison.result_rows(metrics, known, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
     return {(row["model"], row["metric"]): row for row in rows}
 
 
@@ -76,11 +77,30 @@ def test_another_embedding_gets_no_verdict(files: ReportFiles) -> None:
     assert (row["published"], row["difference"], row["verdict"]) == (96.21, None, "other embedding")
 
 
+def test_variants_and_other_mask_rules_get_no_verdict(files: ReportFiles) -> None:
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    both = pd.concat([metrics, metrics.assign(mask_rule="eq255")])
+    published = read_published(files.published, PROTOCOL)
+    rows = comparison.result_rows(both, None, published, PROTOCOL, 1.0, variants=["dpmm_diag"])
+    found = {(row["model"], row["mask_rule"]): row for row in rows if row["metric"] == "pixel_auroc"}
+    assert found["dpmm_diag", "gt0"]["verdict"] == "variant"
+    assert found["dpmm_diag", "gt0"]["difference"] == pytest.approx(95.6 - 96.21)
+    assert found["memory_bank", "gt0"]["verdict"] == "reproduced"
+    assert found["memory_bank", "eq255"]["verdict"] == "other mask rule"
+    assert found["memory_bank", "eq255"]["difference"] is None
+
+
+def test_the_catalogs_paper_models_are_no_variants(root: Path) -> None:
+    models = yaml.safe_load((root / "config/catalog.yaml").read_text())["models"]
+    plain = {name for name, options in models.items() if options["family"] == "dpmm" and not is_variant(options)}
+    assert plain == {"dpmm_diag", "dpmm_diag_raw"}
+
+
 def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -> None:
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
     control = metrics[:1].assign(model="oracle", family="control", score="oracle")
     both = pd.concat([metrics, control, metrics.assign(embedding="classical")])
-    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
     first = comparison.headline(rows, both, PROTOCOL)
     assert {(row["model"], row["embedding"]) for row in first} == {("memory_bank", EMBEDDING), ("dpmm_diag", EMBEDDING)}
     other = comparison.headline(rows, both, Protocol(published_embedding="dinov3"))
@@ -89,7 +109,7 @@ def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -
 
 def test_without_masks_the_headline_is_image_auroc(files: ReportFiles) -> None:
     metrics = pd.read_csv(files.metrics, keep_default_na=False)[:2].assign(metric="image_auroc")
-    rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
     assert [row["metric"] for row in comparison.headline(rows, metrics, PROTOCOL)] == ["image_auroc"]
 
 
@@ -98,7 +118,7 @@ def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
     corrected = metrics[metrics["model"] == "dpmm_diag"].assign(model="ours", value=metrics["value"] + 0.01)
     renamed = {"pixel_aupr_trapezoid": "pixel_average_precision", "dice_fpr10": "dice_pixel_fpr10"}
     both = pd.concat([metrics, corrected.replace({"metric": renamed})])
-    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), EMBEDDING, 1.0)
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
     run = {
         **CONFIG["run"],
         "protocols": {

@@ -1,6 +1,6 @@
 """The report's tables: published beside reproduced with a verdict, all results, differences between models, cost."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,7 @@ REPORTED = (
 KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule", "metric"]
 PLACE = ["dataset", "embedding", "model", "score", "mask_rule", "metric"]
 REPRODUCED, WITHIN, DIFFERS = "reproduced", "within the interval", "differs"
-OTHER, NOTHING = "other embedding", "–"
+OTHER, OTHER_MASKS, VARIANT, NOTHING = "other embedding", "other mask rule", "variant", "–"
 COST_DIGITS = {
     "fit_seconds": 1,
     "backbone_ms_per_image": 1,
@@ -39,14 +39,16 @@ def result_rows(
     metrics: pd.DataFrame,
     intervals: pd.DataFrame | None,
     published: pd.DataFrame,
-    published_embedding: str,
+    protocol: Protocol,
     tolerance: float,
+    variants: Collection[str] = (),
 ) -> list[Record]:
     """One row per (data set, embedding, model, score, mask rule, metric), values in percent.
 
     ``mean`` and ``std`` (n - 1) over seeds; ``low`` and ``high`` of the 95 % interval over subjects; ``published`` and
-    its ``origin``; ``difference`` (ours minus published, percentage points) for the published embedding only;
-    ``verdict`` against ``tolerance`` (percentage points). What is not known is None.
+    its ``origin``; ``difference`` (ours minus published, percentage points) for the published embedding and mask rule
+    only; ``verdict`` against ``tolerance`` (percentage points): none of ``variants``, models that are not the paper's.
+    What is not known is None.
     """
     frame = _over_seeds(metrics[metrics["metric"].isin(REPORTED)])
     frame["published"] = _published(frame, published)
@@ -59,7 +61,7 @@ def result_rows(
         {name: None if pd.isna(value) else value for name, value in record.items()}
         for record in frame.to_dict("records")
     ]
-    return [row | _verdict(row, published, published_embedding, tolerance) for row in rows]
+    return [row | _verdict(row, published, protocol, tolerance, variants) for row in rows]
 
 
 def _over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -77,13 +79,19 @@ def _published(frame: pd.DataFrame, published: pd.DataFrame) -> "pd.Series[float
     return values
 
 
-def _verdict(row: Record, published: pd.DataFrame, published_embedding: str, tolerance: float) -> Record:
+def _verdict(
+    row: Record, published: pd.DataFrame, protocol: Protocol, tolerance: float, variants: Collection[str]
+) -> Record:
     if row["published"] is None:
         return {"origin": None, "difference": None, "verdict": NOTHING}
     origin = _origin(row, published)
-    if row["embedding"] != published_embedding:
+    if row["embedding"] != protocol.published_embedding:
         return {"origin": origin, "difference": None, "verdict": OTHER}
+    if row["mask_rule"] != protocol.mask_rule:
+        return {"origin": origin, "difference": None, "verdict": OTHER_MASKS}
     difference = row["mean"] - row["published"]
+    if row["model"] in variants:
+        return {"origin": origin, "difference": difference, "verdict": VARIANT}
     inside = row["low"] is not None and row["low"] <= row["published"] <= row["high"]
     verdict = REPRODUCED if abs(difference) <= tolerance else WITHIN if inside else DIFFERS
     return {"origin": origin, "difference": difference, "verdict": verdict}
@@ -161,7 +169,7 @@ def difference_rows(differences: pd.DataFrame | None, mask_rule: str, rows: Sequ
 def counts(rows: Sequence[Record]) -> dict[str, int]:
     """How many rows of a table have each verdict."""
     verdicts = [str(row["verdict"]) for row in rows]
-    return {name: verdicts.count(name) for name in (REPRODUCED, WITHIN, DIFFERS, OTHER) if name in verdicts}
+    return {name: verdicts.count(name) for name in (REPRODUCED, WITHIN, DIFFERS, VARIANT, OTHER) if name in verdicts}
 
 
 def cost_rows(costs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from dinodp.files import write_text
-from dinodp.protocol import Protocol, read_published
+from dinodp.protocol import Protocol, is_variant, read_published
 from dinodp.report import comparison, origin
 from dinodp.report.analysis import alignments, strata_columns, strata_rows
 from dinodp.report.curve_panels import curve_panels
@@ -33,7 +33,8 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     metrics = pd.read_csv(files.metrics, keep_default_na=False, dtype={"normalised": str})
     intervals, differences = _table(files.intervals), _table(files.differences)
     published = read_published(files.published, protocol)
-    rows = comparison.result_rows(metrics, intervals, published, protocol.published_embedding, run["tolerance"])
+    variants = [name for name, options in config["models"].items() if is_variant(options)]
+    rows = comparison.result_rows(metrics, intervals, published, protocol, run["tolerance"], variants)
     first = comparison.headline(rows, metrics, protocol)
     minus = comparison.difference_rows(differences, protocol.mask_rule, first)
     sections = galleries(files, protocol, run["smoothing_sigma"])
