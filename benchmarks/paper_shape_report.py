@@ -8,7 +8,7 @@ import resource
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import pandas as pd
@@ -53,10 +53,16 @@ def write_images(folder: Path, share: float) -> Path:
     return folder / "manifest.csv"
 
 
-def report_cost(stage: str, start: float) -> None:
-    """Print the seconds since ``start`` and the peak memory of the process so far."""
+def report_cost(stage: str, start: tuple[float, float]) -> None:
+    """Print the seconds since ``start``, those of the processor among them, and the peak memory so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{stage}: {perf_counter() - start:.1f} s, peak {peak:.0f} MiB", flush=True)
+    passed, worked = (now - then for now, then in zip(clocks(), start, strict=True))
+    print(f"{stage}: {passed:.1f} s, of the processor {worked:.1f} s, peak {peak:.0f} MiB", flush=True)
+
+
+def clocks() -> tuple[float, float]:
+    """Time that passes, and time that this process works."""
+    return perf_counter(), process_time()
 
 
 def write_model(folder: Path, manifest: Path, name: str, seed: int) -> ModelFiles:
@@ -68,7 +74,7 @@ def write_model(folder: Path, manifest: Path, name: str, seed: int) -> ModelFile
     test, valid = folder / f"{name}-test.h5", folder / f"{name}-valid.h5"
     metrics, curves = folder / f"{name}.json", folder / f"{name}-curves.h5"
     labels = {**PLACE, "model": name, "seed": "0", "options": {"family": "dpmm", "scores": ["cosine"]}}
-    start = perf_counter()
+    start = clocks()
     evaluate_scores(
         test_scores=test, valid_scores=valid, manifest=frame, labels=labels, mask_rules=RUN["mask_rules"],
         smoothing_sigma=0, n_resamples=RUN["bootstrap_resamples"], metrics_path=metrics, curves_path=curves,
@@ -93,12 +99,12 @@ def write_tables(folder: Path) -> tuple[Path, Path]:
 
 def write_strata(folder: Path, manifest: Path, models: list[ModelFiles]) -> Path:
     """Properties of the cases and the strata of every model."""
-    frame, start = read_manifest(manifest), perf_counter()
+    frame, start = read_manifest(manifest), clocks()
     describe_cases(select(frame, "test"), "gt0", folder / "cases.csv")
     report_cost("describe cases", start)
     cases, parts = pd.read_csv(folder / "cases.csv"), []
     for model in models:
-        start = perf_counter()
+        start = clocks()
         labels = {**PLACE, "model": model.model, "seed": 0}
         parts.append(folder / f"{model.model}-strata.csv")
         stratify(frame, cases, model.test, model.valid, "cosine", RUN, labels, parts[-1])
@@ -113,7 +119,7 @@ def main() -> None:
         folder = Path(place)
         manifest = write_images(folder, share)
         models = [write_model(folder, manifest, name, seed) for seed, name in enumerate(RUN["models"])]
-        start = perf_counter()
+        start = clocks()
         curves, metrics = [model.curves for model in models], [model.metrics for model in models]
         tables = folder / "intervals.csv", folder / "differences.csv"
         collect_intervals(metrics, curves, RUN["baseline"], *tables)
@@ -121,7 +127,7 @@ def main() -> None:
         strata = write_strata(folder, manifest, models)
         manifests = {"brats2021": manifest}
         files = ReportFiles(*write_tables(folder), PUBLISHED, manifests, {}, models, [], *tables, strata=strata)
-        start, page = perf_counter(), folder / "report.html"
+        start, page = clocks(), folder / "report.html"
         write_report(page, files, CONFIG, "snakemake", "unknown")
         report_cost("report", start)
         print(f"page {page.stat().st_size / 1e6:.1f} MB")
