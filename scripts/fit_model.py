@@ -15,12 +15,16 @@ log_to_file(snakemake.log[0])
 set_threads(snakemake.threads)
 options, grid = snakemake.params.options, snakemake.params.grid
 manifest = read_manifest(Path(snakemake.input.manifest))
+how = {
+    "normal_only": True,
+    "cache": snakemake.config["run"]["cache"],
+}  # the cache is no parameter: it changes no result
 with measured(snakemake.params.device) as cost:
     size = fit_model(
         Path(snakemake.output.model),
         options,
-        open_split(Path(snakemake.input.train), options, grid, manifest, "train", normal_only=True),
-        open_split(Path(snakemake.input.valid), options, grid, manifest, "valid", normal_only=True),
+        open_split(Path(snakemake.input.train), options, grid, manifest, "train", **how),
+        open_split(Path(snakemake.input.valid), options, grid, manifest, "valid", **how),
         seed=int(snakemake.wildcards.seed),
         device=snakemake.params.device,
     )

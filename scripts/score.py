@@ -15,7 +15,8 @@ log_to_file(snakemake.log[0])
 set_threads(snakemake.threads)
 options, grid, split = snakemake.params.options, snakemake.params.grid, snakemake.wildcards.split
 manifest = read_manifest(Path(snakemake.input.manifest))
-train = open_split(Path(snakemake.input.train), options, grid, manifest, "train", normal_only=True)
+cache = snakemake.config["run"]["cache"]  # no parameter: it changes no result
+train = open_split(Path(snakemake.input.train), options, grid, manifest, "train", normal_only=True, cache=cache)
 model = load_model(Path(snakemake.input.model), train, device=snakemake.params.device)
 source = open_split(Path(snakemake.input.tokens), options, grid, manifest, split)
 with measured(snakemake.params.device) as cost:

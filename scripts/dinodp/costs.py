@@ -7,7 +7,6 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from dinodp.files import write_json
 
@@ -16,9 +15,8 @@ BYTES_PER_MIB = 2**20
 
 
 def set_threads(threads: int) -> None:
-    """Let torch, and NumPy's matrix products, use the threads that the rule was given."""
+    """Let torch use the threads that the rule was given."""
     torch.set_num_threads(max(1, threads))
-    threadpool_limits(max(1, threads), user_api="blas")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import h5py
 import pandas as pd
 import torch
 import torch.nn.functional as functional
@@ -22,6 +21,7 @@ from dinodp.images import read_image
 from dinodp.logs import progress
 from dinodp.prefetch import prefetched
 from dinodp.provenance import library_digest
+from dinodp.token_cache import TokenRows
 from dinodp.token_writer import TokenWriter
 
 RESAMPLING = ("after_normalisation", "before_normalisation")
@@ -122,6 +122,7 @@ class EmbeddingReader:
         grid: tuple[int, int] | None = (32, 32),
         rows: Sequence[int] | None = None,
         resample: str = "after_normalisation",
+        cache: str = "none",
     ) -> None:
         require_known("order of resampling", resample, RESAMPLING)
         with store.reading(path, "embeddings") as file:
@@ -130,15 +131,15 @@ class EmbeddingReader:
         self.rows = list(range(shape[0])) if rows is None else list(rows)
         self.n_images, self.dim = len(self.rows), int(shape[3])
         self.n_patches = (grid[0] * grid[1]) if grid else int(shape[1] * shape[2])
-        self._file = h5py.File(path, "r")
+        self._tokens = TokenRows(path, self.rows, cache)
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return float32 [len(indices), row, col, dim] of the images with these indices."""
-        tokens = self._file["tokens"]
-        raw = torch.stack([torch.from_numpy(tokens[self.rows[index]]) for index in indices]).float()
+        raw = torch.from_numpy(self._tokens.read(indices)).float()
         early = self.resample == "before_normalisation"
         x = self._to_grid(raw) if early else raw
-        x = functional.normalize(x, dim=-1) if self.normalise else x
+        if self.normalise:  # in place, to the same bits as torch's normalize
+            x.div_(x.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
         return x if early else self._to_grid(x)
 
     def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:

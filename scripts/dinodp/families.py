@@ -54,8 +54,9 @@ def open_split(
     split: str,
     *,
     normal_only: bool = False,
+    cache: str = "none",
 ) -> EmbeddingReader:
-    """Open the embeddings of a split as the model sees them; only normal images if asked."""
+    """Open the embeddings of a split as the model sees them; only normal images if asked; ``cache``: `TokenRows`."""
     labels = select(manifest, split)["label"]
     rows = [index for index, label in enumerate(labels) if label == "normal" or not normal_only]
     shape = (int(grid[0]), int(grid[1])) if grid else None
@@ -65,6 +66,7 @@ def open_split(
         grid=shape,
         rows=rows,
         resample=options.get("resample", "after_normalisation"),
+        cache=cache,
     )
 
 

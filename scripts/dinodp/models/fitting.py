@@ -1,6 +1,6 @@
 """Fit a mixture over the images of a split, epoch by epoch, and keep the best one by validation likelihood."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import torch
 from dinodp.errors import InputError
 from dinodp.logs import logger, progress
 from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
+from dinodp.prefetch import prefetched
 
 
 class EmbeddingSource(Protocol):
@@ -105,17 +106,22 @@ def _run_epoch(
     """One pass over the images in random order; the mean of the batches' log-likelihoods before their steps."""
     order = torch.randperm(train.n_images, generator=generator)
     likelihoods = []
-    for images in order.split(images_per_batch):
-        mixture.partial_fit(train.read(images.tolist()).flatten(0, 2))
+    for batch in _batches(train, order, images_per_batch):
+        mixture.partial_fit(batch)
         likelihoods.append(mixture.batch_log_likelihood_)
     return float(np.mean(likelihoods))
+
+
+def _batches(source: EmbeddingSource, order: torch.Tensor, images_per_batch: int) -> Iterator[torch.Tensor]:
+    """Embeddings [n, D] of ``images_per_batch`` images at a time; the next ones are read while these are used."""
+    return prefetched(source.read(images.tolist()).flatten(0, 2) for images in order.split(images_per_batch))
 
 
 def mean_log_likelihood(mixture: DirichletProcessMixture, source: EmbeddingSource, images_per_batch: int) -> float:
     """Mean log-likelihood of all embeddings of a source, active components only."""
     total, count = 0.0, 0
-    for images in torch.arange(source.n_images).split(images_per_batch):
-        scores = mixture.score_samples(source.read(images.tolist()).flatten(0, 2))
+    for batch in _batches(source, torch.arange(source.n_images), images_per_batch):
+        scores = mixture.score_samples(batch)
         total, count = total + float(scores.double().sum()), count + len(scores)
     return total / count
 

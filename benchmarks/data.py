@@ -1,0 +1,43 @@
+"""Synthetic embeddings and images of the shapes that the paper has."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dinodp import store
+
+
+def clustered(n: int, dim: int, seed: int = 0, n_clusters: int = 150) -> torch.Tensor:
+    """Unit vectors [n, dim] in clusters of unequal size and width; variance falls off along shared directions."""
+    generator = torch.Generator().manual_seed(seed)
+    fixed = torch.Generator().manual_seed(99)
+    spectrum = torch.arange(1, dim + 1).float().rsqrt()
+    centres = torch.randn(n_clusters, dim, generator=fixed) * spectrum
+    basis = torch.linalg.qr(torch.randn(dim, dim, generator=fixed))[0]
+    share = torch.rand(n_clusters, generator=fixed).square()
+    labels = torch.multinomial(share, n, replacement=True, generator=generator)
+    width = 0.1 + 0.4 * torch.rand(n_clusters, generator=fixed)[labels, None]
+    x = (centres[labels] + width * torch.randn(n, dim, generator=generator) * spectrum) @ basis
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def embeddings_file(path: Path, n_images: int, grid: int = 32, dim: int = 384, seed: int = 0) -> Path:
+    """An embeddings file of clustered tokens, one chunk per image, written image by image."""
+    tokens = clustered(64 * grid * grid, dim, seed).half().numpy().reshape(64, grid, grid, dim)
+    with store.writing(path, "embeddings", {}) as file:
+        data = file.create_dataset("tokens", (n_images, grid, grid, dim), "float16", chunks=(1, grid, grid, dim))
+        for index in range(n_images):
+            data[index] = np.roll(tokens[index % 64], index // 64, axis=0)
+    return path
+
+
+def slices(folder: Path, n: int, side: int = 240) -> list[Path]:
+    """Smooth random grey PNG files."""
+    rng, paths = np.random.default_rng(0), []
+    for index in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8))
+        paths.append(folder / f"{index:05d}.png")
+        small.resize((side, side), Image.Resampling.BICUBIC).save(paths[-1])
+    return paths

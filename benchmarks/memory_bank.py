@@ -1,0 +1,80 @@
+"""Exact search in a memory bank against faiss-cpu's IndexFlatIP, same bank, queries and threads; streamed against held.
+
+Reach: no slower than faiss; a bank larger than the memory is streamed. Needs `pip install -e .[bench]`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from data import clustered, embeddings_file
+from runner import Row, alternate, arguments, report
+
+from dinodp.embeddings import EmbeddingReader
+from dinodp.models import MemoryBank
+
+D, QUERIES = 384, 4096
+
+
+def against_faiss(m: int, threads: int, repeats: int) -> Row:
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    x, queries = clustered(m, D, seed=1), clustered(QUERIES, D, seed=2)
+    index = faiss.IndexFlatIP(D)
+    index.add(x.numpy())
+    bank = MemoryBank().fit(x)
+    ours, theirs = bank.distances(queries), 1 - torch.from_numpy(index.search(queries.numpy(), 1)[0][:, 0])
+    row = alternate(lambda: bank.distances(queries), lambda: index.search(queries.numpy(), 1), repeats, warm_up=0)
+    about = {"bank": m, "queries": QUERIES, "threads": threads, "faiss": faiss.__version__}
+    rate = {kind: round(QUERIES / seconds) for kind, seconds in row["ours_s"].items()}
+    difference = float((ours - theirs).abs().max())
+    return {
+        "what": "search / faiss IndexFlatIP",
+        **about,
+        "largest_difference": difference,
+        "queries_per_s": rate,
+        **row,
+    }
+
+
+def against_products(m: int, device: str, repeats: int) -> Row:
+    """On a GPU: the search against the bare matrix products, in float32, TF32 and bfloat16."""
+    x, queries = clustered(m, D, seed=1).to(device), clustered(QUERIES, D, seed=2).to(device)
+    bank, half = MemoryBank(device).fit(x), (x.bfloat16(), queries.bfloat16())
+
+    def products() -> None:
+        for part in half[0].split(32768):
+            half[1] @ part.T
+
+    row = alternate(lambda: bank.distances(queries), products, repeats)
+    return {"what": "search / bfloat16 matrix products", "bank": m, "queries": QUERIES, **row}
+
+
+def streamed_against_held(n_images: int, device: str, repeats: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        reader = EmbeddingReader(embeddings_file(Path(folder) / "train.h5", n_images))
+
+        def chunks():
+            return (
+                reader.read(range(first, min(first + 8, n_images))).flatten(0, 2) for first in range(0, n_images, 8)
+            )
+
+        held, streamed = MemoryBank(device).fit(chunks()), MemoryBank(device).fit_streamed(chunks, D)
+        queries = clustered(QUERIES * 4, D, seed=2)
+        same = bool(torch.equal(held.distances(queries), streamed.distances(queries)))
+        row = alternate(lambda: streamed.distances(queries), lambda: held.distances(queries), repeats, warm_up=0)
+    return {"what": "streamed / held", "bank": n_images * 1024, "queries": len(queries), "same_bytes": same, **row}
+
+
+def measure(device: str, threads: int, small: bool) -> list[Row]:
+    if device == "cuda":
+        return [against_products(m, device, 9) for m in (10**6, 10**7)] + [streamed_against_held(1024, device, 3)]
+    if small:
+        return [against_faiss(50_000, threads, 3)]
+    return [against_faiss(50_000, threads, 9), against_faiss(200_000, threads, 5), streamed_against_held(96, device, 3)]
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__)
+    report("memory_bank", measure(options.device, options.threads, options.small), options)

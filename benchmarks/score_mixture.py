@@ -1,0 +1,56 @@
+"""Scoring with a mixture: its share of the time per image, beside the backbone's forward pass.
+
+Reach: 2 % of the end-to-end time per image.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from backbone import VIT_TINY, backbone
+from data import clustered, slices
+from runner import Row, alternate, arguments, report
+
+from dinodp.backbones import Backbone
+from dinodp.images import read_image
+from dinodp.models import DirichletProcessMixture
+from dinodp.scores import MIXTURE_SCORES, patch_scores
+
+BATCH = 8
+
+
+def fitted(dim: int, device: str, k: int = 500, kind: str = "diag") -> DirichletProcessMixture:
+    x = clustered(12_288, dim)
+    mixture = DirichletProcessMixture(k, kind, device=device)
+    mixture.initialize(x, generator=torch.Generator().manual_seed(0))
+    for _ in range(10):
+        mixture.partial_fit(x)
+    return mixture
+
+
+def score_against_forward(name: str, model: Backbone, path: Path, device: str, repeats: int, scores: list[str]) -> Row:
+    pixels = torch.stack([model.prepare(read_image(path))] * BATCH).to(device)
+    tokens = torch.nn.functional.normalize(model.embed(pixels).float(), dim=-1)
+    mixture = fitted(tokens.shape[-1], device)
+    row = alternate(lambda: patch_scores(mixture, tokens, scores), lambda: model.embed(pixels), repeats)
+    share = {kind: [float(f"{r / (1 + r):.3g}") for r in values] for kind, values in row["ratio"].items()}
+    about = {"backbone": name, "scores": scores, "batch": BATCH, "active": int(mixture.active_.sum())}
+    return {"what": "scoring / forward pass", **about, "share_of_time_per_image": share, **row}
+
+
+def measure(device: str, small: bool) -> list[Row]:
+    names = ["vit_tiny"] if VIT_TINY.is_dir() else []
+    names = (names or ["vits14"])[:1] if small else [*names, "vits14"]
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        (path,) = slices(Path(place), 1)
+        for name in names:
+            model = backbone(name, Path(place), device)
+            for scores in (["cosine"],) if small else (["cosine"], list(MIXTURE_SCORES)):
+                rows.append(score_against_forward(name, model, path, device, 5 if small else 7, scores))
+    return rows
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__)
+    report("score_mixture", measure(options.device, options.small), options)

@@ -1,0 +1,58 @@
+import h5py
+import numpy as np
+import pytest
+
+from dinodp import store, token_cache
+from dinodp.embeddings import EmbeddingReader
+from dinodp.errors import InputError
+from dinodp.token_cache import TokenRows
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "train.h5"
+    with store.writing(path, "embeddings", {}) as file:
+        tokens = np.random.default_rng(0).normal(size=(9, 4, 5, 6)).astype(np.float16)
+        file.create_dataset("tokens", data=tokens, chunks=(1, 4, 5, 6))
+    return path
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "{folder}/scratch"])
+def test_a_cache_changes_no_embedding(path, tmp_path, cache):
+    plain = EmbeddingReader(path, rows=[1, 4, 8], grid=None).read([2, 0])
+    cached = EmbeddingReader(path, rows=[1, 4, 8], grid=None, cache=cache.format(folder=tmp_path))
+    assert (cached.read([2, 0]) == plain).all()
+    assert (cached.read([2, 0]) == plain).all()
+
+
+def test_memory_reads_the_file_once(path):
+    rows = TokenRows(path, range(9), "memory")
+    first = rows.read([3])
+    path.unlink()
+    assert (rows.read([3]) == first).all()
+
+
+def test_a_copy_is_made_once_and_anew_when_the_file_changes(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    for _ in range(2):
+        TokenRows(path, range(9), "$SCRATCH").read([0])
+    (copy,) = (tmp_path / "scratch").iterdir()
+    with h5py.File(copy) as file, h5py.File(path) as source:
+        assert (file["tokens"][()] == source["tokens"][()]).all()
+    with h5py.File(path, "a") as source:
+        source["tokens"][0] = 1
+    assert (TokenRows(path, range(9), "$SCRATCH").read([0]) == 1).all()
+    assert len(list((tmp_path / "scratch").iterdir())) == 2
+
+
+def test_without_space_the_file_itself_is_read(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    assert TokenRows(path, range(9), str(tmp_path / "scratch")).read([0]).shape == (1, 4, 5, 6)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_cannot_be_a_folder_is_said(path):
+    with pytest.raises(InputError, match=r"names an environment variable that is not set"):
+        TokenRows(path, range(9), "$NOT_SET_ANYWHERE/x").read([0])
+    with pytest.raises(InputError, match="cannot be made"):
+        TokenRows(path, range(9), str(path / "below_a_file")).read([0])
