@@ -34,7 +34,7 @@ def table_environment(spec: str, lines: Sequence[str], caption: str, notes: Sequ
         [
             r"\begin{table}",
             r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{escape_latex(caption)}}}",
+            rf"\caption{{{escape_latex(caption)}}}\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{spec}}}",
             r"\toprule",

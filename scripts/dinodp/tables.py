@@ -59,6 +59,8 @@ HEADINGS = {
 }
 DECIMALS = {"fit_seconds": 1, "peak_host_mib": 0, "peak_gpu_mib": 0, "active_components": 1}
 PAPER_LABELS = {"embedding": "Embedding", "model": "Method"}
+PUBLISHED_NOTE = "In italics: the published value; where the embedding is another, it is not comparable."
+AUPR_NAMES = {"trapezoid": "trapezoid under the curve", "average_precision": "average precision"}
 SPREAD_NOTE = "Mean ± standard deviation over seeds (n - 1); no ± where there is a single seed."
 
 
@@ -66,12 +68,14 @@ SPREAD_NOTE = "Mean ± standard deviation over seeds (n - 1); no ± where there 
 class Table:
     """A table: ``frame`` holds numbers in columns ``<quantity>_mean``, ``_std``, ``_published``, ``_difference``.
 
-    ``paper_labels`` and ``paper_metrics``: what the LaTeX table shows, as in the paper, under which headings.
+    ``paper_caption``, ``paper_labels`` and ``paper_metrics``: what the LaTeX table shows, as in the paper, and under
+    which headings.
     """
 
     frame: pd.DataFrame
     caption: str
     notes: tuple[str, ...] = ()
+    paper_caption: str = ""
     paper_labels: Mapping[str, str] = field(default_factory=dict)
     paper_metrics: Mapping[str, str] = field(default_factory=dict)
 
@@ -84,7 +88,8 @@ def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     frame = _compare(primary_scores(metrics), published, protocol.published_embedding, DETECTION, "table1")
     caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; AUPR: trapezoid, as published."
     notes = _notes(frame, protocol.published_embedding)
-    return Table(frame, caption, notes, PAPER_LABELS, _detection_headings(frame, protocol))
+    short = f"Pixel-wise detection of anomalies, in percent. AUPR: {AUPR_NAMES[protocol.aupr]}."
+    return Table(frame, caption, notes, short, PAPER_LABELS, _detection_headings(frame, protocol))
 
 
 def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
@@ -93,7 +98,7 @@ def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     where = "patches" if protocol.threshold_maps == "patch" else "pixels"
     caption = f"Dice, in percent, at thresholds calibrated to a false positive rate (FPR) on normal validation {where}."
     headings = {name: f"FPR {int(name[-2:])} %" for name in protocol.dice_metrics if f"{name}_mean" in frame}
-    return Table(frame, caption, _notes(frame, protocol.published_embedding), PAPER_LABELS, headings)
+    return Table(frame, caption, _notes(frame, protocol.published_embedding), caption, PAPER_LABELS, headings)
 
 
 def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
@@ -103,7 +108,8 @@ def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     caption = "Scores of the mixture, embeddings with and without unit length, in percent. AP, AUPR as in table 1."
     labels = {**PAPER_LABELS, "score": "Score", "normalised": "Unit length"}
     notes = _notes(frame, protocol.published_embedding)
-    return Table(frame, caption, notes, labels, _detection_headings(frame, protocol))
+    short = "Scores of the mixture, embeddings with and without unit length, in percent. AUPR as in table 1."
+    return Table(frame, caption, notes, short, labels, _detection_headings(frame, protocol))
 
 
 def _detection_headings(frame: pd.DataFrame, protocol: Protocol) -> dict[str, str]:
@@ -128,10 +134,11 @@ TABLES: dict[str, TableFunction] = {"table1": table1, "table2": table2, "table3"
 
 def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> None:
     """Write the numbers as CSV and the formatted table as Markdown and LaTeX; each file is complete or absent."""
-    shown, caption = _display(table)
+    shown, common = _display(table)
+    caption = " ".join([table.caption, *common])
     write_text(csv_path, table.frame.to_csv(index=False, float_format="%.6g"))
     write_text(md_path, _markdown(shown, caption, table.notes))
-    write_text(tex_path, _latex(table, shown, caption))
+    write_text(tex_path, _latex(table, shown, common))
 
 
 # Rows and numbers
@@ -239,8 +246,8 @@ def _notes(frame: pd.DataFrame, published_embedding: str) -> tuple[str, ...]:
 # Formatting
 
 
-def _display(table: Table) -> tuple[pd.DataFrame, str]:
-    """Text cells under readable headings. Labels with one value throughout move to the caption."""
+def _display(table: Table) -> tuple[pd.DataFrame, list[str]]:
+    """Text cells under readable headings; and the labels with one value throughout, which belong in the caption."""
     frame = table.frame
     shown, common = pd.DataFrame(index=frame.index), []
     for column in frame.columns:
@@ -255,7 +262,7 @@ def _display(table: Table) -> tuple[pd.DataFrame, str]:
             common.append(f"{HEADINGS[column]}: {frame[column].iloc[0]}.")
         elif column in HEADINGS:
             shown[HEADINGS[column]] = frame[column].astype(str)
-    return shown, " ".join([table.caption, *(text for text in common if not text.endswith(": ."))])
+    return shown, [text for text in common if not text.endswith(": .")]
 
 
 def _with_spread(frame: pd.DataFrame, name: str) -> list[str]:
@@ -285,9 +292,13 @@ def _markdown(shown: pd.DataFrame, caption: str, notes: Sequence[str]) -> str:
     return "\n\n".join([f"**{caption}**", str(body), *notes]) + "\n"
 
 
-def _latex(table: Table, shown: pd.DataFrame, caption: str) -> str:
+def _latex(table: Table, shown: pd.DataFrame, common: Sequence[str]) -> str:
     """In the layout of the paper where the table has one in it, else as shown."""
     if table.paper_metrics:
-        return grouped_table(table.frame, table.paper_labels, table.paper_metrics, caption, table.notes)
+        caption = " ".join([table.paper_caption, *common])
+        compared = any(str(column).endswith("_published") for column in table.frame)
+        notes = (SPREAD_NOTE, PUBLISHED_NOTE) if compared else (SPREAD_NOTE,)
+        return grouped_table(table.frame, table.paper_labels, table.paper_metrics, caption, notes)
+    caption = " ".join([table.caption, *common])
     text_columns = {HEADINGS[name] for name in (*KEYS, "device") if name in HEADINGS}
     return plain_table(shown, text_columns, caption, table.notes)

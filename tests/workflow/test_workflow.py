@@ -26,6 +26,8 @@ SMALL = {
         "embeddings": ["classical"],
         "models": ["memory_bank", "dpmm_demo", "random", "oracle"],
         "figure_models": ["memory_bank", "dpmm_demo"],
+        "alignment_models": ["dpmm_demo"],
+        "protocols": {"paper": {"model": "dpmm_demo"}, "ours": {"model": "dpmm_demo", "threshold_maps": "pixel"}},
         "seeds": [0],
     },
 }
@@ -78,6 +80,17 @@ def test_the_report_tells_how_to_make_it_again(finished):
     assert "snakemake --cores 2 --configfile config/small.yaml" in text
     assert "Tiny phantoms." in text
     assert "git commit unknown" in text
+
+
+def test_analyses_are_made_and_reported(finished):
+    strata = pd.read_csv(finished / "results/strata.csv")
+    assert set(strata["model"]) == {"memory_bank", "dpmm_demo"}
+    assert {"lesion_share", "contrast"} <= set(strata["property"])
+    alignment = pd.read_csv(finished / "results/alignment/phantoms/classical.csv")
+    assert {"explained by place", "explained by intensity"} <= set(alignment["measure"])
+    text = (finished / "results/report.html").read_text()
+    for heading in ("Where it fails", "Do components follow anatomy?", "Protocols: as published and corrected"):
+        assert heading in text
 
 
 def test_snakemakes_own_report_has_captions(finished):

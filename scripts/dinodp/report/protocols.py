@@ -5,6 +5,7 @@ from typing import Any
 
 from dinodp.protocol import Protocol
 from dinodp.report.comparison import Record
+from dinodp.tables import AUPR_NAMES
 
 QUANTITIES: dict[str, Callable[[Protocol], str]] = {
     "Pixel AUROC": lambda protocol: "pixel_auroc",
@@ -20,7 +21,6 @@ STARTS = {
 }
 ORDERS = {"after_normalisation": "after the scaling to unit length", "before_normalisation": "before it"}
 MAPS = {"patch": "patches of the normal validation images", "pixel": "their maps at full resolution"}
-AUPR_NAMES = {"trapezoid": "trapezoid under the curve", "average_precision": "average precision"}
 MASKS = {"gt0": "every value above 0", "eq255": "only 255"}
 
 
