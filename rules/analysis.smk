@@ -80,7 +80,6 @@ rule align:
         names=lambda wildcards: of_alignment_models(wildcards, "{model}"),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         mask_rule=RUN["mask_rules"][0],
-        n_resamples=min(200, RUN["bootstrap_resamples"]),
         library=LIBRARY,
     script:
         "../scripts/align.py"

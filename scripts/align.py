@@ -19,7 +19,6 @@ align(
     place=dict(snakemake.wildcards),
     grid=snakemake.params.grid,
     mask_rule=snakemake.params.mask_rule,
-    n_resamples=snakemake.params.n_resamples,
     table=Path(snakemake.output.table),
     png=Path(snakemake.output.png),
     pdf=Path(snakemake.output.pdf),

@@ -4,12 +4,13 @@ The paper's second claim is that normalised embeddings are aligned between subje
 is 0 for components drawn at random and 1 for the best there can be.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
@@ -18,7 +19,8 @@ N_INTENSITIES = 8  # equally filled bins
 N_CELLS = 8  # rows and columns of the cells that tell places apart
 N_LEVELS = 5
 N_PERMUTATIONS = 5
-MAX_PAIRS = 400
+MAX_PAIRS = 1000
+N_GROUPS = 20  # of subjects, for intervals
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -44,25 +46,22 @@ class PatchLabels:
         return PatchLabels(**{name: values[images] for name, values in vars(self).items()})
 
 
-def explained_share(components: Ints, labels: Ints, weights: Floats, seed: int = 0) -> float:
+def explained_share(components: Ints, labels: Ints, seed: int = 0) -> float:
     """Share of the entropy of ``components`` [n] that ``labels`` [n] explain, corrected for chance; may be below 0.
 
     (I - I0) / (H - I0): I their mutual information, I0 its mean over shuffled labels, H the entropy of the components;
-    0 where there is one component. ``weights`` [n] count each patch.
+    0 where there is one component.
     """
     generator = np.random.default_rng(seed)
-    shuffled = [_information(components, generator.permutation(labels), weights) for _ in range(N_PERMUTATIONS)]
-    chance, entropy = float(np.mean(shuffled)), _information(components, components, weights)
-    if entropy - chance < 1e-12:
-        return 0.0
-    return (_information(components, labels, weights) - chance) / (entropy - chance)
+    shuffled = [_information(components, generator.permutation(labels)) for _ in range(N_PERMUTATIONS)]
+    chance, entropy = float(np.mean(shuffled)), _information(components, components)
+    return 0.0 if entropy - chance < 1e-12 else (_information(components, labels) - chance) / (entropy - chance)
 
 
-def _information(first: Ints, second: Ints, weights: Floats) -> float:
-    """Mutual information (nat) of two labellings [n] with weights [n]."""
+def _information(first: Ints, second: Ints) -> float:
+    """Mutual information (nat) of two labellings [n]."""
     n = int(second.max()) + 1
-    joint = np.bincount(first * n + second, weights=weights, minlength=(int(first.max()) + 1) * n).reshape(-1, n)
-    joint = joint / joint.sum()
+    joint = np.bincount(first * n + second, minlength=(int(first.max()) + 1) * n).reshape(-1, n) / len(first)
     expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     inside = joint > 0
     return float(np.sum(joint[inside] * np.log(joint[inside] / expected[inside])))
@@ -87,48 +86,20 @@ def place_cells(shape: tuple[int, int, int]) -> Ints:
     return np.broadcast_to(rows[:, None] * N_CELLS + columns, shape).astype(np.int64)
 
 
-def label_measures(data: PatchLabels, n_resamples: int, seed: int = 0) -> dict[str, tuple[float, Floats]]:
-    """Agreement with intensity classes (adjusted mutual information), and shares explained: value and resamples.
-
-    Resamples are over subjects; those of the agreement take one resample in ten, since it is slow.
-    """
+def label_measures(data: PatchLabels) -> Measures:
+    """Agreement with intensity classes (adjusted mutual information), and shares of the entropy explained."""
     inside = data.tissue
     components, values = data.components[inside], data.intensity[inside]
-    subject = np.broadcast_to(data.subjects[:, None, None], inside.shape)[inside]
     intensity, place = quantile_bins(values, N_INTENSITIES), place_cells(inside.shape)[inside]
     labels = {"intensity": intensity, "place": place, "both": place * N_INTENSITIES + intensity}
-    measures: dict[str, Callable[[Floats], float]] = {
-        f"explained by {name}": lambda weights, label=label: explained_share(components, label, weights)  # type: ignore[misc]
-        for name, label in labels.items()
+    return {
+        "agreement with intensity classes": float(adjusted_mutual_info_score(intensity_classes(values), components)),
+        **{f"explained by {name}": explained_share(components, label) for name, label in labels.items()},
     }
-    draws = list(subject_weights(data.subjects, n_resamples, seed))
-    found = {
-        name: (measure(np.ones(len(values))), np.array([measure(weights[subject]) for weights in draws]))
-        for name, measure in measures.items()
-    }
-    classes = intensity_classes(values)
-    agreement = [
-        adjusted_mutual_info_score(np.repeat(classes, repeat), np.repeat(components, repeat))
-        for repeat in (weights[subject].astype(int) for weights in draws[::10])
-    ]
-    value = float(adjusted_mutual_info_score(classes, components))
-    return {"agreement with intensity classes": (value, np.array(agreement)), **found}
 
 
-def subject_weights(subjects: Ints, n_resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each subject (an index) occurs in each resample of the subjects present."""
-    present = np.unique(subjects)
-    generator = np.random.default_rng(seed)
-    for _ in range(n_resamples):
-        weights = np.zeros(int(present[-1]) + 1)
-        weights[present] = generator.multinomial(len(present), np.full(len(present), 1 / len(present)))
-        yield weights
-
-
-def consistency(
-    first: PatchLabels, second: PatchLabels, n_resamples: int, seed: int = 0
-) -> tuple[float, Floats] | None:
-    """Cohen's kappa of the components of two subjects at the same place of the same level: value and resamples.
+def consistency(first: PatchLabels, second: PatchLabels, seed: int = 0) -> float | None:
+    """Cohen's kappa of the components of two subjects at the same place of the same level.
 
     Pairs are an image of ``first`` and one of ``second``, of different subjects; only patches that are tissue in both
     count. None where no level is known or no such pair exists.
@@ -137,15 +108,8 @@ def consistency(
     parts = [part for one, other in pairs if (part := _agreement(first, one, second, other)) is not None]
     if not parts:
         return None
-    observed, expected, a, b = (np.array(values) for values in zip(*parts, strict=True))
-
-    def kappa(weights: Floats) -> float:
-        by_chance = np.average(expected, weights=weights)
-        return float((np.average(observed, weights=weights) - by_chance) / max(1 - by_chance, 1e-12))
-
-    everyone = np.unique(np.concatenate([a, b])).astype(np.int64)
-    draws = [weights[a] * weights[b] for weights in subject_weights(everyone, n_resamples, seed)]
-    return kappa(np.ones(len(parts))), np.array([kappa(weights) for weights in draws if weights.any()])
+    observed, expected = np.mean(parts, axis=0)
+    return float((observed - expected) / max(1 - expected, 1e-12))
 
 
 def matching_pairs(first: PatchLabels, second: PatchLabels, seed: int) -> list[tuple[int, int]]:
@@ -158,34 +122,61 @@ def matching_pairs(first: PatchLabels, second: PatchLabels, seed: int) -> list[t
     return [(int(one), int(other)) for one, other in pairs]
 
 
-def _agreement(first: PatchLabels, one: int, second: PatchLabels, other: int) -> tuple[float, float, int, int] | None:
-    """Observed agreement, that expected from both images' shares of each component, and both subjects."""
+def _agreement(first: PatchLabels, one: int, second: PatchLabels, other: int) -> tuple[float, float] | None:
+    """Observed agreement, and that expected from both images' shares of each component."""
     inside = first.tissue[one] & second.tissue[other]
     if not inside.any():
         return None
     a, b = first.components[one][inside], second.components[other][inside]
     n = int(max(a.max(), b.max())) + 1
     expected = float(np.bincount(a, minlength=n) @ np.bincount(b, minlength=n)) / len(a) ** 2
-    return float((a == b).mean()), expected, int(first.subjects[one]), int(second.subjects[other])
+    return float((a == b).mean()), expected
 
 
-def measure(normal: PatchLabels, anomalous: PatchLabels | None, n_resamples: int) -> Iterator[dict[str, Any]]:
+def all_measures(data: PatchLabels, normal: PatchLabels) -> Measures:
+    """Measures of the images ``data``, paired with ``normal`` ones for the consistency between subjects."""
+    found = label_measures(data)
+    if (between := consistency(data, normal)) is not None:
+        found["consistency between subjects"] = between
+    return found
+
+
+def jackknife_interval(value: float, without: Floats) -> tuple[float, float]:
+    """95 % interval of a value from those without one group of subjects each [group]; NaN for fewer than two groups.
+
+    The bootstrap would repeat subjects, and repeated patches share information that is none.
+    """
+    n = len(without)
+    if n < 2:
+        return float("nan"), float("nan")
+    error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    return value - half, value + half
+
+
+def measure(normal: PatchLabels, anomalous: PatchLabels | None) -> Iterator[dict[str, Any]]:
     """All measures of normal images, and of the healthy patches of anomalous ones where there are any."""
     kinds: Mapping[str, PatchLabels | None] = {"normal": normal, "anomalous, outside lesions": anomalous}
     for kind, data in kinds.items():
         if data is None or not data.tissue.any():
             continue
-        found = label_measures(data, n_resamples)
-        if (between := consistency(data, normal, n_resamples)) is not None:
-            found["consistency between subjects"] = between
-        for name, (value, replicates) in found.items():
-            low, high = np.percentile(replicates, (2.5, 97.5)) if len(replicates) else (np.nan, np.nan)
+        values = all_measures(data, normal)
+        groups = np.array_split(np.unique(data.subjects), min(N_GROUPS, len(np.unique(data.subjects))))
+        without = [_without(data, normal, group) for group in groups] if len(groups) > 1 else []
+        for name, value in values.items():
+            low, high = jackknife_interval(value, np.array([found.get(name, np.nan) for found in without]))
             yield {
                 "images": kind,
                 "measure": name,
                 "value": value,
-                "low": float(low),
-                "high": float(high),
+                "low": low,
+                "high": high,
                 "n_images": len(data.subjects),
                 "n_subjects": len(np.unique(data.subjects)),
             }
+
+
+def _without(data: PatchLabels, normal: PatchLabels, subjects: Ints) -> Measures:
+    """Measures without some subjects."""
+    kept = [part.subset(np.flatnonzero(~np.isin(part.subjects, subjects))) for part in (data, normal)]
+    return all_measures(*kept)

@@ -17,7 +17,10 @@ from dinodp.figures.component_maps import COMPONENT_COLOURS, order_by_similarity
 from dinodp.figures.style import COLOURS, SKY, STYLE, new_figure, picture_axes
 from dinodp.images import read_mask
 
-NOTE = "0: as by chance, 1: completely. Filled: normal images; open: anomalous ones, outside lesions. Lines: 95 %"
+NOTE = (
+    "0: as by chance, 1: completely; lines: 95 % interval over subjects.\n"
+    "Filled: normal images; open: anomalous ones, outside lesions."
+)
 
 
 class Example(NamedTuple):
@@ -33,7 +36,7 @@ def draw_alignment(
     """Rows of pictures: images, then one row of component maps per model; below them the measures."""
     shown = example_images(chosen, data)
     with mpl.rc_context(STYLE):
-        figure = new_figure(38 * (1 + len(examples)) + 75)
+        figure = new_figure(38 * (1 + len(examples)) + 80)
         upper, lower = (figure.add_subfigure(part) for part in _parts(figure, len(examples)))
         axes = upper.subplots(1 + len(examples), len(shown), squeeze=False)
         for column, (row, text) in enumerate(shown):
@@ -49,7 +52,7 @@ def draw_alignment(
 
 def _parts(figure: Figure, n_models: int) -> Any:
     """Room for the pictures, and below it for the measures."""
-    return figure.add_gridspec(2, 1, height_ratios=[38 * (1 + n_models), 75])
+    return figure.add_gridspec(2, 1, height_ratios=[38 * (1 + n_models), 80])
 
 
 def example_images(chosen: pd.DataFrame, data: PatchLabels) -> list[tuple[int, str]]:

@@ -42,7 +42,6 @@ def align(
     place: Mapping[str, str],
     grid: Sequence[int] | None,
     mask_rule: str,
-    n_resamples: int,
     table: Path,
     png: Path,
     pdf: Path,
@@ -66,7 +65,7 @@ def align(
         logger.info("Alignment of %s, seed %s.", name, config["seed"])
         shared = {**place, "model": name, "normalised": config.get("normalise", True), "seed": config["seed"]}
         ill = data.subset(anomalous) if len(anomalous) else None
-        for row in measure(data.subset(normal), ill, n_resamples):
+        for row in measure(data.subset(normal), ill):
             found.append({**shared, "components": len(means), **row})
         examples.setdefault(name, Example(components, means))
     frame = pd.DataFrame(found, columns=COLUMNS)

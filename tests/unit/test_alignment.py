@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 
 from dinodp import store
 from dinodp.alignment import (
@@ -11,6 +12,7 @@ from dinodp.alignment import (
     consistency,
     explained_share,
     intensity_classes,
+    jackknife_interval,
     label_measures,
     matching_pairs,
     measure,
@@ -37,12 +39,8 @@ def labels(components, intensity=None, levels=0.5):
     )
 
 
-def values(data, n_resamples=0):
-    return {name: value for name, (value, _) in label_measures(data, n_resamples).items()}
-
-
 def test_components_that_are_places():
-    found = values(labels(place_cells(SHAPE)))
+    found = label_measures(labels(place_cells(SHAPE)))
     assert found["explained by place"] == pytest.approx(1, abs=1e-9)
     assert found["explained by both"] == pytest.approx(1, abs=1e-9)
     assert abs(found["explained by intensity"]) < 0.01
@@ -52,54 +50,49 @@ def test_components_that_are_places():
 def test_components_that_are_intensities():
     intensity = np.random.default_rng(1).random(SHAPE)
     data = labels(quantile_bins(intensity.ravel(), 8).reshape(SHAPE), intensity)
-    found = values(data)
+    found = label_measures(data)
     assert found["explained by intensity"] == pytest.approx(1, abs=1e-9)
     assert abs(found["explained by place"]) < 0.02
     three = labels(intensity_classes(intensity.ravel()).reshape(SHAPE), intensity)
-    assert values(three)["agreement with intensity classes"] == pytest.approx(1)
+    assert label_measures(three)["agreement with intensity classes"] == pytest.approx(1)
 
 
 def test_random_components_follow_nothing_though_there_are_many():
     """Without the correction for chance, 512 labels would explain a good share of 30 components."""
     data = labels(np.random.default_rng(2).integers(0, 30, SHAPE))
-    assert max(abs(value) for value in values(data).values()) < 0.03
-    kappa, _ = consistency(data, data, 0)
+    assert max(abs(value) for value in label_measures(data).values()) < 0.03
+    kappa = consistency(data, data)
     assert abs(kappa) < 0.02
 
 
 def test_half_of_the_entropy():
     """Two independent fair bits: one is known, so half of the entropy is explained."""
     bits = np.random.default_rng(3).integers(0, 2, (2, 40_000))
-    share = explained_share(2 * bits[0] + bits[1], bits[0], np.ones(40_000))
+    share = explained_share(2 * bits[0] + bits[1], bits[0])
     assert share == pytest.approx(0.5, abs=0.01)
 
 
 def test_one_component_has_nothing_to_explain():
-    assert explained_share(np.zeros(10, dtype=int), np.arange(10), np.ones(10)) == 0
+    assert explained_share(np.zeros(10, dtype=int), np.arange(10)) == 0
 
 
-def test_weights_count_patches():
-    """Where components and places agree in half of the patches, weights of those alone make the agreement complete."""
-    generator = np.random.default_rng(4)
-    places = generator.integers(0, 4, 20_000)
-    follow = np.arange(20_000) < 10_000
-    components = np.where(follow, places, generator.integers(0, 4, 20_000))
-    assert explained_share(components, places, np.ones(20_000)) < 0.5
-    assert explained_share(components, places, follow.astype(float)) == pytest.approx(1, abs=1e-9)
+def test_jackknife_of_a_mean_is_its_t_interval():
+    x = np.random.default_rng(5).normal(size=12)
+    low, high = jackknife_interval(x.mean(), (x.sum() - x) / 11)
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 11, x.mean(), stats.sem(x)))
+    assert np.isnan(jackknife_interval(1.0, np.ones(1))).all()
 
 
 def test_consistency_is_kappa_by_hand():
     """Two subjects, four patches: 3 of 4 agree; shares 1/2, 1/2 and 1/4, 3/4 give 1/2 by chance, so kappa is 1/2."""
     maps = np.array([[[0, 0, 1, 1]], [[0, 1, 1, 1]]])
     pair = PatchLabels(maps, np.zeros((2, 1, 4)), np.ones((2, 1, 4), bool), np.array([0, 1]), np.array([0.4, 0.45]))
-    kappa, _ = consistency(pair, pair, 0)
+    kappa = consistency(pair, pair)
     assert kappa == pytest.approx(0.5)
 
 
-def test_consistent_components_of_all_subjects_and_their_interval():
-    kappa, replicates = consistency(labels(place_cells(SHAPE)), labels(place_cells(SHAPE)), 20)
-    assert kappa == pytest.approx(1)
-    assert replicates == pytest.approx(1)
+def test_components_that_all_subjects_share():
+    assert consistency(labels(place_cells(SHAPE)), labels(place_cells(SHAPE))) == pytest.approx(1)
 
 
 def test_pairs_are_of_other_subjects_at_the_same_level():
@@ -112,14 +105,14 @@ def test_pairs_are_of_other_subjects_at_the_same_level():
 
 def test_without_levels_there_is_no_consistency():
     data = labels(place_cells(SHAPE), levels=np.nan)
-    assert consistency(data, data, 5) is None
-    assert "consistency between subjects" not in {row["measure"] for row in measure(data, None, 5)}
+    assert consistency(data, data) is None
+    assert "consistency between subjects" not in {row["measure"] for row in measure(data, None)}
 
 
 def test_intervals_hold_the_value_and_shrink_with_subjects():
     """Half of the subjects follow place, the others do not: which are drawn decides the share."""
     components = np.where(np.arange(12)[:, None, None] < 6, place_cells(SHAPE), 0)
-    rows = {row["measure"]: row for row in measure(labels(components), None, 60)}
+    rows = {row["measure"]: row for row in measure(labels(components), None)}
     row = rows["explained by place"]
     assert 0.2 < row["value"] < 0.9
     assert row["low"] < row["value"] < row["high"]
@@ -185,7 +178,6 @@ def analyse(run, models):
         place={"dataset": "halves", "embedding": "made"},
         grid=None,
         mask_rule="gt0",
-        n_resamples=10,
         table=folder / "a.csv",
         png=folder / "a.png",
         pdf=folder / "a.pdf",
