@@ -9,6 +9,7 @@ from dinodp.figures.style import COLOURS, LINE_STYLES, new_figure, styled
 
 NAME = "roc_pr_curves"
 NEEDED = ("fpr", "tpr", "recall", "precision")
+FIRST_RECALL = 0.02
 
 
 @styled
@@ -27,9 +28,12 @@ def draw(data: FigureData) -> Figure:
         roc.plot(curves["fpr"], curves["tpr"], label=_label(model, models), **look)
         precision_recall.plot(curves["recall"], curves["precision"], **look)
     roc.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":", label="Chance")
-    _draw_prevalence(precision_recall, models[0].curves[models[0].primary_score])
-    _finish(roc, "False positive rate", "True positive rate", "ROC, all test pixels")
-    _finish(precision_recall, "Recall", "Precision", "Precision-recall, all test pixels")
+    shown = [model.curves[model.primary_score] for model in models]
+    prevalence = _prevalence(shown[0])
+    precision_recall.axhline(prevalence, color="0.5", linewidth=0.8, linestyle=":")
+    _finish(roc, "False positive rate", "True positive rate", "ROC, all test pixels", 1.0)
+    title = f"Precision-recall (dotted: prevalence {100 * prevalence:.2g} %)"
+    _finish(precision_recall, "Recall", "Precision", title, max(_highest_precision(curves) for curves in shown))
     figure.legend(*roc.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(data.title)
     return figure
@@ -50,15 +54,20 @@ def _label(model: ModelData, models: list[ModelData]) -> str:
     )
 
 
-def _draw_prevalence(axes: Axes, curves: dict[str, Array]) -> None:
-    """Prevalence of anomalous pixels: the precision when every pixel is called anomalous."""
+def _prevalence(curves: dict[str, Array]) -> float:
+    """Share of anomalous pixels: the precision when every pixel is called anomalous."""
     recall, precision = curves["recall"], curves["precision"]
-    prevalence = float(precision[recall >= recall.max()].min())
-    axes.axhline(prevalence, color="0.5", linewidth=0.8, linestyle=":")
-    axes.text(0, prevalence + 0.012, f"prevalence {100 * prevalence:.2g} %", ha="left", va="bottom", fontsize=7)
+    return float(precision[recall >= recall.max()].min())
 
 
-def _finish(axes: Axes, x: str, y: str, title: str) -> None:
-    axes.set(xlabel=x, ylabel=y, title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+def _highest_precision(curves: dict[str, Array]) -> float:
+    """Highest precision but at the very first pixels, where it jumps to 0 or 1."""
+    return float(curves["precision"][curves["recall"] >= FIRST_RECALL].max())
+
+
+def _finish(axes: Axes, x: str, y: str, title: str, highest: float) -> None:
+    top = min(1.0, 1.1 * highest)  # a rare lesion's precision is low everywhere: the axis ends where the curves do
+    axes.set(xlabel=x, ylabel=y, title=title, xlim=(-0.01, 1.01), ylim=(-0.01 * top, 1.02 * top))
+    axes.set_box_aspect(1)
     axes.grid(color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
