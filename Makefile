@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 CORES ?= 2
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test bench lint format lock clean
 
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
@@ -20,6 +20,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+bench: $(STAMP)  ## a few ratios of speed, this run beside the committed baseline (docs/performance.md)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[workflow,test,bench]"
+	$(BIN)/python benchmarks/small.py --threads 1
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

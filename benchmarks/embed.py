@@ -4,6 +4,7 @@ Reach: 0.97 of the bare forward pass on a CPU, 0.95 on a GPU: decoding, resizing
 """
 
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import pandas as pd
@@ -52,16 +53,15 @@ def embed_against_forward(name: str, device: str, repeats: int, workers: int, dt
     }
 
 
-def measure(device: str, threads: int, small: bool) -> list[Row]:
-    names = ["vit_tiny"] if VIT_TINY.is_dir() else []
-    if small:
-        return [embed_against_forward((names or ["vits14"])[0], device, 3, threads)]
-    rows = [embed_against_forward(name, device, 7, threads) for name in [*names, "vits14"]]
+def measure(options: Namespace) -> list[Row]:
+    device, repeats, threads = options.device, options.repeats, options.threads
+    names = [*(["vit_tiny"] if VIT_TINY.is_dir() else []), "vits14"]
+    rows = [embed_against_forward(name, device, repeats, threads) for name in (names[:1] if options.small else names)]
     if device == "cuda":
-        rows += [embed_against_forward("vits14", device, 7, threads, dtype) for dtype in ("bfloat16", "float16")]
+        rows += [embed_against_forward("vits14", device, repeats, threads, dtype) for dtype in ("bfloat16", "float16")]
     return rows
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    report("embed", measure(options.device, options.threads, options.small), options)
+    report("embed", measure(options), options)

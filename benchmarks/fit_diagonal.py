@@ -7,6 +7,7 @@ not grow with the images; 12,288 x 384 with K = 500 under a second on 2 cores an
 import sys
 import tempfile
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -106,15 +107,12 @@ def memory_of_images() -> Row:
     return {"what": "peak MiB of a fit by number of images (K = 100)", "peak_mib": peaks}
 
 
-def measure(device: str, small: bool) -> list[Row]:
-    if small:
-        return [step_against_products(device, 5)]
-    return [
-        step_against_products(device, 11),
-        epoch_against_products(device, 7, 48),
-        step_against_scikit_learn(3, N, K),
-        memory_of_images(),
-    ]
+def measure(options: Namespace) -> list[Row]:
+    rows = [step_against_products(options.device, options.repeats)]
+    if options.small:
+        return rows
+    rows.append(epoch_against_products(options.device, options.repeats, 2 * IMAGES))
+    return [*rows, step_against_scikit_learn(options.repeats // 2, N, K), memory_of_images()]
 
 
 if __name__ == "__main__":
@@ -122,4 +120,4 @@ if __name__ == "__main__":
         fit_of(int(sys.argv[2]))
     else:
         options = arguments(__doc__)
-        report("fit_diagonal", measure(options.device, options.small), options)
+        report("fit_diagonal", measure(options), options)

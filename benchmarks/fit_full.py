@@ -5,6 +5,7 @@ used; how much can be skipped depends on how far the components lie apart.
 """
 
 import math
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -53,7 +54,8 @@ def batches_of(path: Path | None, dim: int) -> list[torch.Tensor]:
     return [reader.read(part.tolist()).flatten(0, 2) for part in images.split(per_batch) if len(part) == per_batch]
 
 
-def measure(device: str, small: bool, path: Path | None = None) -> list[Row]:
+def measure(options: Namespace) -> list[Row]:
+    device, path = options.device, options.embeddings
     k, dim = (500, 384) if device == "cuda" else (100, 192)
     batches = batches_of(path, dim)
     candidates = torch.cat([batch[::37] for batch in batches])
@@ -65,7 +67,7 @@ def measure(device: str, small: bool, path: Path | None = None) -> list[Row]:
     x = batches[0].to(device)
     pairs = torch.isfinite(ours._weighted_log_densities(x[:2048] - ours._centre)).float().sum(1).mean()
     about = {"n": len(x), "k": k, "dim": x.shape[1], "active": int(ours.active_.sum())}
-    row = alternate(lambda: ours.partial_fit(x), lambda: dense.partial_fit(x), 3 if small else 7)
+    row = alternate(lambda: ours.partial_fit(x), lambda: dense.partial_fit(x), options.repeats)
     return [
         {
             "what": "step with pairs skipped / dense step",
@@ -79,4 +81,4 @@ def measure(device: str, small: bool, path: Path | None = None) -> list[Row]:
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    report("fit_full", measure(options.device, options.small, options.embeddings), options)
+    report("fit_full", measure(options), options)

@@ -4,6 +4,7 @@ Reach: no slower than faiss; a bank larger than the memory is streamed. Needs `p
 """
 
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -67,14 +68,16 @@ def streamed_against_held(n_images: int, device: str, repeats: int) -> Row:
     return {"what": "streamed / held", "bank": n_images * 1024, "queries": len(queries), "same_bytes": same, **row}
 
 
-def measure(device: str, threads: int, small: bool) -> list[Row]:
+def measure(options: Namespace) -> list[Row]:
+    device, repeats, threads = options.device, options.repeats, options.threads
     if device == "cuda":
-        return [against_products(m, device, 9) for m in (10**6, 10**7)] + [streamed_against_held(1024, device, 3)]
-    if small:
-        return [against_faiss(50_000, threads, 3)]
-    return [against_faiss(50_000, threads, 9), against_faiss(200_000, threads, 5), streamed_against_held(96, device, 3)]
+        rows = [against_products(m, device, repeats) for m in (10**6, 10**7)]
+        return [*rows, streamed_against_held(1024, device, repeats)]
+    sizes = (50_000,) if options.small else (50_000, 200_000)
+    rows = [against_faiss(m, threads, repeats) for m in sizes]
+    return rows if options.small else [*rows, streamed_against_held(64, device, repeats)]
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    report("memory_bank", measure(options.device, options.threads, options.small), options)
+    report("memory_bank", measure(options), options)

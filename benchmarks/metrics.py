@@ -4,6 +4,7 @@ Reaches: ten times faster, differences of at most 1e-4, and 2 GiB at RESC's size
 pixels): `--resc`.
 """
 
+from argparse import Namespace
 from collections.abc import Iterator
 from time import perf_counter, process_time
 
@@ -104,12 +105,12 @@ def resc_size() -> Row:
     return {"what": "all pixel metrics at RESC's size", "pixels": pixels, "s": seconds, "peak_mib": round(peak_mib())}
 
 
-def measure(small: bool) -> list[Row]:
-    if small:
-        return [against_exact(8, 3)]
-    return [resc_size(), against_exact(48, 3)]
+def measure(options: Namespace) -> list[Row]:
+    if options.small:
+        return [against_exact(4, options.repeats)]
+    return [resc_size(), against_exact(16, options.repeats)]
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    report("metrics", measure(options.small), options)
+    report("metrics", measure(options), options)

@@ -26,14 +26,15 @@ Call = Callable[[], Any]
 Row = dict[str, Any]
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str | None, given: list[str] | None = None) -> argparse.Namespace:
     """Options of every benchmark; torch and BLAS get the threads."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=7, help="pairs of measurements")
     parser.add_argument("--embeddings", type=Path, help="an embeddings file to use in place of synthetic data")
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes, as in `make bench`")
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("No CUDA device is visible: the rows of a GPU stay open.")
     set_threads(options.threads)

@@ -4,6 +4,7 @@ Reach: 2 % of the end-to-end time per image.
 """
 
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -38,19 +39,19 @@ def score_against_forward(name: str, model: Backbone, path: Path, device: str, r
     return {"what": "scoring / forward pass", **about, "share_of_time_per_image": share, **row}
 
 
-def measure(device: str, small: bool) -> list[Row]:
-    names = ["vit_tiny"] if VIT_TINY.is_dir() else []
-    names = (names or ["vits14"])[:1] if small else [*names, "vits14"]
+def measure(options: Namespace) -> list[Row]:
+    small, device = options.small, options.device
+    names = [*(["vit_tiny"] if VIT_TINY.is_dir() else []), "vits14"][: 1 if small else 2]
     rows = []
     with tempfile.TemporaryDirectory() as place:
         (path,) = slices(Path(place), 1)
         for name in names:
             model = backbone(name, Path(place), device)
             for scores in (["cosine"],) if small else (["cosine"], list(MIXTURE_SCORES)):
-                rows.append(score_against_forward(name, model, path, device, 5 if small else 7, scores))
+                rows.append(score_against_forward(name, model, path, device, options.repeats, scores))
     return rows
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    report("score_mixture", measure(options.device, options.small), options)
+    report("score_mixture", measure(options), options)
