@@ -69,7 +69,12 @@ def step_against_scikit_learn(repeats: int, n: int, k: int) -> Row:
 
     def theirs(iterations: int) -> None:
         model = BayesianGaussianMixture(
-            k, covariance_type="diag", max_iter=iterations, tol=0, init_params="random_from_data", random_state=0
+            n_components=k,
+            covariance_type="diag",
+            max_iter=iterations,
+            tol=0,
+            init_params="random_from_data",
+            random_state=0,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -77,7 +77,8 @@ def measure(options: Namespace) -> list[Row]:
         calls: dict[str, Callable[[], object]] = {}
         for name, layout in LAYOUTS.items():
             path = folder / f"{name.replace(' ', '_')}.h5"
-            calls[f"write, {name}"] = lambda p=path, options=layout: write(p, tokens, options)
+            write(path, tokens, layout)
+            calls[f"write, {name}"] = lambda options=layout: write(folder / "written.h5", tokens, options)
             calls[f"read in random order, {name}"] = lambda p=path: read(TokenRows(p, range(IMAGES)), order)
         path = folder / "one_chunk_per_image.h5"
         calls["read in order, one chunk per image"] = lambda: read(TokenRows(path, range(IMAGES)), sequential)

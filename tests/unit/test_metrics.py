@@ -130,6 +130,14 @@ def test_controls():
     assert evaluate(1 - oracle, masks, validation)["pixel_auroc"] < 0.01
 
 
+def test_image_auroc_is_scikit_learns():
+    maps, _, validation = case(30)
+    maps[3:9] = maps[3]  # ties
+    labels = rng(2).random(30) < 0.4
+    found = evaluate(maps, None, validation, image_labels=labels)["image_auroc"]
+    assert found == pytest.approx(sk.roc_auc_score(labels, image_score(maps)), abs=1e-12)
+
+
 def test_only_what_is_defined_is_there():
     maps, masks, validation = case()
     without_masks = evaluate(maps, None, validation, image_labels=[True, True, True, False, False, False])

@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError, require_known
@@ -169,7 +168,8 @@ def _evaluate_images(
         raise InputError(f"There are {len(image_scores)} patch maps, but {len(labels)} image labels.")
     if labels.all() or not labels.any():
         return
-    result.values["image_auroc"] = float(roc_auc_score(labels, image_scores))
+    images, once = np.arange(len(labels)), np.ones((1, len(labels)))  # each image once: the AUROC itself
+    result.values["image_auroc"] = float(image_auroc_replicates(image_scores, labels, images, once)[0])
     if bootstrap is not None:
         replicates = image_auroc_replicates(image_scores, labels, bootstrap.subjects, bootstrap.weights)
         result.replicates["image_auroc"] = replicates

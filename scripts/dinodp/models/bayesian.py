@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.mixture import BayesianGaussianMixture
 
 from dinodp.errors import InputError
 from dinodp.logs import logger
@@ -35,6 +34,8 @@ class BayesianFamily:
         checkpoint: Path,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]:
         """At most ``max_embeddings`` embeddings, ``epochs`` iterations. Raises InputError for fewer than K."""
+        from sklearn.mixture import BayesianGaussianMixture  # a second of imports that other jobs need not pay
+
         k, limit = int(options.get("components", 500)), int(options.get("max_embeddings", MAX_EMBEDDINGS))
         x = spread_embeddings(train, limit, generator)[:limit].double().numpy()
         if len(x) < k:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.cluster import MiniBatchKMeans
 
 from dinodp.errors import require_known
 from dinodp.logs import logger, progress
@@ -42,6 +41,8 @@ class KMeansFamily:
 
         The error is the mean squared distance to the nearest centre, before each step for the training batches.
         """
+        from sklearn.cluster import MiniBatchKMeans  # a second of imports that other jobs need not pay
+
         k = int(options.get("components", 500))
         start = spread_embeddings(train, k, generator)
         start = start[torch.randperm(len(start), generator=generator)[:k]]
