@@ -29,6 +29,11 @@ include: "rules/analysis.smk"
 include: "rules/reporting.smk"
 
 
+if config["run"]["shards"] > 1:
+
+    include: "rules/sharding.smk"
+
+
 wildcard_constraints:
     archive=r"[a-z0-9_]+",
     dataset=r"[a-z0-9_]+",
@@ -40,8 +45,17 @@ wildcard_constraints:
     figure=r"[a-z0-9_]+",
 
 
+# Seconds each, or in need of a network: these run where snakemake runs, also when the others go to a cluster.
 localrules:
     all,
+    download_archive,
+    accept_dataset,
+    collect_metrics,
+    collect_costs,
+    make_table,
+    summarise,
+    gather_embeddings,
+    gather_scores,
 
 
 rule all:

@@ -37,6 +37,15 @@ FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
 
 
+# What a job that uses the backbone or a model asks for: a GPU only where the run computes on one.
+GPU = 1 if RUN["device"] == "cuda" else 0
+
+
+def growing(amount):
+    """A resource that grows with the attempt: a job that ran out of it is retried with more (`--retries`)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def entry(kind, name):
     """The catalog entry of a name, or one sentence that lists the names that exist."""
     if name not in config[kind]:
@@ -87,6 +96,21 @@ def is_random(model):
     )
 
 
+def fit_processes(wildcards):
+    """Processes that share one fit: a mixture can be shared, a memory bank has nothing to fit."""
+    family = entry("models", wildcards.model)["family"]
+    return RUN["processes"] if family in ("dpmm", "gaussian_mixture") else 1
+
+
+def scoring_memory(wildcards, attempt):
+    """MiB: a bank is held in memory up to a size (bank_memory_gib; above it is streamed)."""
+    options = entry("models", wildcards.model)
+    bank = 1024 * options.get(
+        "bank_memory_gib", 4 if options["family"] == "memory_bank" else 0
+    )
+    return attempt * int(6000 + bank)
+
+
 def seeds_of(model):
     return RUN["seeds"] if is_random(model) else RUN["seeds"][:1]
 
@@ -99,6 +123,22 @@ def fitted(pattern):
         for embedding in RUN["embeddings"]
         for model in RUN["models"]
         for seed in seeds_of(model)
+    ]
+
+
+def shards_of(pattern):
+    """The paths of all shards (run.shards) of a pattern with {shard}; its other wildcards stay."""
+    count = RUN["shards"]
+    names = [f"shard-{index}-of-{count}" for index in range(count)]
+    return [pattern.replace("{shard}", name) for name in names]
+
+
+def memory_banks():
+    """The models of the run whose search is worth several jobs."""
+    return [
+        model
+        for model in RUN["models"]
+        if entry("models", model)["family"] == "memory_bank"
     ]
 
 

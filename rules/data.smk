@@ -5,6 +5,9 @@ rule download_archive:
         "results/logs/download_archive/{archive}.log",
     conda:
         "../envs/data.yaml"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(720),
     params:
         options=lambda wildcards: entry("archives", wildcards.archive),
         folder="data/archives/{archive}",
@@ -21,6 +24,9 @@ rule prepare_dataset:
         "results/logs/prepare_dataset/{dataset}.log",
     conda:
         "../envs/data.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         options=reader_options,
         library=LIBRARY,
@@ -40,6 +46,9 @@ rule verify_dataset:
     conda:
         "../envs/data.yaml"
     threads: 2
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         expect=lambda wildcards: entry("datasets", wildcards.dataset).get("expect", {}),
         library=LIBRARY,
@@ -56,6 +65,9 @@ rule accept_dataset:
         "results/logs/accept_dataset/{dataset}.log",
     conda:
         "../envs/data.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         accept=lambda wildcards: entry("datasets", wildcards.dataset).get("accept", []),
         library=LIBRARY,

@@ -11,8 +11,9 @@ rule embed:
         "../envs/torch.yaml"
     threads: 2
     resources:
-        gpu=1,
-        mem_mb=6000,
+        gpu=GPU,
+        mem_mb=growing(6000),
+        runtime=growing(240),
     params:
         options=lambda wildcards: entry("embeddings", wildcards.embedding),
         device=RUN["device"],

@@ -11,7 +11,8 @@ rule evaluate:
     conda:
         "../envs/torch.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         mask_rules=RUN["mask_rules"],
@@ -33,6 +34,9 @@ rule collect_metrics:
         "results/logs/collect_metrics.log",
     conda:
         "../envs/reporting.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         library=LIBRARY,
     script:
@@ -50,6 +54,9 @@ rule collect_intervals:
         "results/logs/collect_intervals.log",
     conda:
         "../envs/reporting.yaml"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         baseline=RUN["baseline"],
         library=LIBRARY,
@@ -68,6 +75,9 @@ rule collect_costs:
         "results/logs/collect_costs.log",
     conda:
         "../envs/reporting.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         library=LIBRARY,
     script:

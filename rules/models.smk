@@ -10,14 +10,16 @@ rule fit_model:
         "results/logs/fit_model/{dataset}/{embedding}/{model}/seed-{seed}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 2
+    threads: lambda wildcards: max(2, fit_processes(wildcards))
     resources:
-        gpu=1,
-        mem_mb=6000,
+        gpu=lambda wildcards: GPU * fit_processes(wildcards),
+        mem_mb=growing(6000),
+        runtime=growing(240),
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         device=RUN["device"],
+        processes=fit_processes,
         library=LIBRARY,
     script:
         "../scripts/fit_model.py"

@@ -16,6 +16,9 @@ rule make_table:
         "results/logs/make_table/{table}.log",
     conda:
         "../envs/reporting.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         run=RUN,
         library=LIBRARY,
@@ -55,6 +58,9 @@ rule draw_figure:
         "results/logs/draw_figure/{dataset}/{embedding}/{figure}.log",
     conda:
         "../envs/torch.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         names=figure_models,
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
@@ -73,6 +79,9 @@ rule summarise:
         "results/logs/summarise.log",
     conda:
         "../envs/reporting.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         title=RUN["title"],
         note=RUN["note"],
@@ -119,6 +128,9 @@ rule write_report:
         "results/logs/write_report.log",
     conda:
         "../envs/torch.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         datasets=RUN["datasets"],
         models=shown_models(),

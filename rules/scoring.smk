@@ -13,8 +13,9 @@ rule score:
         "../envs/torch.yaml"
     threads: 2
     resources:
-        gpu=1,
-        mem_mb=6000,
+        gpu=GPU,
+        mem_mb=scoring_memory,
+        runtime=growing(120),
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),

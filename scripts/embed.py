@@ -1,26 +1,30 @@
-"""Patch embeddings of one split."""
+"""Patch embeddings of one split, or of a shard of it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.backbones import load_backbone
 from dinodp.costs import measured, set_threads, write_cost
-from dinodp.embeddings import embed_split
+from dinodp.devices import take_device
+from dinodp.embeddings import embed_shard
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest, select
+from dinodp.sharding import Shard
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log_to_file(snakemake.log[0])
 set_threads(snakemake.threads)
+device = take_device(snakemake.params.device)
 options = dict(snakemake.params.options)
 run = {key: options.pop(key) for key in ("batch_size", "grid") if key in options}
-backbone = load_backbone(options.pop("backbone"), device=snakemake.params.device, **options)
+backbone = load_backbone(options.pop("backbone"), device=device, **options)
 frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
-with measured(snakemake.params.device) as cost:
-    spent = embed_split(
+with measured(device) as cost:
+    spent = embed_shard(
         frame,
+        Shard.of(snakemake.wildcards),
         backbone,
         Path(snakemake.output.tokens),
         dict(snakemake.params.options),

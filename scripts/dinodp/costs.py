@@ -1,14 +1,14 @@
 """Time, memory and size: measured beside each result, never inside it, so that results keep their bytes."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
-from dinodp.files import write_json
+from dinodp.files import read_json, write_json
 
 KIB_PER_MIB = 1024
 BYTES_PER_MIB = 2**20
@@ -32,6 +32,20 @@ def measured(device: str) -> Iterator[dict[str, float | str | None]]:
     cost["peak_host_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB
     cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / BYTES_PER_MIB if gpu else None
     cost["device"] = torch.cuda.get_device_name() if gpu else f"cpu, {torch.get_num_threads()} threads"
+
+
+def gather_costs(parts: Sequence[Path], path: Path) -> None:
+    """The cost of a work that several jobs shared: seconds and images summed, the highest peaks."""
+    costs = [read_json(part) for part in parts]
+    gpu = [cost["peak_gpu_mib"] for cost in costs if cost["peak_gpu_mib"] is not None]
+    total = {
+        "seconds": sum(cost["seconds"] for cost in costs),
+        "images": sum(cost["images"] for cost in costs),
+        "peak_host_mib": max(cost["peak_host_mib"] for cost in costs),
+        "peak_gpu_mib": max(gpu) if gpu else None,
+        "device": costs[0]["device"],
+    }
+    write_json(path, total)
 
 
 def write_cost(path: Path, cost: dict[str, float | str | None]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as functional
@@ -21,6 +22,7 @@ from dinodp.images import read_image
 from dinodp.logs import progress
 from dinodp.prefetch import prefetched
 from dinodp.provenance import library_digest
+from dinodp.sharding import Shard
 from dinodp.token_cache import TokenRows
 from dinodp.token_writer import TokenWriter
 
@@ -57,6 +59,26 @@ def embed_split(
             writer.write(done + first, tokens)
     writer.finish(path)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
+
+
+def embed_shard(
+    frame: pd.DataFrame,
+    shard: Shard,
+    backbone: Backbone,
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    batch_size: int = 8,
+    workers: int = 2,
+) -> dict[str, float]:
+    """``embed_split`` of the images of ``frame`` that belong to a shard; a shard without any is a file without any."""
+    images = shard.images(len(frame), batch_size)
+    if len(frame) and not images:
+        with store.writing(path, "embeddings", config) as file:
+            file.create_dataset("tokens", shape=(0, 0, 0, 0), dtype=np.float16, track_times=False)
+        return {"seconds": 0.0, "images": 0.0}
+    rows = frame[images.start : images.stop]
+    return embed_split(rows, backbone, path, config, batch_size=batch_size, workers=workers)
 
 
 def _identity(frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from dinodp import store
+from dinodp.distributed import current_group, is_first
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import require_known
 from dinodp.features import Features
@@ -54,11 +55,16 @@ def open_split(
     split: str,
     *,
     normal_only: bool = False,
+    images: range | None = None,
     cache: str = "none",
 ) -> EmbeddingReader:
-    """Open the embeddings of a split as the model sees them; only normal images if asked; ``cache``: `TokenRows`."""
-    labels = select(manifest, split)["label"]
-    rows = [index for index, label in enumerate(labels) if label == "normal" or not normal_only]
+    """Open the embeddings of a split as the model sees them; only normal images, or those of a shard, if asked.
+
+    ``cache``: `TokenRows`.
+    """
+    labels = select(manifest, split)["label"].tolist()
+    chosen = range(len(labels)) if images is None else images
+    rows = [index for index in chosen if labels[index] == "normal" or not normal_only]
     shape = (int(grid[0]), int(grid[1])) if grid else None
     return EmbeddingReader(
         path,
@@ -73,7 +79,10 @@ def open_split(
 def fit_model(
     path: Path, options: Mapping[str, Any], train: EmbeddingReader, valid: EmbeddingReader, *, seed: int, device: str
 ) -> dict[str, float | None]:
-    """Fit a model of the catalog and write it. Returns its size in MiB and its number of active components."""
+    """Fit a model of the catalog and write it. Returns its size in MiB and its number of active components.
+
+    Of several processes (``dinodp.distributed``) that fit it together, the first one writes.
+    """
     require_known("model family", options["family"], FAMILIES)
     generator = torch.Generator().manual_seed(seed)
     checkpoint = path.with_name(path.name + ".checkpoint")
@@ -82,8 +91,9 @@ def fit_model(
         options, features.of(train), features.of(valid), generator, device, checkpoint
     )
     state, history, size = fitted
-    store.write_state(path, {**options, "seed": seed}, {**state, **features.state}, history)
-    checkpoint.unlink(missing_ok=True)
+    if is_first(current_group()):
+        store.write_state(path, {**options, "seed": seed}, {**state, **features.state}, history)
+        checkpoint.unlink(missing_ok=True)
     return size
 
 
@@ -96,18 +106,24 @@ def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedMode
     return model
 
 
+def images_per_read(model: FittedModel) -> int:
+    """How many images a model scores at once: a shard holds a whole number of such batches."""
+    return int(getattr(model, "images_per_read", IMAGES_PER_READ))
+
+
 def score_split(
     model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path, image_score_fraction: float = 0.01
 ) -> dict[str, float]:
-    """Score every image of a split into one file. Returns seconds and number of images."""
+    """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images."""
     start = perf_counter()
-    size = getattr(model, "images_per_read", IMAGES_PER_READ)
+    size = images_per_read(model)
     batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
     parts = [
         model.score(source.read(batch), rows.iloc[list(batch)])
         for batch in progress(batches, "score", total=source.n_images, per_item=size)
     ]
-    maps = {name: np.concatenate([part[name] for part in parts]) for name in model.names}
+    none = np.zeros((0, 1, 1), dtype=np.float32)
+    maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
     images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
     store.write_maps(path, {"scores": list(model.names)}, maps, images)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}
@@ -153,6 +169,7 @@ class DpmmFamily:
     ) -> Fit:
         """Online EM over mini-batches of images, keeping the epoch with the best validation likelihood."""
         mixture = cls.build(options, device)
+        mixture.process_group = current_group()
         history = fit_mixture(
             mixture,
             train,

@@ -72,6 +72,11 @@ def log_to_file(path: str) -> None:
     stream = Path(path).open("w", buffering=1)  # noqa: SIM115 (stays open until the process ends)
     sys.stderr = _Tee(sys.stderr, stream)
     configure_logging()
+    report_errors()
+
+
+def report_errors() -> None:
+    """Tell an uncaught InputError in its one sentence, anything else with its traceback."""
     sys.excepthook = _report_error
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dinodp.errors import InputError
 from dinodp.provenance import library_digest, package_versions
 
+Maps = dict[str, npt.NDArray[np.float32]]
 FORMAT_VERSION = 1
 FORMATS = ("embeddings", "model", "scores", "curves", "detector")
 
@@ -47,7 +48,8 @@ def writing(path: Path, kind: str, config: Mapping[str, Any]) -> Iterator[h5py.F
 def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
     """Open a file of this project for reading.
 
-    Raises InputError when the file is missing, is not HDF5, or is of another kind or a newer version.
+    Raises InputError when the file is missing, is not HDF5, is of another kind or a newer version, or is put together
+    from shards of which one is missing.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
@@ -57,6 +59,7 @@ def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
         raise InputError(f"{path} is not a readable HDF5 file ({error}).") from error
     with file:
         _check_format(file, path, kind)
+        _check_shards(file, path)
         yield file
 
 
@@ -69,6 +72,24 @@ def _check_format(file: h5py.File, path: Path, kind: str | None) -> None:
     version = int(file.attrs.get("format_version", 0))
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}; this version of dinodp reads version {FORMAT_VERSION}.")
+
+
+def _check_shards(file: h5py.File, path: Path) -> None:
+    """HDF5 itself would read zeros where a source of a virtual data set is missing."""
+    for item in file.values():
+        if isinstance(item, h5py.Dataset) and item.is_virtual:
+            names = [source.file_name for source in item.virtual_sources()]
+            if absent := [name for name in names if not (path.parent / name).is_file()]:
+                raise InputError(
+                    f"{path} is put together from shards, of which {', '.join(absent)} is missing beside it: keep the "
+                    "shards, or make them again with `snakemake --forcerun gather_embeddings`."
+                )
+
+
+def config_of(file: h5py.File) -> dict[str, Any]:
+    """The configuration that made an open file."""
+    config: dict[str, Any] = json.loads(file.attrs["config"])
+    return config
 
 
 def write_state(path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]) -> None:
@@ -86,7 +107,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]],
             {name: item[()] for name, item in file[group].items()} if group in file else {}
             for group in ("state", "history")
         )
-        return json.loads(file.attrs["config"]), state, history
+        return config_of(file), state, history
 
 
 def write_maps(
@@ -102,13 +123,13 @@ def write_maps(
             file.create_dataset(f"image_scores/{name}", data=image_scores[name], dtype="float32", track_times=False)
 
 
-def read_image_scores(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Return {score name: float32 [image]} of a scores file."""
-    with reading(path, "scores") as file:
-        return {name: item[()] for name, item in file["image_scores"].items()}
-
-
-def read_maps(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def read_maps(path: Path) -> Maps:
     """Return {score name: float32 [image, row, col]} of a scores file."""
     with reading(path, "scores") as file:
         return {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+
+
+def read_image_scores(path: Path) -> Maps:
+    """Return {score name: float32 [image]} of a scores file."""
+    with reading(path, "scores") as file:
+        return {name: item[()] for name, item in file["image_scores"].items()}

@@ -10,6 +10,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import h5py
 import pandas as pd
 import pytest
 import yaml
@@ -45,16 +46,20 @@ def snakemake(folder, *arguments, check=True):
     return result
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project with a small run in it, so that tests may edit files."""
-    folder = tmp_path_factory.mktemp("project")
+def copy_project(folder):
     for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "report", "resources"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with a small run in it, so that tests may edit files."""
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
     (folder / "config/small.yaml").write_text(yaml.safe_dump(SMALL))
     return folder
 
@@ -153,6 +158,26 @@ def test_same_seed_same_bytes(finished):
     before = model.read_bytes(), metrics.read_bytes()
     snakemake(finished, "--configfile", "config/small.yaml", "--forcerun", "fit_model", "--until", "evaluate")
     assert (model.read_bytes(), metrics.read_bytes()) == before
+
+
+def test_shards_change_no_byte_of_a_result(finished, tmp_path):
+    copy_project(tmp_path)
+    run = {**SMALL["run"], "models": ["memory_bank", "dpmm_demo"], "shards": 2}
+    (tmp_path / "config/sharded.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
+    arguments = ["--configfile", "config/sharded.yaml"]
+    assert "good condition" in snakemake(tmp_path, "--lint", *arguments).text
+    snakemake(tmp_path, *arguments, "--until", "evaluate")
+    for split in ("train", "valid", "test"):
+        path = f"results/embeddings/phantoms/classical/{split}.h5"
+        with h5py.File(finished / path) as whole, h5py.File(tmp_path / path) as gathered:
+            assert gathered["tokens"].is_virtual
+            assert gathered["tokens"][()].tobytes() == whole["tokens"][()].tobytes()
+    kinds = ("models", "scores", "curves", "metrics")
+    results = [path for kind in kinds for path in (tmp_path / "results" / kind).rglob("*") if path.is_file()]
+    compared = [path.relative_to(tmp_path) for path in results if ".cost." not in path.name]
+    assert len(compared) == 2 * (1 + 2 + 1 + 1)
+    for path in compared:
+        assert (tmp_path / path).read_bytes() == (finished / path).read_bytes(), path
 
 
 def test_the_paper_can_be_listed_without_data(project):

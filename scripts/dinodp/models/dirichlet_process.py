@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from dinodp.distributed import Group, sum_over
 from dinodp.errors import InputError, require_known
 from dinodp.models.full_covariance import FullComponents, columns_by_row
 
@@ -32,6 +33,7 @@ class DirichletProcessMixture:
     Parameters are float32 on ``device``: ``stick_fractions_`` [K], ``weights_`` [K], ``means_`` [K, D],
     ``covariances_`` (diag [K, D], spherical [K], full [K, D, D]), ``concentration_``. Sufficient statistics are kept in
     float64 for diag and spherical, since the variance is a small difference of them.
+    With a ``process_group`` of torch.distributed, each of its processes gives ``partial_fit`` its part of the batch.
     Raises InputError for unknown options and for embeddings that are not finite or of another dimension.
     """
 
@@ -45,6 +47,7 @@ class DirichletProcessMixture:
         concentration: float = 2.0,
         fix_concentration: bool = False,
         device: str = "cpu",
+        process_group: Group | None = None,
     ) -> None:
         require_known("covariance type", covariance_type, ("diag", "full", "spherical"))
         require_known("step schedule", step_schedule, ("ema", "exp"))
@@ -58,6 +61,7 @@ class DirichletProcessMixture:
         self.concentration = concentration
         self.fix_concentration = fix_concentration
         self.device = torch.device(device)
+        self.process_group = process_group
         self.step_count_ = 0
 
     _full_components = FullComponents  # a benchmark puts one that computes every pair in its place
@@ -178,31 +182,34 @@ class DirichletProcessMixture:
     def partial_fit(self, batch: torch.Tensor) -> "DirichletProcessMixture":
         """One online EM step on embeddings [n, D]; ``batch_log_likelihood_`` is their mean before the step.
 
+        In a process group the step is one on the parts of all processes together; then a part may be empty.
         Raises InputError for embeddings that are not finite or not [n, D].
         """
-        batch = self._checked(batch)
-        s0, s1, s2, log_likelihood = self._batch_statistics(batch)
+        if len(batch) or self.process_group is None:
+            batch = self._checked(batch)
+        n, s0, s1, s2, log_likelihood = self._batch_statistics(batch)
         self.step_count_ += 1
         step = self.step_rate if self.step_schedule == "ema" else self.step_count_**-self.step_rate
         for old, new in ((self._s0, s0), (self._s1, s1), (self._s2, s2)):
             old.mul_(1 - step).add_(new, alpha=step)
         self.batch_log_likelihood_ = log_likelihood
-        self._maximise(len(batch))
+        self._maximise(n)
         return self
 
-    def _batch_statistics(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-        """Mean over the batch of r, r x and r x x' (or its diagonal, or that diagonal's mean), and log-likelihood."""
+    def _batch_statistics(self, batch: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+        """n and means over the batch: r, r x, r x x' (or its diagonal, or that diagonal's mean), log-likelihood."""
         s0, s1, s2 = torch.zeros_like(self._s0), torch.zeros_like(self._s1), torch.zeros_like(self._s2)
         total = 0.0
-        for chunk in self._chunks(batch):
+        for chunk in self._chunks(batch) if len(batch) else ():
             r, log_likelihood = _posterior(self._weighted_log_densities(chunk))
             total += float(log_likelihood.double().sum())
             s0 += r.sum(0, dtype=torch.float64)
             s1 += r.T @ chunk
             self._add_second_moment(s2, r, chunk)
-        n, c = len(batch), self._centre.double()
+        count, total = sum_over(self.process_group, (len(batch), total), s0, s1, s2)
+        n, c = int(count), self._centre.double()
         s0, s1, s2 = s0 / n, s1 / n, s2.div_(n)
-        return s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), total / n
+        return n, s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), total / n
 
     def _add_second_moment(self, s2: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
         if self.covariance_type == "diag":

@@ -1,6 +1,6 @@
 """Fit a mixture over the images of a split, epoch by epoch, and keep the best one by validation likelihood."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dinodp.distributed import is_first, own_part, sum_over
 from dinodp.errors import InputError
 from dinodp.logs import logger, progress
 from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
@@ -57,7 +58,8 @@ def fit_mixture(
     """Fit ``mixture`` in place by online EM over shuffled mini-batches of images; the last one may be smaller.
 
     After each epoch the mean log-likelihood of the validation images decides which state is kept. An interrupted fit
-    goes on from ``checkpoint`` and ends with the same numbers. Raises InputError for an empty split.
+    goes on from ``checkpoint`` and ends with the same numbers. Where the mixture has a process group, each process
+    calls this with the same arguments and takes its part of every mini-batch. Raises InputError for an empty split.
     """
     if not (train.n_images and validation.n_images):
         raise InputError("Fitting needs normal images in both the train and the valid split; one of them has none.")
@@ -69,7 +71,7 @@ def fit_mixture(
         _record(history, epoch, likelihood, mean_log_likelihood(mixture, validation, images_per_batch), mixture)
         if history.improves():
             best = mixture.state_dict()
-        if checkpoint is not None:
+        if checkpoint is not None and is_first(mixture.process_group):
             _save(checkpoint, mixture, best, history, generator)
     mixture.load_state(best)
     return history
@@ -106,23 +108,28 @@ def _run_epoch(
     """One pass over the images in random order; the mean of the batches' log-likelihoods before their steps."""
     order = torch.randperm(train.n_images, generator=generator)
     likelihoods = []
-    for batch in _batches(train, order, images_per_batch):
+    for batch in _batches(train, order.split(images_per_batch), mixture):
         mixture.partial_fit(batch)
         likelihoods.append(mixture.batch_log_likelihood_)
     return float(np.mean(likelihoods))
 
 
-def _batches(source: EmbeddingSource, order: torch.Tensor, images_per_batch: int) -> Iterator[torch.Tensor]:
-    """Embeddings [n, D] of ``images_per_batch`` images at a time; the next ones are read while these are used."""
-    return prefetched(source.read(images.tolist()).flatten(0, 2) for images in order.split(images_per_batch))
+def _batches(
+    source: EmbeddingSource, batches: Iterable[torch.Tensor], mixture: DirichletProcessMixture
+) -> Iterator[torch.Tensor]:
+    """Embeddings [n, D] of each batch of images (this process's part); the next are read while these are used."""
+    none = torch.empty(0, mixture.means_.shape[1])
+    parts = (own_part(images, mixture.process_group).tolist() for images in batches)
+    return prefetched(source.read(part).flatten(0, 2) if part else none for part in parts)
 
 
 def mean_log_likelihood(mixture: DirichletProcessMixture, source: EmbeddingSource, images_per_batch: int) -> float:
     """Mean log-likelihood of all embeddings of a source, active components only."""
-    total, count = 0.0, 0
-    for batch in _batches(source, torch.arange(source.n_images), images_per_batch):
-        scores = mixture.score_samples(batch)
+    total, count = 0.0, 0.0
+    for batch in _batches(source, torch.arange(source.n_images).split(images_per_batch), mixture):
+        scores = mixture.score_samples(batch) if len(batch) else batch.new_empty(0)
         total, count = total + float(scores.double().sum()), count + len(scores)
+    total, count = sum_over(mixture.process_group, (total, count))
     return total / count
 
 

@@ -1,0 +1,78 @@
+# Included where run.shards is above 1: several jobs share the embedding of a split and the search of a memory bank.
+wildcard_constraints:
+    shard=r"\d+",
+    shards=r"\d+",
+
+
+ruleorder: gather_embeddings > embed
+ruleorder: gather_scores > score
+
+
+use rule embed as embed_shard with:
+    output:
+        tokens="results/embeddings/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.h5",
+        cost=temp(
+            "results/embeddings/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.cost.json"
+        ),
+    log:
+        "results/logs/embed/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.log",
+
+
+rule gather_embeddings:
+    input:
+        tokens=shards_of("results/embeddings/{dataset}/{embedding}/{split}/{shard}.h5"),
+        costs=shards_of(
+            "results/embeddings/{dataset}/{embedding}/{split}/{shard}.cost.json"
+        ),
+    output:
+        tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",
+        cost="results/embeddings/{dataset}/{embedding}/{split}.cost.json",
+    log:
+        "results/logs/gather_embeddings/{dataset}/{embedding}/{split}.log",
+    conda:
+        "../envs/torch.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        library=LIBRARY,
+    script:
+        "../scripts/gather_embeddings.py"
+
+
+use rule score as score_shard with:
+    output:
+        scores=temp(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/shard-{shard}-of-{shards}.h5"
+        ),
+        cost=temp(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/shard-{shard}-of-{shards}.cost.json"
+        ),
+    log:
+        "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}/shard-{shard}-of-{shards}.log",
+
+
+rule gather_scores:
+    input:
+        scores=shards_of(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.h5"
+        ),
+        costs=shards_of(
+            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.cost.json"
+        ),
+    output:
+        scores="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.h5",
+        cost="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.cost.json",
+    log:
+        "results/logs/gather_scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
+    wildcard_constraints:
+        model="|".join(memory_banks()) or "(?!)",
+    conda:
+        "../envs/torch.yaml"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        library=LIBRARY,
+    script:
+        "../scripts/gather_scores.py"
