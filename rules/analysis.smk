@@ -8,6 +8,9 @@ rule describe_cases:
         "results/logs/describe_cases/{dataset}.log",
     conda:
         "../envs/torch.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         mask_rule=RUN["mask_rules"][0],
         library=LIBRARY,
@@ -28,7 +31,8 @@ rule stratify:
     conda:
         "../envs/torch.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         score=lambda wildcards: entry("models", wildcards.model)["scores"][0],
         run=EVALUATED,
@@ -48,6 +52,9 @@ rule collect_strata:
         "results/logs/collect_strata.log",
     conda:
         "../envs/torch.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         library=LIBRARY,
     script:
@@ -75,7 +82,8 @@ rule align:
         "../envs/torch.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(6000),
+        runtime=growing(60),
     params:
         names=lambda wildcards: of_alignment_models(wildcards, "{model}"),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),

@@ -39,6 +39,7 @@ TABLE_FORMATS = ["csv", "md", "tex"]
 
 # What a job that uses the backbone or a model asks for: a GPU only where the run computes on one.
 GPU = 1 if RUN["device"] == "cuda" else 0
+TORCH = "../envs/torch-cuda.yaml" if GPU else "../envs/torch.yaml"
 
 
 def growing(amount):

@@ -8,7 +8,7 @@ rule embed:
     log:
         "results/logs/embed/{dataset}/{embedding}/{split}.log",
     conda:
-        "../envs/torch.yaml"
+        TORCH
     threads: 2
     resources:
         gpu=GPU,

@@ -9,7 +9,7 @@ rule fit_model:
     log:
         "results/logs/fit_model/{dataset}/{embedding}/{model}/seed-{seed}.log",
     conda:
-        "../envs/torch.yaml"
+        TORCH
     threads: lambda wildcards: max(2, fit_processes(wildcards))
     resources:
         gpu=lambda wildcards: GPU * fit_processes(wildcards),

@@ -10,7 +10,7 @@ rule score:
     log:
         "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
     conda:
-        "../envs/torch.yaml"
+        TORCH
     threads: 2
     resources:
         gpu=GPU,

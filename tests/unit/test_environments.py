@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 STANDARD = set(__import__("sys").stdlib_module_names)
 CONDA_NAME = {"PIL": "pillow", "torch": "pytorch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-RULE = re.compile(r'conda:\s+"\.\./envs/(\w+)\.yaml".*?script:\s+"\.\./scripts/(\w+)\.py"', re.S)
+RULE = re.compile(r'conda:\s+(?:"\.\./envs/(\w+)\.yaml"|TORCH\b).*?script:\s+"\.\./scripts/(\w+)\.py"', re.S)
 
 
 def pairs():
@@ -20,7 +20,7 @@ def pairs():
 
 def rule_pairs(text):
     for rule in re.split(r"(?m)^rule ", text)[1:]:
-        yield from RULE.findall(rule)
+        yield from ((environment or "torch", script) for environment, script in RULE.findall(rule))
 
 
 def imports(path):
@@ -66,6 +66,28 @@ def test_imports_are_declared(environment, script):
     content = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())
     declared = {line.split()[0] for line in content["dependencies"]}
     assert packages_of(SCRIPTS / f"{script}.py") <= declared
+
+
+def test_the_environments_for_cpu_and_cuda_differ_in_the_build_of_torch_alone():
+    cpu, cuda = ((ROOT / f"envs/{name}.yaml").read_text().splitlines() for name in ("torch", "torch-cuda"))
+    differing = {tuple(pair) for pair in zip(yaml_lines(cpu), yaml_lines(cuda), strict=True) if len(set(pair)) > 1}
+    assert differing == {("  - pytorch =2.13.*=cpu*", "  - pytorch =2.13=cuda*")}
+
+
+def yaml_lines(lines):
+    return [line for line in lines if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_environments_are_pinned_as_constraints_are(path):
+    """A release that pip is held to is the one that conda is held to."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    constraints = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+    for line in yaml.safe_load(path.read_text())["dependencies"]:
+        name, version = line.split("=")[:2]
+        pip_name = {"pytorch": "torch"}.get(name.strip(), name.strip()).replace("_", "-")
+        if pip_name != "python":
+            assert f"{constraints[pip_name]}.".startswith(version.removesuffix("*").removesuffix(".") + "."), line
 
 
 def test_a_missing_declaration_would_be_noticed(tmp_path):
