@@ -88,7 +88,7 @@ def test_no_process_outlives_a_killed_job(job, tmp_path, root):
     code = f"import sys; sys.path.insert(0, {str(root / 'scripts')!r})\nfrom dinodp.fit_job import FitJob\n"
     process = subprocess.Popen([sys.executable, "-c", f"{code}FitJob(**{asdict(endless)!r}).run(2)"])
     checkpoint = tmp_path / "m.h5.checkpoint"
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 400
     while not checkpoint.exists():
         assert time.monotonic() < deadline
         assert process.poll() is None

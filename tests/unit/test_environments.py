@@ -71,7 +71,7 @@ def test_imports_are_declared(environment, script):
 def test_the_environments_for_cpu_and_cuda_differ_in_the_build_of_torch_alone():
     cpu, cuda = ((ROOT / f"envs/{name}.yaml").read_text().splitlines() for name in ("torch", "torch-cuda"))
     differing = {tuple(pair) for pair in zip(yaml_lines(cpu), yaml_lines(cuda), strict=True) if len(set(pair)) > 1}
-    assert differing == {("  - pytorch =2.13.*=cpu*", "  - pytorch =2.13=cuda*")}
+    assert differing == {("  - pytorch =2.13.*=cpu*", "  - pytorch =2.13.*=cuda*")}
 
 
 def yaml_lines(lines):

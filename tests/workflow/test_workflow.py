@@ -4,9 +4,11 @@ import functools
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -160,13 +162,33 @@ def test_same_seed_same_bytes(finished):
     assert (model.read_bytes(), metrics.read_bytes()) == before
 
 
-def test_shards_change_no_byte_of_a_result(finished, tmp_path):
+def kill_when(folder, pattern, *arguments):
+    """Start a run, kill all its processes as soon as there is a file ``pattern``, and remove its lock."""
+    with (folder / "killed.log").open("a") as log:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--rerun-incomplete", *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 600
+        while not list(folder.glob(pattern)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    result = snakemake(folder, *arguments, check=False)
+    assert "It can be removed with the --unlock argument" in result.text
+    snakemake(folder, "--unlock", *arguments)
+
+
+def test_shards_and_kills_change_no_byte_of_a_result(finished, tmp_path):
+    """Two shards; killed while it embeds and while it scores, then started again with --rerun-incomplete."""
     copy_project(tmp_path)
     run = {**SMALL["run"], "models": ["memory_bank", "dpmm_demo"], "shards": 2}
     (tmp_path / "config/sharded.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
     arguments = ["--configfile", "config/sharded.yaml"]
     assert "good condition" in snakemake(tmp_path, "--lint", *arguments).text
-    snakemake(tmp_path, *arguments, "--until", "evaluate")
+    kill_when(tmp_path, "results/embeddings/phantoms/classical/*/*", *arguments)
+    kill_when(tmp_path, "results/logs/score/**/shard-*.log", *arguments)
+    snakemake(tmp_path, *arguments, "--rerun-incomplete", "--until", "evaluate")
     for split in ("train", "valid", "test"):
         path = f"results/embeddings/phantoms/classical/{split}.h5"
         with h5py.File(finished / path) as whole, h5py.File(tmp_path / path) as gathered:
