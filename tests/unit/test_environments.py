@@ -90,6 +90,13 @@ def test_environments_are_pinned_as_constraints_are(path):
             assert f"{constraints[pip_name]}.".startswith(version.removesuffix("*").removesuffix(".") + "."), line
 
 
+def test_the_container_has_the_pinned_torch():
+    pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    text = (ROOT / "Dockerfile").read_text()
+    assert f"pip install --no-cache-dir {pinned} " in text
+    assert "--constraint constraints.txt" in text
+
+
 def test_a_missing_declaration_would_be_noticed(tmp_path):
     script = tmp_path / "x.py"
     script.write_text("import faiss\nfrom dinodp.costs import measured\n")
