@@ -83,7 +83,7 @@ def write_profile(folder):
     target.write_text(yaml.safe_dump(profile))
 
 
-def start(cluster, folder, *arguments, seconds=300):
+def start(cluster, folder, *arguments, seconds=600):
     """Start snakemake with the profile, bounded by timeout(1), its output in ``<folder>/terminal.log``."""
     environment = dict(cluster.environment)
     first, rest = environment["PATH"].split(":", 1)
@@ -145,7 +145,7 @@ def test_the_whole_dag_and_a_snakemake_that_is_killed(cluster, faults, project):
     arguments = ["--configfile", "config/tiny.yaml"]
     first = start(cluster, project, *arguments)
     model = project / "results/models/phantoms/classical/memory_bank/seed-0.h5"
-    cluster.wait(model.exists, "the first model", 200)
+    cluster.wait(model.exists, "the first model", 400)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     embeddings = project / "results/embeddings/phantoms/classical/train.h5"
