@@ -42,7 +42,7 @@ def draw_alignment(
         for column, (row, text) in enumerate(shown):
             _draw_image(axes[0, column], chosen.iloc[row], text)
             for line, example in enumerate(examples.values(), start=1):
-                _draw_components(axes[line, column], example, row, data.tissue[row])
+                _draw_components(axes[line, column], example, [place for place, _ in shown], row, data.tissue)
         for line, (name, example) in enumerate(examples.items(), start=1):
             axes[line, 0].set_ylabel(f"{name}\n{len(example.means)} components")
         upper.suptitle(title)
@@ -66,7 +66,12 @@ def example_images(chosen: pd.DataFrame, data: PatchLabels) -> list[tuple[int, s
         others = [int(row) for row in wanted[kind] if data.subjects[row] not in data.subjects[rows]]
         if others:
             rows.append(min(others, key=lambda row: _distance(float(data.levels[row]), float(data.levels[start]))))
-    return [(row, f"{labels[row]}\nsubject {chosen['subject'].iloc[row] or row}") for row in rows]
+    return [(row, _describe(labels[row], chosen["subject"].iloc[row] or row, float(data.levels[row]))) for row in rows]
+
+
+def _describe(label: str, subject: object, level: float) -> str:
+    where = f", level {level:.2f}" if np.isfinite(level) else ""
+    return f"{label}\nsubject {subject}{where}"
 
 
 def _central(rows: npt.NDArray[np.int64], data: PatchLabels) -> int:
@@ -89,12 +94,13 @@ def _draw_image(axes: Axes, row: Any, text: str) -> None:
     picture_axes(axes)
 
 
-def _draw_components(axes: Axes, example: Example, row: int, tissue: npt.NDArray[np.bool_]) -> None:
-    """Similar components have similar colours; background and lesion are left white."""
-    order = order_by_similarity(example.means)[example.components[row]].astype(float)
-    shown = np.where(tissue, order, np.nan)
-    norm = Normalize(0, max(1, len(example.means) - 1))
-    axes.imshow(shown, cmap=COMPONENT_COLOURS, norm=norm, interpolation="nearest")
+def _draw_components(axes: Axes, example: Example, rows: list[int], row: int, tissue: npt.NDArray[np.bool_]) -> None:
+    """Of the components that the pictures ``rows`` show, similar ones have similar colours; all else is left white."""
+    used = np.unique(example.components[rows][tissue[rows]])
+    colour = np.full(len(example.means), np.nan)
+    colour[used] = order_by_similarity(example.means[used]) if len(used) > 1 else 0
+    shown = np.where(tissue[row], colour[example.components[row]], np.nan)
+    axes.imshow(shown, cmap=COMPONENT_COLOURS, norm=Normalize(0, max(1, len(used) - 1)), interpolation="nearest")
     picture_axes(axes)
 
 
