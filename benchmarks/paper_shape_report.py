@@ -32,7 +32,9 @@ RUN = {
     "image_score_fraction": 0.01, "bootstrap_resamples": 1000,
     "published_embedding": "dinov2_vits14", "tolerance": 1.0, "baseline": "memory_bank",
 }  # fmt: skip
-CONFIG = {"run": RUN, "datasets": {"brats2021": {}}, "embeddings": {}, "models": {}}
+CONFIG = {
+    "run": RUN, "datasets": {"brats2021": {}}, "embeddings": {"dinov2_vits14": {"backbone": "none"}}, "models": {}
+}  # fmt: skip
 
 
 def write_images(folder: Path, share: float) -> Path:
