@@ -2,7 +2,7 @@ rule make_table:
     input:
         metrics="results/metrics.csv",
         costs="results/costs.csv",
-        published=Path(workflow.basedir, "resources/published/published.csv"),
+        published=local(Path(workflow.basedir, "resources/published/published.csv")),
     output:
         csv=report(
             "results/tables/{table}.csv",
@@ -99,7 +99,7 @@ rule write_report:
         strata="results/strata.csv",
         alignment=alignment_files("csv"),
         alignment_figures=alignment_files("png"),
-        published=Path(workflow.basedir, "resources/published/published.csv"),
+        published=local(Path(workflow.basedir, "resources/published/published.csv")),
         figures=all_figures("png"),
         manifests=expand("results/data/{dataset}/manifest.csv", dataset=RUN["datasets"]),
         checksums=expand(
@@ -117,7 +117,7 @@ rule write_report:
         curves=of_shown_models(
             "results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"
         ),
-        templates=report_templates(),
+        templates=local(report_templates()),
     output:
         report=report(
             "results/report.html",
