@@ -14,6 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 COLOURS = {"mixture": "#0072b2", "bank": "#d55e00", "backbone": "#777777"}
+WIDTHS = {"mixture": 4.0, "bank": 1.5, "backbone": 1.0}  # the mixture lies on the backbone
 NAMES = {"mixture": "mixture", "bank": "memory bank", "backbone": "backbone alone"}
 
 
@@ -31,7 +32,7 @@ def main() -> None:
                     part = [max((row for row in chosen if row["measured"]), key=lambda row: row["bank"]), *part]
                 x, y = [row["bank"] for row in part], [row["cpu"][name] for row in part]
                 label = NAMES[name] if measured else None
-                axis.plot(x, y, style, color=colour, markersize=4, linewidth=1.5, label=label)
+                axis.plot(x, y, style, color=colour, markersize=WIDTHS[name] + 2, linewidth=WIDTHS[name], label=label)
         axis.set(xscale="log", yscale="log", xlabel="remembered embeddings", title=f"batch {batch}")
         axis.axvline(7.68e6, color="#bbbbbb", linewidth=1)
         axis.text(7.2e6, axis.get_ylim()[0] * 1.15, "BraTS2021, all", rotation=90, ha="right", va="bottom", fontsize=8)

@@ -15,6 +15,7 @@ def test_agrees_with_scikit_learn_whatever_the_chunks(monkeypatch):
     bank, queries = draw(300), draw(50, seed=1)
     distance, index = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(bank).kneighbors(queries)
     monkeypatch.setattr(memory_bank, "ROWS_PER_BLOCK", 7)
+    monkeypatch.setattr(memory_bank, "BANK_PER_BLOCK", 11)
     monkeypatch.setattr(memory_bank, "BANK_PER_CHUNK", 31)
     ours, position = MemoryBank().fit(bank).nearest(queries)
     np.testing.assert_allclose(ours, distance[:, 0], atol=1e-6)

@@ -295,7 +295,9 @@ class DirichletProcessMixture:
         return 1 - self._cosines(centred, active).amax(1)
 
     def _euclidean(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        return self._scaled_distance(centred, active, torch.ones_like(self.means_[active]))
+        means = self.means_[active] - self._centre
+        nearest = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2).argmin(1)
+        return (centred - means[nearest]).square_().sum(1).sqrt_()
 
     def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
         if self.covariance_type == "full":

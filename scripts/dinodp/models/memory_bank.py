@@ -19,7 +19,8 @@ from dinodp.models.dirichlet_process import finite_matrix
 from dinodp.prefetch import prefetched
 
 BANK_PER_CHUNK = 32768  # remembered embeddings that a device looks at at once, and that are read at once from a file
-ROWS_PER_BLOCK = 1024  # of queries, and on the CPU also of the bank: a block of similarities (4 MiB) stays in the cache
+ROWS_PER_BLOCK = 1024  # of queries
+BANK_PER_BLOCK = 4096  # on the CPU: of the shapes tried the fastest matrix product
 
 
 class MemoryBank:
@@ -96,8 +97,8 @@ def _search_on_cpu(
 
     def search(rows: slice) -> None:
         x, best_of_rows, index_of_rows = (part[rows].numpy() for part in (queries, best, index))
-        block = np.empty((len(x), min(ROWS_PER_BLOCK, len(bank))), dtype=np.float32)
-        for remembered in _blocks(len(bank)):
+        block = np.empty((len(x), min(BANK_PER_BLOCK, len(bank))), dtype=np.float32)
+        for remembered in _blocks(len(bank), BANK_PER_BLOCK):
             y = bank[remembered].numpy()
             whole = len(y) == block.shape[1]
             similarity = np.matmul(x, y.T, out=block) if whole else np.matmul(x, y.T)
@@ -108,7 +109,7 @@ def _search_on_cpu(
             index_of_rows[better] = position[better] + first + remembered.start
 
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(search, _blocks(len(queries))))
+        list(pool.map(search, _blocks(len(queries), ROWS_PER_BLOCK)))
 
 
 @cache
@@ -116,8 +117,8 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, min(start + ROWS_PER_BLOCK, n)) for start in range(0, n, ROWS_PER_BLOCK)]
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _gathered(chunks: Iterable[torch.Tensor], n: int | None) -> torch.Tensor:
