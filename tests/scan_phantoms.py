@@ -1,16 +1,20 @@
 """Small head-like volumes and pictures for the tests of own scans."""
 
+import json
+from collections.abc import Iterable, Sequence
 from itertools import permutations, product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from PIL import Image
 from scipy import ndimage
 
 SHAPE = (36, 44, 30)  # right, front, top
 SPACING = 2.0
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -50], [0, 0, 2.0, -20], [0, 0, 0, 1]])
+MAP_SHAPE, OUTSIDE = (12, 14, 6), -5.0
 LESION_AT, LESION_RADIUS = (24, 28, 16), 4
 FAST = {"backbone": "classical", "resolution": 168, "n_components": 16, "epochs": 2, "slice_step": 2}
 FAST["window"] = (0, 900)
@@ -86,3 +90,60 @@ def save_photo(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def write_series(
+    folder: Path, volume: np.ndarray, affine: np.ndarray, *, order: Iterable[int] | None = None, **tags: object
+) -> Path:
+    """A DICOM series of canonical voxels [right, front, top] with an affine in mm (right, front, top)."""
+    pydicom = pytest.importorskip("pydicom")
+    folder.mkdir(parents=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    for number in order if order is not None else range(volume.shape[2]):
+        item = pydicom.Dataset()
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        item.SOPClassUID = pydicom.uid.MRImageStorage
+        item.SOPInstanceUID, item.SeriesInstanceUID = f"1.2.3.{number + 1}", "1.2.4"
+        item.Rows, item.Columns = volume.shape[1], volume.shape[0]
+        item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 16, 16, 15, 1
+        item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
+        item.ImageOrientationPatient = [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
+        item.ImagePositionPatient = list(lps[:3, 2] * number + lps[:3, 3])
+        item.PixelSpacing = [spacing[1], spacing[0]]
+        for name, value in tags.items():
+            setattr(item, name, value)
+        item.PixelData = np.ascontiguousarray(volume[:, :, number].T).tobytes()
+        item.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
+    return folder
+
+
+def write_predictions(
+    folder: Path,
+    shift: float = 1.0,
+    names: Sequence[str] = ("p1_a", "p1_b", "p2_a", "p3_a", "p4_a"),
+    healthy: Sequence[str] = ("p4_a",),
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Maps of random scores, higher by ``shift`` in lesions; returns scores, lesions and what was scored by name."""
+    generator, scans, truth = np.random.default_rng(0), [], {}
+    for number, name in enumerate(names):
+        scores = generator.normal(size=MAP_SHAPE).astype(np.float32)
+        lesion = np.zeros(MAP_SHAPE, dtype=bool)
+        if name not in healthy:
+            lesion[3:6, 4 : 7 + number, 2:4] = True
+        scores[lesion] += shift
+        scored = np.zeros(MAP_SHAPE, dtype=bool)
+        scored[1:-1, 1:-1, 1:-1] = True
+        scored[3, 4, 2] = False  # a lesion voxel that was not scored
+        scores[~scored] = OUTSIDE
+        orientation = ORIENTATIONS[(7 * number) % len(ORIENTATIONS)]
+        save(folder / f"maps/{name}.nii.gz", *reoriented(scores, AFFINE, orientation))
+        scans.append({"name": name, "map": f"maps/{name}.nii.gz", "outside": OUTSIDE, "score": float(number)})
+        truth[name] = (scores, lesion, scored)
+    record = {
+        "axis": "axial", "map_range": [-6.0, 9.0], "model": folder.name, "scans": scans,
+        "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
+    }  # fmt: skip
+    (folder / "predictions.json").write_text(json.dumps(record))
+    return truth

@@ -157,7 +157,7 @@ def test_no_subject_is_on_both_sides():
     assert len(subjects[1]) == 3
     assert not subjects[0] & subjects[1]
     assert len(train) + len(held_out) == 30
-    with pytest.raises(InputError, match="2 healthy scans of 1 subjects: at least two subjects are needed"):
+    with pytest.raises(InputError, match="All 2 healthy scans are of one subject: at least two are needed"):
         split_subjects(sources(["p1_a", "p1_b"]), settings)
 
 

@@ -6,37 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scan_phantoms import AFFINE, ORIENTATIONS, reoriented, save
+from scan_phantoms import AFFINE, MAP_SHAPE, ORIENTATIONS, reoriented, save, write_predictions
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dinodp.cli import main
-
-SHAPE, OUTSIDE = (12, 14, 6), -5.0
-
-
-def write_predictions(folder, shift=1.0, names=("p1_a", "p1_b", "p2_a", "p3_a", "p4_a"), healthy=("p4_a",)):
-    """Maps of random scores, higher by ``shift`` in lesions; returns scores, lesions and what was scored by name."""
-    generator, scans, truth = np.random.default_rng(0), [], {}
-    for number, name in enumerate(names):
-        scores = generator.normal(size=SHAPE).astype(np.float32)
-        lesion = np.zeros(SHAPE, dtype=bool)
-        if name not in healthy:
-            lesion[3:6, 4 : 7 + number, 2:4] = True
-        scores[lesion] += shift
-        scored = np.zeros(SHAPE, dtype=bool)
-        scored[1:-1, 1:-1, 1:-1] = True
-        scored[3, 4, 2] = False  # a lesion voxel that was not scored
-        scores[~scored] = OUTSIDE
-        orientation = ORIENTATIONS[(7 * number) % len(ORIENTATIONS)]
-        save(folder / f"maps/{name}.nii.gz", *reoriented(scores, AFFINE, orientation))
-        scans.append({"name": name, "map": f"maps/{name}.nii.gz", "outside": OUTSIDE, "score": float(number)})
-        truth[name] = (scores, lesion, scored)
-    record = {
-        "axis": "axial", "map_range": [-6.0, 9.0], "model": folder.name, "scans": scans,
-        "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
-    }  # fmt: skip
-    (folder / "predictions.json").write_text(json.dumps(record))
-    return truth
 
 
 @pytest.fixture
@@ -187,7 +160,7 @@ def test_mistakes(case, capsys):
     assert evaluate(tmp_path)[0] == 1
     assert "must hold labels 0, 1, 2" in capsys.readouterr().err
     for name in truth:
-        save(tmp_path / f"masks/{name}.nii.gz", np.zeros(SHAPE, np.uint8))
+        save(tmp_path / f"masks/{name}.nii.gz", np.zeros(MAP_SHAPE, np.uint8))
     assert evaluate(tmp_path)[0] == 1
     assert "None of the 5 masks holds a lesion" in capsys.readouterr().err
     (tmp_path / "maps_a/maps/p1_a.nii.gz").write_bytes(b"x")

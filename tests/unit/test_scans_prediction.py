@@ -154,7 +154,7 @@ def test_a_failed_scan_does_not_stop_the_others(model, tmp_path, capsys):
     assert lines[0].startswith("2 of 4 scans scored")
     assert lines[1] == "Not scored:"
     assert "b.nii.gz is damaged" in lines[2]
-    assert "c.png is one of images, but the model was fitted on volumes" in lines[3]
+    assert "c.png belongs to images, but the model was fitted on volumes" in lines[3]
     scans = pd.read_csv(tmp_path / "out/scans.csv").set_index("scan")
     assert scans["status"].to_dict() == {"a": "scored", "b": "failed", "c": "failed", "d": "scored"}
     assert "damaged" in scans.loc["b", "message"]

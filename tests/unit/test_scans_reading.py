@@ -2,38 +2,25 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from scan_phantoms import AFFINE, ORIENTATIONS, SHAPE, head, oblique, photo, reoriented, save, save_photo
+from scan_phantoms import (
+    AFFINE,
+    ORIENTATIONS,
+    SHAPE,
+    head,
+    oblique,
+    photo,
+    reoriented,
+    save,
+    save_photo,
+    write_series,
+)
 
 from dinodp.errors import InputError
 from dinodp.scans.reading import ReadingOptions, find_all, find_scans, read_scan
 from dinodp.scans.scan import find_foreground
 
-pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pydicom")
 PLAIN = ReadingOptions()
-
-
-def write_series(folder, volume, affine, *, order=None, **tags):
-    """A DICOM series of canonical voxels [right, front, top] with an affine in mm (right, front, top)."""
-    folder.mkdir(parents=True)
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    for number in order if order is not None else range(volume.shape[2]):
-        item = pydicom.Dataset()
-        item.file_meta = pydicom.dataset.FileMetaDataset()
-        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        item.SOPClassUID = pydicom.uid.MRImageStorage
-        item.SOPInstanceUID, item.SeriesInstanceUID = f"1.2.3.{number + 1}", "1.2.4"
-        item.Rows, item.Columns = volume.shape[1], volume.shape[0]
-        item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 16, 16, 15, 1
-        item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
-        item.ImageOrientationPatient = [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
-        item.ImagePositionPatient = list(lps[:3, 2] * number + lps[:3, 3])
-        item.PixelSpacing = [spacing[1], spacing[0]]
-        for name, value in tags.items():
-            setattr(item, name, value)
-        item.PixelData = np.ascontiguousarray(volume[:, :, number].T).tobytes()
-        item.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
-    return folder
 
 
 def test_finds_files_and_series_by_path(tmp_path):

@@ -32,8 +32,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: auto)")
     group.add_argument(
-        "--batch-size", type=int, metavar="N", help="slices or images at a time (default: found by itself, from 4 up "
-        "on a CPU and 32 on a GPU down to what fits into memory)",
+        "--batch-size", type=int, metavar="N",
+        help="slices or images at a time (default: 4 on a CPU, 32 on a GPU, halved when memory runs out)",
     )  # fmt: skip
 
 

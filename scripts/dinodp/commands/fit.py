@@ -83,10 +83,14 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--resolution", type=int, default=default.resolution, metavar="PIXELS",
         help="short side of what the backbone sees (default: %(default)s)",
     )  # fmt: skip
-    group.add_argument("--method", choices=SCORES, default=default.method, help="(default: %(default)s)")
+    group.add_argument(
+        "--method", choices=SCORES, default=default.method,
+        help="remember clusters of healthy patches, or the patches themselves (default: %(default)s)",
+    )  # fmt: skip
     group.add_argument(
         "--score", choices=SCORES["mixture"],
-        help=f"(default: {DEFAULT_SCORES['mixture']}; of a memory bank always {DEFAULT_SCORES['memory_bank']})",
+        help="how the distance from them is measured "
+        f"(default: {DEFAULT_SCORES['mixture']}; of a memory bank always {DEFAULT_SCORES['memory_bank']})",
     )  # fmt: skip
     group.add_argument(
         "--components", dest="n_components", type=int, default=default.n_components, metavar="K",

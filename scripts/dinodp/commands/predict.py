@@ -41,7 +41,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     add_pattern(parser)
     parser.add_argument(
         "--threshold", type=number_or_name(tuple(FALSE_POSITIVE_RATES)), default="fpr01", metavar="NAME",
-        help="fpr10, fpr05 or fpr01 (that share of healthy voxels exceeds it), or a score (default: %(default)s)",
+        help="fpr10, fpr05 or fpr01 (10, 5 or 1 %% of healthy voxels exceed it), or a score (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--masks", action="store_true", help="write masks of what exceeds the threshold")
     parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")

@@ -95,7 +95,7 @@ def _read(path: Path) -> Any:
 
 def _position(item: Any) -> float:
     """Place of a slice along the normal of its plane, mm; the instance number where the geometry is missing."""
-    if "ImageOrientationPatient" not in item or "ImagePositionPatient" not in item:
+    if not (getattr(item, "ImageOrientationPatient", None) and getattr(item, "ImagePositionPatient", None)):
         return float(getattr(item, "InstanceNumber", 0))
     row, column = np.asarray(item.ImageOrientationPatient, dtype=float).reshape(2, 3)
     return float(np.cross(row, column) @ np.asarray(item.ImagePositionPatient, dtype=float))

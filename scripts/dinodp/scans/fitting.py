@@ -81,10 +81,8 @@ def split_subjects(sources: Sequence[Source], settings: Settings) -> tuple[list[
     subjects = [subject_of(source.name, pattern) if pattern else source.name for source in sources]
     distinct = sorted(set(subjects))
     if len(distinct) < 2:
-        raise InputError(
-            f"There are {len(sources)} healthy scans of {len(distinct)} subjects: at least two subjects are needed, "
-            "since thresholds are calibrated on held-out ones."
-        )
+        found = f"All {len(sources)} healthy scans are of one subject" if len(sources) > 1 else "There is one scan"
+        raise InputError(f"{found}: at least two are needed, since thresholds are calibrated on held-out ones.")
     count = min(max(1, round(settings.held_out * len(distinct))), len(distinct) - 1)
     chosen = set(np.random.default_rng(settings.seed).choice(distinct, size=count, replace=False).tolist())
     parts: tuple[list[Source], list[Source]] = ([], [])
@@ -107,8 +105,8 @@ def _measure(sources: Sequence[Source], settings: Settings) -> tuple[HealthyRang
         except InputError as error:
             faults.append(error)
     if faults:
-        others = f" ({len(faults)} of the {len(sources)} scans cannot be used)" if len(faults) > 1 else ""
-        raise InputError(f"{faults[0]}{others}")
+        others = f"{len(faults)} of the {len(sources)} scans cannot be used; the first: " if len(faults) > 1 else ""
+        raise InputError(f"{others}{faults[0]}")
     healthy = HealthyRange.over([source.name for source in sources], measured)
     _require_alike(sources, measured)
     return healthy, digest.hexdigest()

@@ -102,7 +102,7 @@ class HealthyRange:
         for what in ("kind", "channels", "depth"):
             if getattr(measures, what) != getattr(self, what):
                 raise InputError(
-                    f"{scan.path} is one of {_in_words(measures, what)}, but the model was fitted on "
+                    f"{scan.path} belongs to {_in_words(measures, what)}, but the model was fitted on "
                     f"{_in_words(self, what)}."
                 )
 

@@ -69,11 +69,11 @@ def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
     own = placed(geometry.axis)
     stack = own.to_stack(values)
     expected = geometry.to_stack(np.empty(geometry.shape, dtype=np.bool_)).shape
-    if stack.shape != expected or not np.allclose(own.canonical_affine, geometry.canonical_affine, atol=SAME_GRID_MM):
-        raise InputError(
-            f"The mask {path} does not lie on the grid of its map: shape {own.shape} against {geometry.shape}, or "
-            "another affine."
-        )
+    if stack.shape != expected:
+        sizes = [" x ".join(map(str, shape)) for shape in (stack.shape, expected)]
+        raise InputError(f"The mask {path} does not lie on the grid of its map: {sizes[0]} against {sizes[1]} voxels.")
+    if not np.allclose(own.canonical_affine, geometry.canonical_affine, atol=SAME_GRID_MM):
+        raise InputError(f"The mask {path} does not lie on the grid of its map: its affine is another one.")
     return _labelled(stack, path)
 
 

@@ -213,7 +213,7 @@ def _read_dicom(folder: Path) -> tuple[npt.NDArray[np.float32], Callable[[int], 
     slices = read_slices(folder)
     first = slices[0]
     needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
-    if missing := [name for name in needed if any(name not in item for item in slices)]:
+    if missing := [name for name in needed if any(not getattr(item, name, None) for item in slices)]:
         raise InputError(f"The series {folder} lacks {missing[0]}: where its slices lie is not known.")
     across, down = np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
     row_gap, column_gap = (float(value) for value in first.PixelSpacing)

@@ -53,9 +53,8 @@ def find_foreground(values: Values, background: Background, name: object) -> For
     shape = values.shape[:3]
     if background == "none" or (background == "auto" and shape[0] == 1):
         return np.ones(shape, dtype=bool)
-    found = _above_otsu(values) if background == "auto" else values != background
-    if background == "auto" and (corner := _corner_value(values)) is not None:
-        found = values != corner
+    level = _corner_value(values) if background == "auto" else background
+    found = _above_otsu(values) if level is None else values != level
     if values.ndim == 4:
         found = found.any(axis=3)
     if not found.any():
@@ -73,6 +72,8 @@ def _corner_value(values: Values) -> float | None:
 def _above_otsu(values: Values) -> Foreground:
     """The largest connected part above Otsu's threshold (1979), the split of greatest variance between classes."""
     counts, edges = np.histogram(values, bins=256, range=(float(values.min()), float(np.quantile(values, 0.999))))
+    if not counts[1:].any():
+        return np.zeros(values.shape, dtype=bool)
     centres, below = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
     above, moment = below[-1] - below, np.cumsum(counts * centres)
     with np.errstate(divide="ignore", invalid="ignore"):
