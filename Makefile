@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 CORES ?= 2
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test bench lint format lock clean
+.PHONY: demo test bench lint docs format lock clean
 
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
@@ -24,6 +24,9 @@ lint: $(STAMP)
 bench: $(STAMP)  ## a few ratios of speed, this run beside the committed baseline (docs/performance.md)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[workflow,test,bench]"
 	$(BIN)/python benchmarks/small.py --threads 1
+
+docs: $(STAMP)  ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
