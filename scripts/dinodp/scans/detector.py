@@ -26,14 +26,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     Scans are paths (files, folders of DICOM series, or one folder of scans) or images uint8 [H, W] or [H, W, 3]. As in
     scikit-learn, `score_samples` is higher for what looks healthier, and `predict` gives 1 (inlier) or -1 (outlier).
 
-    - ``backbone``: a directory in Hugging Face format, a hub name (with ``revision``), or ``classical``; ``layers`` and
-      ``resolution`` as in `dinodp.backbones.load_backbone`.
-    - ``method``: ``mixture`` (``n_components``, ``epochs``) or ``memory_bank`` (``bank_size``), with ``score`` one of its
-      scores.
-    - ``held_out``: share of the subjects on which thresholds are calibrated; ``subject_pattern``: regular expression that
-      names the subject within a scan's name, else every scan is a subject.
-    - Volumes: ``axis`` of the slices, ``slice_step`` (every n-th is learnt from), ``min_foreground`` (share of the field
-      of view below which a slice is left out), ``index`` (of the volume in 4D files), ``background`` (its value,
+    - ``backbone``: a directory in Hugging Face format, a hub name (with ``revision``), or ``classical``; ``layers``
+      and ``resolution`` as in `dinodp.backbones.load_backbone`.
+    - ``method``: ``mixture`` (``n_components``, ``epochs``) or ``memory_bank`` (``bank_size``); ``score``: one of the
+      method's.
+    - ``held_out``: share of the subjects on which thresholds are calibrated; ``subject_pattern``: regular expression
+      that names the subject within a scan's name, else every scan is a subject.
+    - Volumes: ``axis`` of the slices, ``slice_step`` (every n-th is learnt from), ``min_foreground`` (share of the
+      field of view below which a slice is left out), ``index`` (of the volume in 4D files), ``background`` (its value,
       ``auto`` or ``none``), ``window`` (values that become black and white, instead of each volume's percentiles).
     - ``false_positive_rate``: share of healthy scans that `predict` may call outliers.
     - ``seed`` of all random choices; ``device``; ``batch_size`` (None: found by itself).
