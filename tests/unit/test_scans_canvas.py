@@ -171,6 +171,15 @@ def test_thresholds_are_quantiles_in_which_every_scan_counts_alike():
         calibration.threshold("fpr20")
 
 
+def test_repeated_values_of_a_short_scan_are_taken_from_all_of_it():
+    """Scores fall along the scan: the mean rate of the scans is the pooled one all the same."""
+    scans = [np.linspace(1, 0, n, dtype=np.float32) for n in (1000, 730)]
+    calibration = Calibration.of(scans, [1.0, 2.0])
+    for name, rate in {"fpr10": 0.1, "fpr05": 0.05, "fpr01": 0.01}.items():
+        assert np.mean(calibration.scan_rates[name]) == pytest.approx(rate, abs=1e-3)
+        assert calibration.threshold(name) == pytest.approx(1 - rate, abs=2e-3)
+
+
 def test_scan_threshold_is_by_rank():
     calibration = Calibration.of([np.arange(10, dtype=np.float32)], np.arange(19.0))
     assert calibration.scan_threshold(0.05) == 18  # rank ceil(0.95 * 20) = 19 of 19
@@ -179,7 +188,7 @@ def test_scan_threshold_is_by_rank():
 
 
 def test_evenly():
-    np.testing.assert_array_equal(evenly(np.arange(10), 4), [0, 3, 6, 9])
-    np.testing.assert_array_equal(evenly(np.arange(3), 4), [0, 1, 2])
+    np.testing.assert_array_equal(evenly(np.arange(10), 4), [0, 2, 5, 7])
+    np.testing.assert_array_equal(evenly(np.arange(3), 4), [0, 0, 1, 2])
 
 

@@ -32,8 +32,9 @@ class Calibration:
 
         Raises InputError when a score is not finite.
         """
-        sampled = [evenly(scores, VOXELS_PER_SCAN) for scores in voxel_scores]
-        pooled = np.concatenate([np.resize(scores, max(map(len, sampled))) for scores in sampled])
+        count = min(VOXELS_PER_SCAN, max(map(len, voxel_scores)))
+        sampled = [evenly(scores, count) for scores in voxel_scores]
+        pooled = np.concatenate(sampled)
         found = calibrated_thresholds(pooled)
         thresholds = {name: found[f"threshold_{name}"] for name in FALSE_POSITIVE_RATES}
         rates = {name: [float((scores > limit).mean()) for scores in sampled] for name, limit in thresholds.items()}
@@ -64,9 +65,9 @@ class Calibration:
         return cls(content["thresholds"], content["scan_rates"], content["scan_scores"], (low, high))
 
 
-def evenly(values: Map, limit: int) -> Map:
-    """At most ``limit`` of the values [n], evenly spaced."""
-    return values[:: -(-len(values) // limit)]
+def evenly(values: Map, count: int) -> Map:
+    """``count`` of the values [n], evenly spaced; where there are fewer, some of them twice or more, as evenly."""
+    return values[(np.arange(count) * len(values)) // count]
 
 
 def _map_range(scores: Map) -> tuple[float, float]:

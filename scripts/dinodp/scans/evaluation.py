@@ -130,7 +130,8 @@ def _bins(predictions: Predictions, test: LabelledScans) -> tuple[ScoreBins, Map
     for name, mask in test.masks.items():
         case = predictions.case(name, mask)
         values = case.scores[case.scored]
-        parts.extend([evenly(values, VALUES_PER_SCAN), np.array([values.min(), values.max()])])
+        sampled = evenly(values, min(len(values), VALUES_PER_SCAN))
+        parts.extend([sampled, np.array([values.min(), values.max()])])
     sample = np.concatenate(parts)
     return ScoreBins.of(sample), sample
 

@@ -41,7 +41,7 @@ class ScoredScan:
     @property
     def score(self) -> float:
         """Mean of the highest 1 % of all patch scores of the scan."""
-        return float(image_score(self.patch_maps.reshape(1, -1))[0])
+        return float(image_score(self.patch_maps.reshape(1, 1, -1))[0])
 
     @property
     def calibration_voxels(self) -> Map:
