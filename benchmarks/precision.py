@@ -130,7 +130,7 @@ def measure(options: Namespace) -> list[Row]:
             tokens = embed(frames, dtype, options.device)
             variants[f"backbone in {dtype}, float16 storage"] = {split: part.half() for split, part in tokens.items()}
         evaluate = Evaluator(frames)
-        normal = torch.from_numpy(evaluate.normal)
+        normal = torch.from_numpy(evaluate.normal.copy())
         models = fitted(exact, exact["valid"][normal])
         reference = evaluate(models, exact)
         rows: list[Row] = [
