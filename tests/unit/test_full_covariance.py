@@ -66,8 +66,9 @@ def test_what_is_skipped_is_negligible_and_the_rest_exact(blocks, steps):
 def test_a_step_gives_the_statistics_of_all_pairs(blocks):
     mixture, x = fitted(unit_clusters(), 5), unit_clusters(600, seed=2)
     r = plain_forms(mixture, x)[1].softmax(1)
-    s0, s1, s2, _ = mixture._batch_statistics(x)
-    n, wide = len(x), x.double()
+    n, s0, s1, s2, _ = mixture._batch_statistics(x)
+    assert n == len(x)
+    wide = x.double()
     torch.testing.assert_close(s0, r.sum(0) / n, atol=1e-5, rtol=0)
     torch.testing.assert_close(s1, r.T @ wide / n, atol=1e-5, rtol=0)
     torch.testing.assert_close(s2, torch.einsum("nk,ni,nj->kij", r, wide, wide) / n, atol=1e-5, rtol=0)
