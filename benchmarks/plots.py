@@ -35,7 +35,7 @@ def main() -> None:
                 axis.plot(x, y, style, color=colour, markersize=WIDTHS[name] + 2, linewidth=WIDTHS[name], label=label)
         axis.set(xscale="log", yscale="log", xlabel="remembered embeddings", title=f"batch {batch}")
         axis.axvline(7.68e6, color="#bbbbbb", linewidth=1)
-        axis.text(7.2e6, axis.get_ylim()[0] * 1.15, "BraTS2021, all", rotation=90, ha="right", va="bottom", fontsize=8)
+        axis.text(7.2e6, axis.get_ylim()[0] * 2, "BraTS2021, all", rotation=90, ha="right", va="bottom", fontsize=8)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("CPU ms per image, 1 thread")
     axes[0].legend(frameon=False, fontsize=9)
