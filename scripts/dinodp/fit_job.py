@@ -6,6 +6,7 @@ python -m torch.distributed.run --standalone --nproc-per-node N -m dinodp.fit_jo
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from dinodp.logs import configure_logging, report_errors
 from dinodp.manifest import read_manifest
 
 FIRST = "[default0]:"  # before each line of the first process
+MISTAKE = re.compile(r"\[default\d+\]:(?:\[rank\d+\]: )?Error: (.*)")
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ def _run_processes(job: FitJob, processes: int) -> None:
                 if line.startswith(FIRST):
                     sys.stderr.write(line.removeprefix(FIRST))
     if torchrun.returncode:
-        if mistake := next((line for line in said if line.startswith("[default") and ":Error: " in line), None):
-            raise InputError(mistake.split("Error: ", 1)[1].strip())
+        if mistake := next(filter(None, map(MISTAKE.match, said)), None):
+            raise InputError(mistake[1])
         raise RuntimeError(f"torchrun ended with status {torchrun.returncode}:\n{''.join(said)}")
 
 
