@@ -54,8 +54,6 @@ localrules:
     collect_costs,
     make_table,
     summarise,
-    gather_embeddings,
-    gather_scores,
 
 
 rule all:

@@ -4,6 +4,11 @@ wildcard_constraints:
     shards=r"\d+",
 
 
+localrules:
+    gather_embeddings,
+    gather_scores,
+
+
 ruleorder: gather_embeddings > embed
 ruleorder: gather_scores > score
 
