@@ -9,6 +9,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from dinodp import pages
 from dinodp.files import write_text
 from dinodp.protocol import Protocol, is_variant, read_published
 from dinodp.report import comparison, origin
@@ -103,13 +104,7 @@ def _for_script(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(TEMPLATES)
     environment.filters["number"] = number
     environment.globals["names"] = comparison.NAMES
     environment.globals["cost_digits"] = comparison.COST_DIGITS

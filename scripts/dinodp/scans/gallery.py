@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from dinodp import pages
 from dinodp.files import write_text
 from dinodp.report.pictures import data_address
 from dinodp.scans.model_file import FittedDetector
@@ -73,12 +74,6 @@ def _colour_bar() -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment(TEMPLATES)
     environment.filters["short"] = lambda value: f"{value:.4g}".replace("-", "−")
     return environment
