@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from backbone import VIT_TINY, backbone
-from data import slices
+from made_data import slices
 from runner import Row, alternate, arguments, report, timed
 
 from dinodp.embeddings import embed_split

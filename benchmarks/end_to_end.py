@@ -13,7 +13,7 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 from backbone import backbone
-from data import clustered, slices
+from made_data import clustered, slices
 from runner import Row, arguments, median, peak_mib, report
 from score_mixture import fitted
 

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from data import clustered, embeddings_file
+from made_data import clustered, embeddings_file
 from runner import Row, alternate, arguments, child_peak_mib, median, peak_mib, report, set_threads, timed
 from sklearn.mixture import BayesianGaussianMixture
 

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from data import clustered
+from made_data import clustered
 from runner import Row, alternate, arguments, report
 
 from dinodp.embeddings import EmbeddingReader

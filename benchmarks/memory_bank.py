@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from data import clustered, embeddings_file
+from made_data import clustered, embeddings_file
 from runner import Row, alternate, arguments, report
 
 from dinodp.embeddings import EmbeddingReader

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from backbone import VIT_TINY, backbone
-from data import clustered, slices
+from made_data import clustered, slices
 from runner import Row, alternate, arguments, report
 
 from dinodp.backbones import Backbone

@@ -129,13 +129,15 @@ class Cluster:
         """Take slurmctld away, as an update would; it saves its state. Jobs go on."""
         self._end("slurmctld", signal.SIGTERM)
 
-    def cancel(self) -> None:
-        """Cancel all jobs and wait until the queue is empty."""
-        self.call("scancel", "-u", _user(), check=False)
+    def cancel(self, folder: Path | None = None) -> None:
+        """Cancel the jobs submitted from ``folder`` (default: all) and wait until they have left the queue."""
         for _ in range(50):
-            if not self.call("squeue", "-h", check=False).strip():
+            lines = self.call("squeue", "-h", "-o", "%i %Z", check=False).splitlines()
+            jobs = [job for job, place in map(str.split, lines) if folder in (None, Path(place))]
+            if not jobs:
                 break
-            time.sleep(0.1)
+            self.call("scancel", *jobs, check=False)
+            time.sleep(0.2)
 
     def stop(self) -> None:
         """Cancel all jobs and end the daemons."""

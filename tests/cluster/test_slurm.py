@@ -150,7 +150,7 @@ def test_the_whole_dag_and_a_snakemake_that_is_killed(cluster, faults, project):
     first.wait()
     embeddings = project / "results/embeddings/phantoms/classical/train.h5"
     written = embeddings.stat().st_mtime_ns
-    cluster.cancel()
+    cluster.cancel(project)  # what it had submitted; the run of FAULTS goes on
     locked = start(cluster, project, *arguments)
     assert locked.wait() != 0
     assert "--unlock argument" in (project / "terminal.log").read_text()

@@ -38,8 +38,8 @@ def test_metrics_in_a_stream_are_the_exact_ones(benchmark):
 
 
 def test_a_full_step_is_the_dense_step(benchmark):
-    fit_full, data = benchmark("fit_full"), benchmark("data")
-    x = data.clustered(600, 40)
+    fit_full, made_data = benchmark("fit_full"), benchmark("made_data")
+    x = made_data.clustered(600, 40)
     ours, dense = (
         kind(20, "full", reg_covar=1e-3) for kind in (fit_full.DirichletProcessMixture, fit_full.DenseMixture)
     )
