@@ -15,7 +15,7 @@ from dinodp.alignment_figure import Example, draw_alignment
 from dinodp.cases import FOREGROUND, grey, patch_values, slice_levels
 from dinodp.errors import InputError
 from dinodp.evaluation import subjects_of
-from dinodp.families import DpmmFamily, open_split
+from dinodp.families import FAMILIES, open_split
 from dinodp.features import Features
 from dinodp.figures.style import save_figure
 from dinodp.files import write_text
@@ -96,7 +96,7 @@ def _components(
             f"run.alignment_models: {path.parent.name} is no mixture; choose models of {', '.join(MIXTURES)}."
         )
     reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
-    mixture = DpmmFamily.load(config, state, reader, "cpu").mixture
+    mixture = FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture
     rank = torch.cumsum(mixture.active_, dim=0) - 1
     parts = []
     for first in progress(range(0, len(rows), IMAGES_PER_READ), "assign", unit="batch"):

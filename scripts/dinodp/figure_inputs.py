@@ -11,7 +11,7 @@ import torch
 
 from dinodp import store
 from dinodp.embeddings import EmbeddingReader
-from dinodp.families import DpmmFamily, open_split
+from dinodp.families import FAMILIES, open_split
 from dinodp.features import Features
 from dinodp.figures.data import FigureData, ModelData
 from dinodp.files import read_json
@@ -75,7 +75,7 @@ def _load_model(
     data: dict[str, Any] = {}
     if config["family"] == "dpmm":
         reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
-        data = _mixture_data(DpmmFamily.load(config, state, reader, "cpu").mixture, reader, history)
+        data = _mixture_data(FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture, reader, history)
     return ModelData(
         name=name,
         family=config["family"],

@@ -12,10 +12,10 @@ from dinodp import store
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import InputError
 from dinodp.families import fit_model, load_model, open_split, score_split
+from dinodp.families.k_means import nearest_distance
 from dinodp.features import Features, position_code
 from dinodp.manifest import image_row, make_manifest, select
 from dinodp.models.gaussian_mixture import GaussianMixture
-from dinodp.models.k_means import nearest_distance
 
 CATALOG = yaml.safe_load((ROOT / "config/catalog.yaml").read_text())["models"]
 N_IMAGES, ROWS, COLUMNS, DIM = 6, 4, 5, 12

@@ -59,24 +59,21 @@ def test_backbone(example, tmp_path):
 
 
 def test_model(example, tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "gaussian", example("model")["GaussianFamily"])
-    generator = np.random.default_rng(0)
+    monkeypatch.setitem(FAMILIES, "prototype", example("model")["PrototypeFamily"])
     with store.writing(tmp_path / "tokens.h5", "embeddings", {}) as file:
-        data = generator.normal(1.0, [1.0, 2.0, 3.0], (6, 4, 4, 3)).astype(np.float16)
-        data[5, 0, 0] = [9, 1, 1]
+        data = np.random.default_rng(0).normal(1.0, [1.0, 2.0, 3.0], (6, 4, 4, 3)).astype(np.float16)
+        data[5, 0, 0] = [9, 1, 20]
         file.create_dataset("tokens", data=data)
     reader = EmbeddingReader(tmp_path / "tokens.h5", normalise=False, grid=None)
-    options = {"family": "gaussian", "scores": ["mahalanobis"]}
-    fit_model(tmp_path / "model.h5", options, reader, reader, seed=0, device="cpu")
+    options = {"family": "prototype", "scores": ["euclidean"]}
+    cost = fit_model(tmp_path / "model.h5", options, reader, reader, seed=0, device="cpu")
     model = load_model(tmp_path / "model.h5", reader, device="cpu")
     score_split(model, reader, pd.DataFrame({"label": ["normal"] * 6}), tmp_path / "scores.h5")
     x = data.reshape(-1, 3).astype(np.float64)
-    covariance = np.cov(x.T, bias=True) + 1e-6 * np.eye(3)
-    centred = x - x.mean(axis=0)
-    expected = np.sqrt(np.einsum("nd,de,ne->n", centred, np.linalg.inv(covariance), centred))
-    found = store.read_maps(tmp_path / "scores.h5")["mahalanobis"]
-    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-4)
+    found = store.read_maps(tmp_path / "scores.h5")["euclidean"]
+    np.testing.assert_allclose(found.ravel(), np.linalg.norm(x - x.mean(axis=0), axis=1), rtol=1e-4)
     assert np.unravel_index(found.argmax(), found.shape) == (5, 0, 0)
+    assert cost == {"model_mib": 12 / 2**20, "active_components": 1}
 
 
 def test_metric(example, monkeypatch):

@@ -11,7 +11,8 @@ from dinodp import store
 from dinodp.costs import gather_costs
 from dinodp.embeddings import EmbeddingReader, embed_shard
 from dinodp.errors import InputError
-from dinodp.families import IMAGES_PER_READ, MemoryBankFamily, score_split
+from dinodp.families import MemoryBankFamily, score_split
+from dinodp.families.base import IMAGES_PER_READ
 from dinodp.files import read_json, write_json
 from dinodp.models import MemoryBank
 from dinodp.sharding import Shard, gather_embeddings, gather_scores

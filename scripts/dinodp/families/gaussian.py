@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
 from dinodp.errors import InputError, require_known
-from dinodp.models.fitting import EmbeddingSource
+from dinodp.families.base import FitTask, Fitted, Maps, Source, chunks
 
 SCORES = ("mahalanobis", "log_likelihood")
-IMAGES_PER_READ = 8
 
 
 class GaussianFamily:
@@ -27,33 +24,25 @@ class GaussianFamily:
         self._mean, self._factor = (torch.as_tensor(np.array(state[key])).to(device) for key in ("mean", "factor"))
 
     @staticmethod
-    def fit(
-        options: Mapping[str, Any],
-        train: EmbeddingSource,
-        valid: EmbeddingSource,
-        generator: torch.Generator,
-        device: str,
-        checkpoint: Path,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]:
+    def fit(options: Mapping[str, Any], task: FitTask) -> Fitted:
         """Mean [D] and Cholesky factor [D, D] of the covariance, in float64. Raises InputError if it is singular."""
-        mean, covariance = moments(train)
+        mean, covariance = moments(task.train)
         covariance += float(options.get("reg_covar", 1e-6)) * torch.eye(len(mean))
         if options.get("covariance", "full") == "diag":
             covariance = torch.diag(covariance.diagonal())
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if int(failed):
             raise InputError("The covariance of the training embeddings is not positive definite: raise reg_covar.")
-        state = {"mean": mean.numpy(), "factor": factor.numpy()}
-        return state, {}, {"model_mib": (factor.nbytes + mean.nbytes) / 2**20, "active_components": 1}
+        return Fitted({"mean": mean.numpy(), "factor": factor.numpy()}, {}, 1)
 
     @classmethod
     def load(
-        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingSource, device: str
+        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: Source, device: str
     ) -> "GaussianFamily":
         """The Gaussian of a model file."""
         return cls(state, config["scores"], device)
 
-    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> dict[str, npt.NDArray[np.float32]]:
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Scores float32 [B, row, col] of embeddings [B, row, col, D]."""
         x = tokens.flatten(0, 2).to(self._mean) - self._mean
         squared = torch.linalg.solve_triangular(self._factor, x.T, upper=False).square().sum(0)
@@ -65,11 +54,10 @@ class GaussianFamily:
         return {name: found[name].reshape(tokens.shape[:3]).float().cpu().numpy() for name in self.names}
 
 
-def moments(train: EmbeddingSource) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(train: Source) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [D] and covariance [D, D] (divided by n), float64, a few images in memory at a time."""
     total, square, count = torch.zeros(()), torch.zeros(()), 0
-    for first in range(0, train.n_images, IMAGES_PER_READ):
-        x = train.read(range(first, min(first + IMAGES_PER_READ, train.n_images))).flatten(0, 2).double()
+    for x in map(torch.Tensor.double, chunks(train)):
         total, square, count = total + x.sum(0), square + x.T @ x, count + len(x)
     mean = total / count
     return mean, square / count - torch.outer(mean, mean)

@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
 from dinodp.errors import require_known
+from dinodp.families.base import FitTask, Fitted, Maps, Source, chunks
 from dinodp.logs import logger, progress
-from dinodp.models.fitting import EmbeddingSource, spread_embeddings
-from dinodp.models.memory_bank import MemoryBank
+from dinodp.models import MemoryBank, spread_embeddings
 
 SCORES = ("cosine", "euclidean")
 QUERIES_PER_CHUNK = 4096
@@ -29,21 +27,14 @@ class KMeansFamily:
         self._bank = MemoryBank(device=device).fit(means)
 
     @staticmethod
-    def fit(
-        options: Mapping[str, Any],
-        train: EmbeddingSource,
-        valid: EmbeddingSource,
-        generator: torch.Generator,
-        device: str,
-        checkpoint: Path,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, float | None]]:
+    def fit(options: Mapping[str, Any], task: FitTask) -> Fitted:
         """Passes over mini-batches of images in random order; the epoch with the smallest validation error is kept.
 
         The error is the mean squared distance to the nearest centre, before each step for the training batches.
         """
         from sklearn.cluster import MiniBatchKMeans  # a second of imports that other jobs need not pay
 
-        k = int(options.get("components", 500))
+        train, generator, k = task.train, task.generator, int(options.get("components", 500))
         start = spread_embeddings(train, k, generator)
         start = start[torch.randperm(len(start), generator=generator)[:k]]
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
@@ -56,21 +47,20 @@ class KMeansFamily:
                 model.partial_fit(train.read(images.tolist()).flatten(0, 2).numpy())
             means = torch.from_numpy(np.asarray(model.cluster_centers_, dtype=np.float32))
             history["epoch"].append(epoch)
-            history["validation_error"].append(_error(means, valid))
+            history["validation_error"].append(_error(means, task.valid))
             logger.info("epoch %d: validation error %.5f", epoch, history["validation_error"][-1])
             if history["validation_error"][-1] == min(history["validation_error"]):
                 best = means
-        state = {"means": best.numpy()}
-        return state, history, {"model_mib": best.nbytes / 2**20, "active_components": k}
+        return Fitted({"means": best.numpy()}, history, k)
 
     @classmethod
     def load(
-        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: EmbeddingSource, device: str
+        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: Source, device: str
     ) -> "KMeansFamily":
         """The centres of a model file."""
         return cls(torch.as_tensor(np.array(state["means"])), config["scores"], device)
 
-    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> dict[str, npt.NDArray[np.float32]]:
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Scores float32 [B, row, col] of embeddings [B, row, col, D]."""
         x = tokens.flatten(0, 2).to(self.means)
         measure: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -89,6 +79,6 @@ def nearest_distance(x: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.cdist(chunk, means).amin(1) for chunk in x.split(QUERIES_PER_CHUNK)])
 
 
-def _error(means: torch.Tensor, source: EmbeddingSource) -> float:
-    distances = [nearest_distance(source.read([image]).flatten(0, 2), means) for image in range(source.n_images)]
+def _error(means: torch.Tensor, source: Source) -> float:
+    distances = [nearest_distance(x, means) for x in chunks(source)]
     return float(torch.cat(distances).double().square().mean())
