@@ -15,7 +15,7 @@ import pandas as pd
 
 from dinodp import store
 from dinodp.files import read_json
-from dinodp.fit_job import FitJob
+from dinodp.parallel.fit_job import FitJob
 
 DIM, GRID = 384, 32
 WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 2)}

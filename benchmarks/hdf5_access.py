@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from runner import Row, arguments, report, spread
 
-from dinodp.token_cache import TokenRows
+from dinodp.embeddings.cache import TokenRows
 
 SHAPE, IMAGES, PER_READ = (32, 32, 384), 96, 12
 MIB = np.prod(SHAPE) * 2 * IMAGES / 2**20

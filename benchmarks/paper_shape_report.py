@@ -15,12 +15,12 @@ import pandas as pd
 from PIL import Image
 
 from dinodp import store
-from dinodp.cases import describe_cases
+from dinodp.analysis.cases import describe_cases
+from dinodp.analysis.strata import collect_strata, stratify
 from dinodp.evaluation import evaluate_scores
 from dinodp.manifest import image_row, read_manifest, select, write_manifest
 from dinodp.report import ModelFiles, ReportFiles, write_report
 from dinodp.scores import image_score
-from dinodp.strata import collect_strata, stratify
 from dinodp.uncertainty import collect_intervals
 
 SPLITS = (("train", "normal", 2), ("valid", "normal", 39), ("test", "normal", 640), ("test", "anomalous", 3075))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.alignment_files import align
+from dinodp.analysis.alignment_files import align
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinodp.analysis.strata import collect_strata
 from dinodp.logs import log_to_file
-from dinodp.strata import collect_strata
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.cases import describe_cases
+from dinodp.analysis.cases import describe_cases
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest, select
 

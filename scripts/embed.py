@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from dinodp.backbones import load_backbone
 from dinodp.costs import measured, set_threads, write_cost
-from dinodp.devices import take_device
 from dinodp.embeddings import embed_shard
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest, select
-from dinodp.sharding import Shard
+from dinodp.parallel.devices import take_device
+from dinodp.parallel.sharding import Shard
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

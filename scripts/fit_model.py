@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from dinodp.fit_job import FitJob
 from dinodp.logs import log_to_file
+from dinodp.parallel.fit_job import FitJob
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

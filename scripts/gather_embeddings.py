@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dinodp.costs import gather_costs
 from dinodp.logs import log_to_file
-from dinodp.sharding import gather_embeddings
+from dinodp.parallel.sharding import gather_embeddings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

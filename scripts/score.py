@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.costs import measured, set_threads, write_cost
-from dinodp.devices import take_device
 from dinodp.families import images_per_read, load_model, open_split, score_split
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest, select
-from dinodp.sharding import Shard
+from dinodp.parallel.devices import take_device
+from dinodp.parallel.sharding import Shard
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from dinodp.analysis.strata import stratify
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest
-from dinodp.strata import stratify
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import stats
 
 from dinodp import store
-from dinodp.alignment import (
+from dinodp.analysis.alignment import (
     PatchLabels,
     consistency,
     explained_share,
@@ -19,7 +19,7 @@ from dinodp.alignment import (
     place_cells,
     quantile_bins,
 )
-from dinodp.alignment_files import align
+from dinodp.analysis.alignment_files import align
 from dinodp.errors import InputError
 from dinodp.families import fit_model, open_split
 from dinodp.manifest import image_row, make_manifest

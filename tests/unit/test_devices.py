@@ -9,14 +9,14 @@ import time
 import pytest
 import torch
 
-from dinodp import devices
 from dinodp.errors import InputError
+from dinodp.parallel import devices
 
 JOB = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {scripts!r})
-from dinodp.devices import take_free
+from dinodp.parallel.devices import take_free
 name = ["A", "B"][take_free(["A", "B"], Path({folder!r}))]
 with open({log!r}, "a", buffering=1) as log:
     log.write(f"{{time.monotonic()}} start {{name}}\\n")

@@ -14,7 +14,7 @@ import pytest
 from dinodp import store
 from dinodp.errors import InputError
 from dinodp.files import read_json
-from dinodp.fit_job import FitJob
+from dinodp.parallel.fit_job import FitJob
 
 OPTIONS = {
     "family": "dpmm",
@@ -85,7 +85,7 @@ def test_a_mistake_is_one_sentence_from_several_processes_too(job, tmp_path):
 def test_no_process_outlives_a_killed_job(job, tmp_path, root):
     """The job is killed as SLURM or a lack of memory would: without a chance to tell anybody."""
     endless = replace(job, model=str(tmp_path / "m.h5"), options={**OPTIONS, "epochs": 10**6})
-    code = f"import sys; sys.path.insert(0, {str(root / 'scripts')!r})\nfrom dinodp.fit_job import FitJob\n"
+    code = f"import sys; sys.path.insert(0, {str(root / 'scripts')!r})\nfrom dinodp.parallel.fit_job import FitJob\n"
     process = subprocess.Popen([sys.executable, "-c", f"{code}FitJob(**{asdict(endless)!r}).run(2)"])
     checkpoint = tmp_path / "m.h5.checkpoint"
     deadline = time.monotonic() + 400

@@ -15,7 +15,7 @@ from dinodp.families import MemoryBankFamily, score_split
 from dinodp.families.base import IMAGES_PER_READ
 from dinodp.files import read_json, write_json
 from dinodp.models import MemoryBank
-from dinodp.sharding import Shard, gather_embeddings, gather_scores
+from dinodp.parallel.sharding import Shard, gather_embeddings, gather_scores
 
 
 class MeanColour:

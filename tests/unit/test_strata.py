@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from dinodp import store
-from dinodp.cases import describe_cases, lesion_contrast, slice_levels
+from dinodp.analysis.cases import describe_cases, lesion_contrast, slice_levels
+from dinodp.analysis.strata import collect_strata, strata, stratify
 from dinodp.manifest import image_row, make_manifest, select
 from dinodp.metrics import evaluate
 from dinodp.scores import image_score
-from dinodp.strata import collect_strata, strata, stratify
 
 RUN = {"mask_rules": ["gt0"], "smoothing_sigma": 0, "image_score_fraction": 0.01, "bootstrap_resamples": 40}
 

@@ -2,10 +2,11 @@ import h5py
 import numpy as np
 import pytest
 
-from dinodp import store, token_cache
+from dinodp import store
 from dinodp.embeddings import EmbeddingReader
+from dinodp.embeddings import cache as token_cache
+from dinodp.embeddings.cache import TokenRows
 from dinodp.errors import InputError
-from dinodp.token_cache import TokenRows
 
 
 @pytest.fixture

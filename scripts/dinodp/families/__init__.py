@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from dinodp import store
-from dinodp.distributed import current_group, is_first
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import require_known
 from dinodp.families.base import IMAGES_PER_READ, FitTask, Fitted, FittedModel
@@ -25,6 +24,7 @@ from dinodp.families.mixture import BayesianMixtureFamily, DirichletProcessFamil
 from dinodp.features import Features
 from dinodp.logs import progress
 from dinodp.manifest import select
+from dinodp.parallel.distributed import current_group, is_first
 from dinodp.scores import image_score
 
 FAMILIES: dict[str, Any] = {
@@ -72,7 +72,7 @@ def fit_model(
 ) -> dict[str, float | None]:
     """Fit a model of the catalog and write it. Returns its size in MiB and its number of active components.
 
-    Of several processes (``dinodp.distributed``) that fit it together, the first one writes.
+    Of several processes (``dinodp.parallel.distributed``) that fit it together, the first one writes.
     """
     require_known("model family", options["family"], FAMILIES)
     generator = torch.Generator().manual_seed(seed)

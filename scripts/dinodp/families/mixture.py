@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from dinodp.distributed import current_group
 from dinodp.errors import InputError
 from dinodp.families.base import FitTask, Fitted, Maps, Source
 from dinodp.logs import logger
 from dinodp.models import DirichletProcessMixture, GaussianMixture, fit_mixture, spread_embeddings
+from dinodp.parallel.distributed import current_group
 from dinodp.scores import patch_scores
 
 MAX_EMBEDDINGS = 20_000  # of scikit-learn's mixture, whose arrays must fit in memory

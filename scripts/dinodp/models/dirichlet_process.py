@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from dinodp.distributed import Group, sum_over
 from dinodp.errors import InputError, require_known
 from dinodp.models.full_covariance import FullComponents, columns_by_row
+from dinodp.parallel.distributed import Group, sum_over
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6

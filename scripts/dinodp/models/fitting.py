@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dinodp.distributed import is_first, own_part, sum_over
 from dinodp.errors import InputError
 from dinodp.logs import logger, progress
 from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
+from dinodp.parallel.distributed import is_first, own_part, sum_over
 from dinodp.prefetch import prefetched
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 
 from dinodp import store
-from dinodp.alignment import PatchLabels, measure
-from dinodp.alignment_figure import Example, draw_alignment
-from dinodp.cases import FOREGROUND, grey, patch_values, slice_levels
+from dinodp.analysis.alignment import PatchLabels, measure
+from dinodp.analysis.alignment_figure import Example, draw_alignment
+from dinodp.analysis.cases import FOREGROUND, grey, patch_values, slice_levels
 from dinodp.errors import InputError
 from dinodp.evaluation import subjects_of
 from dinodp.families import FAMILIES, open_split

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from dinodp.alignment import PatchLabels
-from dinodp.cases import grey
+from dinodp.analysis.alignment import PatchLabels
+from dinodp.analysis.cases import grey
 from dinodp.figures.component_maps import COMPONENT_COLOURS, order_by_similarity
 from dinodp.figures.style import COLOURS, SKY, STYLE, new_figure, picture_axes
 from dinodp.images import read_mask

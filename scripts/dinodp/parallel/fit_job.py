@@ -1,6 +1,6 @@
 """One fit of the pipeline from files to files, by this process or by several (``torchrun``) on this machine.
 
-python -m torch.distributed.run --standalone --nproc-per-node N -m dinodp.fit_job JSON is what the latter starts.
+The latter is started as ``torchrun --standalone --nproc-per-node N -m dinodp.parallel.fit_job JSON``.
 """
 
 import ctypes
@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dinodp import distributed
 from dinodp.costs import measured, set_threads, write_cost
-from dinodp.devices import take_device
 from dinodp.errors import InputError
 from dinodp.families import fit_model, open_split
 from dinodp.logs import configure_logging, report_errors
 from dinodp.manifest import read_manifest
+from dinodp.parallel import distributed
+from dinodp.parallel.devices import take_device
 
 FIRST = "[default0]:"  # before each line of the first process
 MISTAKE = re.compile(r"\[default\d+\]:(?:\[rank\d+\]: )?Error: (.*)")
@@ -68,12 +68,12 @@ class FitJob:
 def _run_processes(job: FitJob, processes: int) -> None:
     """Start ``torchrun``, pass on what its first process says, and end with its end."""
     share = {**asdict(job), "threads": max(1, job.threads // processes)}
-    library = str(Path(__file__).parents[1])
+    library = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": library, "PYTHONUNBUFFERED": "1"}
     said = []
     with tempfile.TemporaryDirectory() as logs:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command += ["--tee", "3", "--log-dir", logs, "-m", "dinodp.fit_job", json.dumps(share)]
+        command += ["--tee", "3", "--log-dir", logs, "-m", "dinodp.parallel.fit_job", json.dumps(share)]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, preexec_fn=_end_with
         ) as torchrun:

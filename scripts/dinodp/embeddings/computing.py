@@ -1,4 +1,4 @@
-"""Compute patch embeddings image by image into HDF5, and read them back as a model sees them."""
+"""Compute patch embeddings image by image into HDF5."""
 
 import hashlib
 import json
@@ -13,20 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as functional
 
 from dinodp import store
 from dinodp.backbones import Backbone
-from dinodp.errors import InputError, require_known
+from dinodp.embeddings.writer import TokenWriter
+from dinodp.errors import InputError
 from dinodp.images import read_image
 from dinodp.logs import progress
+from dinodp.parallel.sharding import Shard
 from dinodp.prefetch import prefetched
 from dinodp.provenance import library_digest
-from dinodp.sharding import Shard
-from dinodp.token_cache import TokenRows
-from dinodp.token_writer import TokenWriter
-
-RESAMPLING = ("after_normalisation", "before_normalisation")
 
 
 def embed_split(
@@ -126,50 +122,3 @@ def _batches(tensors: Iterable[torch.Tensor], batch_size: int) -> Iterator[torch
 def _stack(batch: list[torch.Tensor]) -> torch.Tensor:
     pixels = torch.stack(batch)
     return pixels.pin_memory() if torch.cuda.is_available() else pixels
-
-
-class EmbeddingReader:
-    """Embeddings of one split as a model sees them: L2-normalised if asked, and resampled bilinearly to ``grid``.
-
-    ``resample``: ``after_normalisation`` as in the paper, which leaves vectors that are no longer exactly of unit
-    length, or ``before_normalisation``. ``rows`` restricts the file to some images (for example the normal ones).
-    Raises InputError when the file is missing or holds something else.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        normalise: bool = True,
-        grid: tuple[int, int] | None = (32, 32),
-        rows: Sequence[int] | None = None,
-        resample: str = "after_normalisation",
-        cache: str = "none",
-    ) -> None:
-        require_known("order of resampling", resample, RESAMPLING)
-        with store.reading(path, "embeddings") as file:
-            shape = file["tokens"].shape
-        self.path, self.normalise, self.grid, self.resample = path, normalise, grid, resample
-        self.rows = list(range(shape[0])) if rows is None else list(rows)
-        self.n_images, self.dim = len(self.rows), int(shape[3])
-        self.n_patches = (grid[0] * grid[1]) if grid else int(shape[1] * shape[2])
-        self._tokens = TokenRows(path, self.rows, cache)
-
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """Return float32 [len(indices), row, col, dim] of the images with these indices."""
-        raw = torch.from_numpy(self._tokens.read(indices)).float()
-        early = self.resample == "before_normalisation"
-        x = self._to_grid(raw) if early else raw
-        if self.normalise:  # in place, to the same bits as torch's normalize
-            x.div_(x.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
-        return x if early else self._to_grid(x)
-
-    def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens if self.grid is None or tuple(tokens.shape[1:3]) == self.grid else _resample(tokens, self.grid)
-
-
-def _resample(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Bilinear resampling of [B, row, col, dim] to [B, *grid, dim]."""
-    channels_first = tokens.permute(0, 3, 1, 2)
-    resized = functional.interpolate(channels_first, size=grid, mode="bilinear", align_corners=False)
-    return resized.permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,1 @@
+"""What a run says beyond its metrics: where models fail, and whether components follow anatomy."""
