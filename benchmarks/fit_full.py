@@ -21,7 +21,7 @@ N, STEPS_BEFORE, BATCHES = 12_288, 20, 20
 class DenseComponents:
     """All pairs of an embedding and a component, in place of `FullComponents`."""
 
-    def __init__(self, log_weights: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor, _: float) -> None:
+    def __init__(self, log_weights: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
         self.means = means
         factors = torch.linalg.cholesky(covariances)
         identity = torch.eye(factors.shape[1], device=means.device)
@@ -37,7 +37,9 @@ class DenseComponents:
 class DenseMixture(DirichletProcessMixture):
     """The same mixture without skipping, in the E-step and in the second moments."""
 
-    _full_components = DenseComponents  # type: ignore[assignment]
+    def _prepare_full(self) -> None:
+        means = self.means_ - self._centre
+        self._full = DenseComponents(self._log_weights, means, self.covariances_)  # type: ignore[assignment]
 
     def _add_second_moment(self, s2: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
         for k, column in enumerate(r.T):

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.costs import measured, set_threads, write_cost
-from dinodp.families import images_per_read, load_model, open_split, score_split
+from dinodp.families import load_model, open_split, score_split
+from dinodp.families.base import IMAGES_PER_SHARD
 from dinodp.logs import log_to_file
 from dinodp.manifest import read_manifest, select
 from dinodp.parallel.devices import take_device
@@ -22,7 +23,7 @@ cache = snakemake.config["run"]["cache"]  # no parameter: it changes no result
 train = open_split(Path(snakemake.input.train), options, grid, manifest, "train", normal_only=True, cache=cache)
 model = load_model(Path(snakemake.input.model), train, device=device)
 rows = select(manifest, split)
-images = Shard.of(snakemake.wildcards).images(len(rows), images_per_read(model))
+images = Shard.of(snakemake.wildcards).images(len(rows), IMAGES_PER_SHARD)
 source = open_split(Path(snakemake.input.tokens), options, grid, manifest, split, images=images)
 with measured(device) as cost:
     spent = score_split(

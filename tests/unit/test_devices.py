@@ -1,6 +1,5 @@
 """Devices are stand-ins here: names without hardware; the processes and the locks are real."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -65,7 +64,9 @@ def test_two_devices_are_never_used_twice(start, tmp_path):
 
 def test_a_killed_job_leaves_its_device_free(start, tmp_path):
     first, second = start(600), start(600)
+    end = time.monotonic() + 60
     while len(events(tmp_path)) < 2:
+        assert time.monotonic() < end, "two processes did not start"
         time.sleep(0.1)
     first.send_signal(signal.SIGKILL)
     assert start(0).wait(60) == 0
@@ -95,6 +96,7 @@ def test_the_taken_device_becomes_the_current_one(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [devices.take_device("cuda") for _ in range(2)] == ["cuda:0", "cuda:1"]
     assert current == [0, 1]
 
@@ -104,8 +106,10 @@ def test_the_cpu_needs_no_lock(monkeypatch):
     assert devices.take_device("cpu") == "cpu"
 
 
-def test_no_gpu_is_told_in_one_sentence(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(InputError, match=r"no CUDA device is visible: set run\.device to cpu"):
+@pytest.mark.parametrize("named", ["", "-1", "NoDevFiles", "0"])
+def test_no_gpu_is_told_in_one_sentence(monkeypatch, named):
+    """Also where SLURM names one that torch's build for the CPU cannot see."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"torch sees no CUDA device: set run\.device to cpu"):
         devices.take_device("cuda")
-    assert not os.environ["CUDA_VISIBLE_DEVICES"]

@@ -75,6 +75,12 @@ def test_two_processes_equal_one_up_to_rounding(job, tmp_path, covariance):
     assert {path.name for path in tmp_path.iterdir()} == {"1.h5", "1.json", "2.h5", "2.json"}
 
 
+def test_more_processes_than_gpus_are_refused(job, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(InputError, match=r"run\.processes is 2, but 1 GPUs are visible"):
+        replace(job, device="cuda").run(2)
+
+
 def test_a_mistake_is_one_sentence_from_several_processes_too(job, tmp_path):
     too_many = replace(job, model=str(tmp_path / "m.h5"), options={**OPTIONS, "components": 5000})
     with pytest.raises(InputError, match=r"^\d+ embeddings cannot start 5000 components"):

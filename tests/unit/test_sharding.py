@@ -12,7 +12,7 @@ from dinodp.costs import gather_costs
 from dinodp.embeddings import EmbeddingReader, embed_shard
 from dinodp.errors import InputError
 from dinodp.families import MemoryBankFamily, score_split
-from dinodp.families.base import IMAGES_PER_READ
+from dinodp.families.base import IMAGES_PER_SHARD
 from dinodp.files import read_json, write_json
 from dinodp.models import MemoryBank
 from dinodp.parallel.sharding import Shard, gather_embeddings, gather_scores
@@ -40,7 +40,7 @@ class MeanColour:
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory):
     folder, generator, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), []
-    for index in range(29):
+    for index in range(150):
         path = folder / f"{index}.png"
         Image.fromarray(generator.integers(0, 255, (32, 24, 3), dtype=np.uint8)).save(path)
         rows.append({"image": str(path), "image_sha256": str(index), "mask": "", "label": "normal"})
@@ -66,12 +66,12 @@ def score(frame, tokens, folder, count):
     bank = MemoryBank().fit(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
     parts = [folder / f"scores-{index}.h5" for index in range(count)]
     for index, part in enumerate(parts):
-        images = Shard(index, count).images(len(frame), IMAGES_PER_READ)
+        images = Shard(index, count).images(len(frame), IMAGES_PER_SHARD)
         source = EmbeddingReader(tokens, grid=(6, 5), rows=images)
         target = part if count > 1 else path
         score_split(MemoryBankFamily(bank, ["cosine"]), source, frame[images.start : images.stop], target)
     if count > 1:
-        gather_scores(parts, path)
+        gather_scores(parts, path, len(frame))
     return path
 
 
@@ -90,6 +90,14 @@ def test_any_number_of_shards_gives_the_same_embeddings_and_the_same_bytes_of_sc
     scores = {count: score(frame, path, tmp_path / str(count), count).read_bytes() for count, path in paths.items()}
     assert tokens[1] == tokens[2] == tokens[5]
     assert scores[1] == scores[2] == scores[5]
+
+
+def test_shards_that_do_not_make_the_split_are_refused(frame, tmp_path):
+    path = embed(frame, tmp_path / "a", 1)
+    scores = score(frame, path, tmp_path / "a", 1)
+    with pytest.raises(InputError, match=r"hold 300 images, but the split has 150"):
+        gather_scores([scores, scores], tmp_path / "all.h5", len(frame))
+    assert not (tmp_path / "all.h5").exists()
 
 
 def test_embeddings_are_not_copied_and_the_files_move_together(frame, tmp_path):
@@ -117,7 +125,7 @@ def test_a_missing_shard_is_an_error_and_not_zeros(frame, tmp_path):
 def test_shards_of_two_grids_are_refused(frame, tmp_path):
     Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "big.png")
     odd = frame.copy()
-    odd.loc[16:, "image"] = str(tmp_path / "big.png")
+    odd.loc[Shard(1, 2).images(len(odd), batch_size=8).start :, "image"] = str(tmp_path / "big.png")
     with pytest.raises(InputError, match=r"patch grids \[\(4, 3\), \(8, 8\)\].*need one shape"):
         embed(odd, tmp_path / "a", 2)
 

@@ -1,6 +1,10 @@
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from dinodp import store
 from dinodp.embeddings import EmbeddingReader
@@ -29,7 +33,7 @@ def test_a_cache_changes_no_embedding(path, tmp_path, cache):
 def test_memory_reads_the_file_once(path):
     rows = TokenRows(path, range(9), "memory")
     first = rows.read([3])
-    path.unlink()
+    rows._file.close()
     assert (rows.read([3]) == first).all()
 
 
@@ -37,19 +41,40 @@ def test_a_copy_is_made_once_and_anew_when_the_file_changes(path, tmp_path, monk
     monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
     for _ in range(2):
         TokenRows(path, range(9), "$SCRATCH").read([0])
-    (copy,) = (tmp_path / "scratch").iterdir()
+    (copy,) = (tmp_path / "scratch").glob("*.h5")
     with h5py.File(copy) as file, h5py.File(path) as source:
         assert (file["tokens"][()] == source["tokens"][()]).all()
     with h5py.File(path, "a") as source:
         source["tokens"][0] = 1
     assert (TokenRows(path, range(9), "$SCRATCH").read([0]) == 1).all()
-    assert len(list((tmp_path / "scratch").iterdir())) == 2
+    assert len(list((tmp_path / "scratch").glob("*.h5"))) == 1  # the outdated copy is gone
 
 
 def test_without_space_the_file_itself_is_read(path, tmp_path, monkeypatch):
     monkeypatch.setattr(token_cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
     assert TokenRows(path, range(9), str(tmp_path / "scratch")).read([0]).shape == (1, 4, 5, 6)
-    assert not list((tmp_path / "scratch").iterdir())
+    assert not list((tmp_path / "scratch").glob("*.h5"))
+
+
+def test_a_copy_that_fails_is_done_without(path, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", failing)
+    assert TokenRows(path, range(9), str(tmp_path / "scratch")).read([0]).shape == (1, 4, 5, 6)
+    assert not [item for item in (tmp_path / "scratch").iterdir() if item.suffix != ".lock"]
+
+
+def test_jobs_at_once_make_one_copy(path, tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+        "from pathlib import Path\nfrom dinodp.embeddings import cache\n"
+        f"cache.logger.info = print\ncache.local_copy(Path({str(path)!r}), {str(tmp_path / 'scratch')!r})"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [job.communicate(timeout=60)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0]
+    assert sum("Copied" in text for text in said) == 1
 
 
 def test_what_cannot_be_a_folder_is_said(path):

@@ -1,5 +1,6 @@
 """Keep the patch embeddings of a split in memory or on a local disk, where its file system is slow."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -64,14 +65,28 @@ def local_copy(path: Path, cache: str) -> Path:
     except OSError as error:
         raise InputError(f"The cache folder {folder} cannot be made ({error.strerror}): name a local disk.") from error
     state = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {state.st_mtime_ns} {state.st_size}".encode()).hexdigest()[:16]
-    copy = folder / f"dinodp-{key}.h5"
-    return copy if copy.is_file() or _copied(path, copy) else path
+    name, version = _digest(str(path.resolve())), _digest(f"{state.st_mtime_ns} {state.st_size}")
+    copy = folder / f"dinodp-{name}-{version}.h5"
+    with (folder / f"dinodp-{name}.lock").open("w") as lock:  # one job copies, the others of this machine wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if copy.is_file():
+                return copy
+            for outdated in folder.glob(f"dinodp-{name}-*"):  # who reads it now keeps it until the end
+                outdated.unlink()
+            return copy if _copied(path, copy) else path
+        except OSError as error:
+            logger.warning("No copy of %s in %s (%s).", path, folder, error)
+            return path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _copied(path: Path, copy: Path) -> bool:
     """Copy the tokens alone, through HDF5, so that what is gathered from several files becomes one."""
-    temporary = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+    temporary = copy.with_suffix(".part")
     with h5py.File(path, "r") as source:
         tokens = source["tokens"]
         needed, free = tokens.size * 2, shutil.disk_usage(copy.parent).free

@@ -51,7 +51,8 @@ def embed_split(
     )
     start, done = perf_counter(), writer.done
     with writer:
-        for first, tokens in _embed_batches(images[done:], backbone, batch_size, workers):
+        batches = _embed_batches(images[done:], backbone, batch_size, workers)
+        for first, tokens in progress(batches, "embed", total=len(images) - done, per_item=batch_size):
             writer.write(done + first, tokens)
     writer.finish(path)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
@@ -89,7 +90,8 @@ def _embed_batches(
     first = 0
     with ThreadPoolExecutor(max_workers=workers) as pool:
         prepared = _run_ahead(pool, backbone, images, ahead=2 * batch_size)
-        for pixels in prefetched(_batches(progress(prepared, "embed", total=len(images)), batch_size)):
+        pin = getattr(backbone, "device", torch.device("cpu")).type == "cuda"
+        for pixels in prefetched(_batches(prepared, batch_size, pin)):
             yield first, backbone.embed(pixels)
             first += len(pixels)
 
@@ -107,18 +109,18 @@ def _run_ahead(
         queue.extend(pool.submit(decode, image) for image in islice(remaining, 1))
 
 
-def _batches(tensors: Iterable[torch.Tensor], batch_size: int) -> Iterator[torch.Tensor]:
-    """Stack [3, H, W] tensors to batches, in pinned memory for a GPU; a change of size starts a new batch."""
+def _batches(tensors: Iterable[torch.Tensor], batch_size: int, pin: bool) -> Iterator[torch.Tensor]:
+    """Stack [3, H, W] tensors to batches, in pinned memory if asked; a change of size starts a new batch."""
     batch: list[torch.Tensor] = []
     for tensor in tensors:
         if batch and (len(batch) == batch_size or tensor.shape != batch[0].shape):
-            yield _stack(batch)
+            yield _stack(batch, pin)
             batch = []
         batch.append(tensor)
     if batch:
-        yield _stack(batch)
+        yield _stack(batch, pin)
 
 
-def _stack(batch: list[torch.Tensor]) -> torch.Tensor:
+def _stack(batch: list[torch.Tensor], pin: bool) -> torch.Tensor:
     pixels = torch.stack(batch)
-    return pixels.pin_memory() if torch.cuda.is_available() else pixels
+    return pixels.pin_memory() if pin else pixels

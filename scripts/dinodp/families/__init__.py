@@ -95,17 +95,12 @@ def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedMode
     return model
 
 
-def images_per_read(model: FittedModel) -> int:
-    """How many images a model scores at once: a shard holds a whole number of such batches."""
-    return int(getattr(model, "images_per_read", IMAGES_PER_READ))
-
-
 def score_split(
     model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path, image_score_fraction: float = 0.01
 ) -> dict[str, float]:
     """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images."""
     start = perf_counter()
-    size = images_per_read(model)
+    size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
     batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
     parts = [
         model.score(source.read(batch), rows.iloc[list(batch)])

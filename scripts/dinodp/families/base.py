@@ -15,6 +15,7 @@ from dinodp.models.fitting import EmbeddingSource
 Maps = dict[str, npt.NDArray[np.float32]]
 BYTES_PER_MIB = 2**20
 IMAGES_PER_READ = 8
+IMAGES_PER_SHARD = 64  # a shard holds whole blocks of as many images; every number of images per read divides it
 
 
 class Source(EmbeddingSource, Protocol):

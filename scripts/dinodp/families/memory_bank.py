@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dinodp.families.base import BYTES_PER_MIB, IMAGES_PER_READ, FitTask, Fitted, Maps, Source, chunks
+from dinodp.families.base import BYTES_PER_MIB, IMAGES_PER_READ, IMAGES_PER_SHARD, FitTask, Fitted, Maps, Source, chunks
 from dinodp.logs import logger
 from dinodp.models import MemoryBank, coreset, few_shot
 from dinodp.scores import patch_scores
 
 BYTES_PER_GIB = 2**30
-IMAGES_PER_PASS = 64  # through a streamed bank, so that reading it stays a small part of the search
 BANK_MEMORY_GIB = 4.0  # of the host; a larger bank is streamed
 GPU_MEMORY_SHARE = 0.5  # of what is free
 
@@ -55,7 +54,7 @@ class MemoryBankFamily:
         else:
             logger.info("The memory bank takes %d MiB, over %d: it is streamed.", size // 2**20, limit // 2**20)
             bank.fit_streamed(lambda: chunks(train, images), train.dim)
-            return cls(bank, config["scores"], IMAGES_PER_PASS)
+            return cls(bank, config["scores"], IMAGES_PER_SHARD)  # reading the bank stays a small part of the search
         return cls(bank, config["scores"])
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:

@@ -64,8 +64,6 @@ class DirichletProcessMixture:
         self.process_group = process_group
         self.step_count_ = 0
 
-    _full_components = FullComponents  # a benchmark puts one that computes every pair in its place
-
     # --- start ---------------------------------------------------------------------------------------------------
 
     def initialize(
@@ -138,8 +136,11 @@ class DirichletProcessMixture:
         share = self.weights_ / self.weights_.sum().clamp_min(EPS)
         self._centre = share @ self.means_
         if self.covariance_type == "full":
-            means = self.means_ - self._centre
-            self._full = self._full_components(self._log_weights, means, self.covariances_, math.log(NEGLIGIBLE))
+            self._prepare_full()
+
+    def _prepare_full(self) -> None:
+        means = self.means_ - self._centre
+        self._full = FullComponents(self._log_weights, means, self.covariances_, math.log(NEGLIGIBLE))
 
     # --- E-step --------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ def fit_mixture(
     if not (train.n_images and validation.n_images):
         raise InputError("Fitting needs normal images in both the train and the valid split; one of them has none.")
     history, best = _resume(mixture, generator, checkpoint)
+    sum_over(mixture.process_group, (0.0,))  # all processes have read the checkpoint: the first one may remove it
     if not history.epoch:
         _initialize(mixture, train, images_per_batch, generator, init)
     for epoch in progress(range(len(history.epoch) + 1, epochs + 1), "fit", unit="epoch"):

@@ -27,15 +27,16 @@ def take_device(device: str) -> str:
     """
     if device != "cuda":
         return device
+    import torch  # takes seconds, and the locks need none of it
+
     names = visible_devices()
-    if not names:
+    if not names or torch.cuda.device_count() < len(names):
         raise InputError(
-            "run.device is cuda, but no CUDA device is visible: set run.device to cpu, or run where there is a GPU "
-            f"(CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r})."
+            "run.device is cuda, but torch sees no CUDA device: set run.device to cpu, or run where there is a GPU and "
+            f"torch's build for it (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r}, "
+            f"torch {torch.__version__})."
         )
     index = take_free(names)
-    import torch
-
     torch.cuda.set_device(index)
     return f"cuda:{index}"
 
@@ -44,7 +45,7 @@ def visible_devices() -> list[str]:
     """Names of the GPUs that this process may use: from ``CUDA_VISIBLE_DEVICES``, else the numbers of all."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        import torch  # takes seconds, and the locks need none of it
+        import torch
 
         return [str(index) for index in range(torch.cuda.device_count())]
     return [name.strip() for name in named.split(",") if name.strip()]

@@ -22,7 +22,7 @@ from dinodp.families import fit_model, open_split
 from dinodp.logs import configure_logging, report_errors
 from dinodp.manifest import read_manifest
 from dinodp.parallel import distributed
-from dinodp.parallel.devices import take_device
+from dinodp.parallel.devices import take_device, visible_devices
 
 FIRST = "[default0]:"  # before each line of the first process
 MISTAKE = re.compile(r"\[default\d+\]:(?:\[rank\d+\]: )?Error: (.*)")
@@ -47,6 +47,8 @@ class FitJob:
     def run(self, processes: int = 1) -> None:
         """Fit, and write the model and its cost. Raises InputError as ``fit_model`` does."""
         if processes > 1:
+            if self.device == "cuda" and len(visible_devices()) < processes:
+                raise InputError(f"run.processes is {processes}, but {len(visible_devices())} GPUs are visible.")
             _run_processes(self, processes)
         else:
             self._fit()
@@ -69,7 +71,8 @@ def _run_processes(job: FitJob, processes: int) -> None:
     """Start ``torchrun``, pass on what its first process says, and end with its end."""
     share = {**asdict(job), "threads": max(1, job.threads // processes)}
     library = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": library, "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     said = []
     with tempfile.TemporaryDirectory() as logs:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]

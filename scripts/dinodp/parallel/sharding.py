@@ -71,14 +71,17 @@ def _shape(part: Path) -> tuple[int, ...]:
         return tuple(int(side) for side in file["tokens"].shape)
 
 
-def gather_scores(parts: Sequence[Path], path: Path) -> None:
+def gather_scores(parts: Sequence[Path], path: Path, n_images: int) -> None:
     """Write the patch and image scores of all shards, in their order, as one job would have written them.
 
-    Raises InputError when none has an image.
+    Raises InputError when none has an image, or all together have other than ``n_images``.
     """
     with store.reading(parts[0], "scores") as file:
         config = store.config_of(file)
     maps = _join([store.read_maps(part) for part in parts], path)
+    found = len(next(iter(maps.values())))
+    if found != n_images:
+        raise InputError(f"The shards of {path} hold {found} images, but the split has {n_images}: remove them.")
     image_scores = _join([store.read_image_scores(part) for part in parts], path)
     store.write_maps(path, config, maps, image_scores)
 
