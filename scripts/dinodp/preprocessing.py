@@ -18,7 +18,7 @@ from dinodp.images import UInt8Array
 def resize_short_side(image: UInt8Array, resolution: int) -> UInt8Array:
     """Resize so that the short side is ``resolution``: Pillow bicubic with antialiasing.
 
-    The long side is rounded down, as torchvision's ``Resize`` does. Takes and returns uint8 [H, W, 3].
+    The long side is rounded down, as torchvision's ``Resize`` does. Takes and returns uint8 [H, W, 3] or [H, W, 1].
     """
     height, width = image.shape[:2]
     short = min(height, width)
@@ -28,14 +28,14 @@ def resize_short_side(image: UInt8Array, resolution: int) -> UInt8Array:
 def _resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
     if image.shape[:2] == (height, width):
         return image
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.uint8)
+    picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(picture, dtype=np.uint8).reshape(height, width, image.shape[2])
 
 
 def crop_to_multiple(image: UInt8Array, patch_size: int) -> UInt8Array:
     """Keep the first floor(H / p) p rows and floor(W / p) p columns: the top-left corner stays, as in AnomalyDINO.
 
-    ``image`` is uint8 [H, W, 3]. Raises InputError when it is smaller than one patch.
+    ``image`` is uint8 [H, W, C]. Raises InputError when it is smaller than one patch.
     """
     height, width = (side // patch_size * patch_size for side in image.shape[:2])
     if height == 0 or width == 0:
@@ -46,10 +46,13 @@ def crop_to_multiple(image: UInt8Array, patch_size: int) -> UInt8Array:
 
 
 def to_tensor(image: UInt8Array, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Scale uint8 [H, W, 3] to [0, 1] and standardise each channel; returns float32 [3, H, W], contiguous."""
+    """Scale uint8 [H, W, 3], or [H, W, 1] of three equal channels, to [0, 1] and standardise each channel.
+
+    Returns float32 [3, H, W], contiguous.
+    """
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
     offset, scale = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-    return tensor.div_(255.0).sub_(offset).div_(scale)
+    return tensor.div_(255.0).sub(offset).div_(scale)
 
 
 def preprocess(
@@ -66,5 +69,11 @@ def preprocess(
     The short side becomes ``resolution``; with ``square`` both sides do, whatever the aspect ratio.
     Raises InputError when ``resolution`` is smaller than ``patch_size``.
     """
-    resized = _resize(image, resolution, resolution) if square else resize_short_side(image, resolution)
+    channels = image[:, :, :1] if _is_grey(image) else image  # three equal channels need resizing once only
+    resized = _resize(channels, resolution, resolution) if square else resize_short_side(channels, resolution)
     return to_tensor(crop_to_multiple(resized, patch_size), mean, std)
+
+
+def _is_grey(image: UInt8Array) -> bool:
+    first, second, third = np.moveaxis(image, 2, 0)
+    return np.array_equal(first, second) and np.array_equal(first, third)

@@ -107,6 +107,56 @@ def test_posterior_drops_only_what_is_negligible():
     torch.testing.assert_close(r.sum(1), torch.ones(50))
 
 
+def all_components(mixture, centred):
+    """What ``_relevant_log_densities`` gives when nothing is left out."""
+    return torch.arange(mixture.n_components), mixture._weighted_log_densities(centred)
+
+
+@pytest.mark.parametrize("kind", ["diag", "spherical"])
+def test_components_are_left_out_only_where_they_are_negligible(kind):
+    generator = torch.Generator().manual_seed(7)
+    x = torch.nn.functional.normalize(torch.randn(200, 6, generator=generator), dim=1)
+    total = 0
+    for _ in range(40):
+        mixture = fitted(kind, x, steps=2, k=40)
+        state = mixture.state_dict()
+        state["covariances"] = 10 ** (-3 * torch.rand(mixture.covariances_.shape, generator=generator))
+        state["covariances"][::2] = 0.3  # these reach every embedding
+        state["means"] = state["means"] * 3 * torch.rand(40, 1, generator=generator)
+        state["stick_fractions"][:-1] = 0.5 + 0.3 * torch.rand(39, generator=generator)  # two thirds are not active
+        mixture.load_state(state)
+        used, found = mixture._relevant_log_densities(x - mixture._centre)
+        terms = torch.stack(
+            [
+                mixture._log_weights[k].double()
+                + torch.from_numpy(multivariate_normal(mixture.means_[k], dense(mixture)[k]).logpdf(x))
+                for k in range(40)
+            ],
+            dim=1,
+        )
+        exact = terms.softmax(1)
+        torch.testing.assert_close(found.double(), terms[:, used], rtol=1e-4, atol=1e-3)
+        left_out = torch.ones(40, dtype=torch.bool).index_fill_(0, used, False)
+        assert len(used.unique()) == len(used)
+        assert (exact[:, left_out] < dirichlet_process.NEGLIGIBLE).all()
+        total += int(left_out.sum())
+    assert total > 100
+
+
+@pytest.mark.parametrize("kind", ["diag", "spherical"])
+def test_a_fit_that_leaves_dead_components_out_is_the_same_fit(kind, monkeypatch):
+    x = torch.nn.functional.normalize(planted()[0] + 2, dim=1)
+    fast = fitted(kind, x, steps=250, k=60)
+    used = fast._relevant_log_densities(x - fast._centre)[0]
+    assert len(used) < 30
+    monkeypatch.setattr(DirichletProcessMixture, "_relevant_log_densities", all_components)
+    plain = fitted(kind, x, steps=250, k=60)
+    assert torch.equal(fast.active_, plain.active_)
+    for name in ("means_", "covariances_", "weights_"):
+        torch.testing.assert_close(getattr(fast, name), getattr(plain, name), atol=1e-4, rtol=1e-3)
+    assert fast.batch_log_likelihood_ == pytest.approx(plain.batch_log_likelihood_, abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_translation_moves_the_means_only(kind):
     x, shift = planted()[0], torch.tensor([1.0, -2.0, 0.5, 3.0])

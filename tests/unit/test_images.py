@@ -126,3 +126,15 @@ def test_preprocess_shapes() -> None:
     assert preprocess(image, 45, 14, zero, one).shape == (3, 42, 84)
     assert preprocess(image, 45, 14, zero, one, square=True).shape == (3, 42, 42)
     assert preprocess(image, 45, 14, zero, one).is_contiguous()
+
+
+@pytest.mark.parametrize("side", [20, 60, 240])
+def test_three_equal_channels_give_the_bits_of_the_long_way(side: int) -> None:
+    grey = np.random.default_rng(1).integers(0, 256, (side, 50), dtype=np.uint8)
+    image = np.repeat(grey[:, :, None], 3, axis=2)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    long_way = to_tensor(crop_to_multiple(resize_short_side(image, 70), 14), mean, std)
+    assert torch.equal(preprocess(image, 70, 14, mean, std), long_way)
+    image[-1, -1, 2] ^= 255  # hardly a colour image, but one
+    long_way = to_tensor(crop_to_multiple(resize_short_side(image, 70), 14), mean, std)
+    assert torch.equal(preprocess(image, 70, 14, mean, std), long_way)

@@ -17,6 +17,8 @@ from dinodp.parallel.distributed import Group, sum_over
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
+ROUNDING = 1e-5  # of a length, far above float32's
+SLACK = 1.0  # nats, far above float32's rounding of a log-density
 ROWS_PER_CHUNK = 2048  # embeddings per matrix product: bounds memory at a few [chunk, K] arrays
 LOG_2PI = math.log(2 * math.pi)
 NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
@@ -137,6 +139,15 @@ class DirichletProcessMixture:
         self._centre = share @ self.means_
         if self.covariance_type == "full":
             self._prepare_full()
+        else:
+            self._prepare_separable()
+
+    def _prepare_separable(self) -> None:
+        d = self.means_.shape[1]
+        variances = self.covariances_ if self.covariance_type == "diag" else self.covariances_[:, None]
+        self._precisions = 1 / variances  # [K, D] or [K, 1]
+        log_determinants = variances.double().log().sum(1) * (d / variances.shape[1])
+        self._log_peaks = self._log_weights - 0.5 * (d * LOG_2PI + log_determinants)  # at the mean, [K]
 
     def _prepare_full(self) -> None:
         means = self.means_ - self._centre
@@ -149,24 +160,33 @@ class DirichletProcessMixture:
         used = torch.arange(self.n_components, device=self.device) if used is None else used
         if self.covariance_type == "full":
             return self._full.log_densities(centred, used)
-        means, log_weights = self.means_[used] - self._centre, self._log_weights[used]
-        covariances = self.covariances_[used]
+        means, precisions, peaks = self.means_[used] - self._centre, self._precisions[used], self._log_peaks[used]
         if self.covariance_type == "spherical":
-            return self._spherical_log_densities(centred, means, log_weights, covariances)
-        precisions = 1 / covariances
-        constant = log_weights - 0.5 * (
-            means.shape[1] * LOG_2PI + covariances.double().log().sum(1) + (means.square() * precisions).double().sum(1)
-        )
+            squared = centred.square().sum(1, keepdim=True) + means.square().sum(1) - 2 * centred @ means.T
+            return peaks.float() - 0.5 * squared.clamp_min_(0) * precisions[:, 0]
         # -(x - m)^2 / (2 s^2) = x m/s^2 - x^2/(2 s^2) - m^2/(2 s^2): two matrix products
+        constant = peaks - 0.5 * (means.square() * precisions).double().sum(1)
         out = torch.addmm(constant.float(), centred, (means * precisions).T)
         return out.addmm_(centred.square(), precisions.T, alpha=-0.5)
 
-    def _spherical_log_densities(
-        self, centred: torch.Tensor, means: torch.Tensor, log_weights: torch.Tensor, variances: torch.Tensor
-    ) -> torch.Tensor:
-        d = means.shape[1]
-        squared = centred.square().sum(1, keepdim=True) + means.square().sum(1) - 2 * centred @ means.T
-        return log_weights - 0.5 * (d * LOG_2PI + d * variances.log() + squared.clamp_min_(0) / variances)
+    def _relevant_log_densities(self, centred: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Components [K'] that no bound proves negligible for x - centre [n, D], and their weighted log-densities.
+
+        (x - m)' S^-1 (x - m) >= (|x| - |m|)^2 / largest variance: where that leaves the log-density of a component
+        below NEGLIGIBLE times the best active one's for every x, its responsibilities are zero and it is left out.
+        """
+        if self.covariance_type == "full":  # leaves them out pair by pair
+            return torch.arange(self.n_components, device=self.device), self._weighted_log_densities(centred)
+        active = self._active_indices()
+        densities = self._weighted_log_densities(centred, active)
+        lengths, means = (centred + self._centre).norm(dim=1), self.means_.norm(dim=1)
+        gaps = torch.maximum(lengths.min() - means, means - lengths.max()) - ROUNDING * (lengths.max() + means)
+        bounds = self._log_peaks - 0.5 * gaps.clamp_min(0).square() * self._precisions.amin(1)
+        reached = bounds >= densities.amax(1).min() + math.log(NEGLIGIBLE) - SLACK
+        others = torch.nonzero(reached & ~self.active_).flatten()
+        if len(others):
+            densities = torch.cat([densities, self._weighted_log_densities(centred, others)], dim=1)
+        return torch.cat([active, others]), densities
 
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Rows of ``x`` minus the centre, a bounded number at a time; more where each component sees few of them."""
@@ -202,21 +222,25 @@ class DirichletProcessMixture:
         s0, s1, s2 = torch.zeros_like(self._s0), torch.zeros_like(self._s1), torch.zeros_like(self._s2)
         total = 0.0
         for chunk in self._chunks(batch) if len(batch) else ():
-            r, log_likelihood = _posterior(self._weighted_log_densities(chunk))
+            used, densities = self._relevant_log_densities(chunk)
+            r, log_likelihood = _posterior(densities)
             total += float(log_likelihood.double().sum())
-            s0 += r.sum(0, dtype=torch.float64)
-            s1 += r.T @ chunk
-            self._add_second_moment(s2, r, chunk)
+            s0.index_add_(0, used, r.sum(0, dtype=torch.float64))
+            s1.index_add_(0, used, (r.T @ chunk).double())
+            self._add_second_moment(s2, used, r, chunk)
         count, total = sum_over(self.process_group, (len(batch), total), s0, s1, s2)
         n, c = int(count), self._centre.double()
         s0, s1, s2 = s0 / n, s1 / n, s2.div_(n)
         return n, s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), total / n
 
-    def _add_second_moment(self, s2: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
+    def _add_second_moment(
+        self, s2: torch.Tensor, used: torch.Tensor, r: torch.Tensor, centred: torch.Tensor
+    ) -> None:
+        """Add the sums of r x x' (see above) of the components ``used`` [K']; r is [n, K']."""
         if self.covariance_type == "diag":
-            s2 += r.T @ centred.square()
+            s2.index_add_(0, used, (r.T @ centred.square()).double())
         elif self.covariance_type == "spherical":
-            s2 += r.T @ centred.square().mean(1)
+            s2.index_add_(0, used, (r.T @ centred.square().mean(1)).double())
         else:
             for k, rows in columns_by_row((r > 0).T):
                 x = centred[rows]
@@ -303,9 +327,7 @@ class DirichletProcessMixture:
     def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
         if self.covariance_type == "full":
             return self._full.nearest_distance(centred, active)
-        variances = self.covariances_[active]
-        variances = variances if self.covariance_type == "diag" else variances[:, None]
-        return self._scaled_distance(centred, active, (1 / variances).expand(-1, centred.shape[1]))
+        return self._scaled_distance(centred, active, self._precisions[active].expand(-1, centred.shape[1]))
 
     def _scaled_distance(self, centred: torch.Tensor, active: torch.Tensor, precisions: torch.Tensor) -> torch.Tensor:
         """Smallest sqrt(sum (x - m)^2 p) [n]: nearest by matrix products, distance from the difference."""
