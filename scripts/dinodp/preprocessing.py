@@ -28,8 +28,9 @@ def resize_short_side(image: UInt8Array, resolution: int) -> UInt8Array:
 def _resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
     if image.shape[:2] == (height, width):
         return image
-    picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.uint8).reshape(height, width, image.shape[2])
+    picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+    resized = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
+    return resized.reshape(height, width, image.shape[2])
 
 
 def crop_to_multiple(image: UInt8Array, patch_size: int) -> UInt8Array:

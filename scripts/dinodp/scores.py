@@ -1,8 +1,6 @@
 """Patch scores by name, and the image score. Higher is more anomalous."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,27 +8,10 @@ import torch
 
 from dinodp.errors import require_known
 from dinodp.models import DirichletProcessMixture, MemoryBank
+from dinodp.models.dirichlet_process import SCORES
 
-PatchScore = Callable[[Any, torch.Tensor], torch.Tensor]
-
-
-def _distance(model: DirichletProcessMixture, x: torch.Tensor, kind: str) -> torch.Tensor:
-    return model.distances(x, kind)  # type: ignore[arg-type]
-
-
-def _negative_log_likelihood(model: DirichletProcessMixture, x: torch.Tensor) -> torch.Tensor:
-    return -model.score_samples(x)
-
-
-def _bank_distance(model: MemoryBank, x: torch.Tensor) -> torch.Tensor:
-    return model.distances(x)
-
-
-MIXTURE_SCORES: dict[str, PatchScore] = {
-    **{kind: partial(_distance, kind=kind) for kind in ("cosine", "euclidean", "mahalanobis")},
-    "log_likelihood": _negative_log_likelihood,
-}
-BANK_SCORES: dict[str, PatchScore] = {"cosine": _bank_distance}
+MIXTURE_SCORES = SCORES
+BANK_SCORES = ("cosine",)
 
 
 def patch_scores(
@@ -44,7 +25,8 @@ def patch_scores(
     for name in names:
         require_known(f"score of a {type(model).__name__}", name, known)
     x = tokens.flatten(0, 2)
-    return {name: known[name](model, x).reshape(tokens.shape[:3]).float().cpu().numpy() for name in names}
+    found = {"cosine": model.distances(x)} if isinstance(model, MemoryBank) else model.scores(x, names)
+    return {name: found[name].reshape(tokens.shape[:3]).float().cpu().numpy() for name in names}
 
 
 def image_score(maps: npt.NDArray[np.float32], fraction: float = 0.01) -> npt.NDArray[np.float32]:

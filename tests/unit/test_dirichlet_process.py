@@ -250,6 +250,22 @@ def test_float32_stays_close_to_float64_on_unit_norm_data():
     assert relative[away].max() < 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_scores_at_once_are_each_by_itself(kind):
+    mixture, x = fitted(kind), planted(70, seed=5)[0]
+    together = mixture.scores(x)
+    assert list(together) == ["cosine", "euclidean", "mahalanobis", "log_likelihood"]
+    for name in together:
+        assert torch.equal(mixture.scores(x, [name])[name], together[name])
+    assert torch.equal(-mixture.score_samples(x), together["log_likelihood"])
+    means = mixture.means_[mixture.active_].double()
+    torch.testing.assert_close(together["euclidean"].double(), torch.cdist(x.double(), means).amin(1), rtol=1e-5, atol=1e-6)
+    precisions = torch.from_numpy(dense(mixture)).inverse()[mixture.active_]
+    difference = x.double()[:, None] - means
+    squared = torch.einsum("nki,kij,nkj->nk", difference, precisions, difference).amin(1)
+    torch.testing.assert_close(together["mahalanobis"].double(), squared.sqrt(), rtol=1e-3, atol=1e-3)
+
+
 def test_paper_initialisation_permutes_the_first_embeddings():
     x = planted()[0]
     mixture = DirichletProcessMixture(10)

@@ -4,8 +4,8 @@ Source: Schulthess & Konukoglu, MICCAI 2025, arXiv 2509.19997; docs/method.md ma
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ CovarianceType = Literal["diag", "full", "spherical"]
 Schedule = Literal["ema", "exp"]
 Init = Literal["paper", "spread"]
 Distance = Literal["cosine", "euclidean", "mahalanobis"]
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
+SCORES = (*DISTANCES, "log_likelihood")
 
 
 class DirichletProcessMixture:
@@ -288,20 +290,45 @@ class DirichletProcessMixture:
 
     def score_samples(self, x: torch.Tensor) -> torch.Tensor:
         """Log-likelihood [n] of embeddings [n, D] (natural logarithm), over active components only."""
-        x = self._checked(x)
-        active = self._active_indices()
-        return torch.cat([_posterior(self._weighted_log_densities(c, active))[1] for c in self._chunks(x)])
+        return -self.scores(x, ["log_likelihood"])["log_likelihood"]
 
     def distances(self, x: torch.Tensor, kind: Distance = "cosine") -> torch.Tensor:
         """Distance [n] of embeddings [n, D] to the nearest active component's mean.
 
         ``cosine`` is 1 - cosine similarity; ``mahalanobis`` is the square root of the quadratic form.
         """
-        measure = {"cosine": self._cosine, "euclidean": self._euclidean, "mahalanobis": self._mahalanobis}
-        require_known("distance", kind, measure)
+        require_known("distance", kind, DISTANCES)
+        return self.scores(x, [kind])[kind]
+
+    def scores(self, x: torch.Tensor, names: Sequence[str] = SCORES) -> dict[str, torch.Tensor]:
+        """Scores [n] of embeddings [n, D], higher is more anomalous: distances, and minus the ``log_likelihood``.
+
+        What two of them need is computed once. Raises InputError for a name that is not in ``SCORES``.
+        """
+        for name in names:
+            require_known("score of a mixture", name, SCORES)
         x = self._checked(x)
         active = self._active_indices()
-        return torch.cat([measure[kind](chunk, active) for chunk in self._chunks(x)])
+        parts = [self._chunk_scores(chunk, active, names) for chunk in self._chunks(x)]
+        return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+    def _chunk_scores(
+        self, centred: torch.Tensor, active: torch.Tensor, names: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        needed, found = set(names), {}
+        if "cosine" in needed:
+            found["cosine"] = 1 - self._cosines(centred, active).amax(1)
+        if "euclidean" in needed:
+            found["euclidean"] = self._euclidean(centred, active)
+        if "mahalanobis" in needed and self.covariance_type == "full":
+            found["mahalanobis"] = self._full.nearest_distance(centred, active)
+        if needed - set(found):
+            densities = self._weighted_log_densities(centred, active)
+            if "mahalanobis" in needed - set(found):
+                found["mahalanobis"] = self._mahalanobis(centred, active, densities)
+            if "log_likelihood" in needed:  # last: it overwrites the densities
+                found["log_likelihood"] = -_posterior(densities)[1]
+        return found
 
     def assign(self, x: torch.Tensor) -> torch.Tensor:
         """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
@@ -316,25 +343,15 @@ class DirichletProcessMixture:
         x = functional.normalize(centred + self._centre, dim=1)
         return x @ functional.normalize(self.means_[active], dim=1).T
 
-    def _cosine(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        return 1 - self._cosines(centred, active).amax(1)
-
     def _euclidean(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
         means = self.means_[active] - self._centre
         nearest = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2).argmin(1)
         return (centred - means[nearest]).square_().sum(1).sqrt_()
 
-    def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        if self.covariance_type == "full":
-            return self._full.nearest_distance(centred, active)
-        return self._scaled_distance(centred, active, self._precisions[active].expand(-1, centred.shape[1]))
-
-    def _scaled_distance(self, centred: torch.Tensor, active: torch.Tensor, precisions: torch.Tensor) -> torch.Tensor:
-        """Smallest sqrt(sum (x - m)^2 p) [n]: nearest by matrix products, distance from the difference."""
-        means = self.means_[active] - self._centre
-        squared = torch.addmm((means.square() * precisions).sum(1), centred, (means * precisions).T, alpha=-2)
-        nearest = squared.addmm_(centred.square(), precisions.T).argmin(1)
-        return ((centred - means[nearest]).square_() * precisions[nearest]).sum(1).sqrt_()
+    def _mahalanobis(self, centred: torch.Tensor, active: torch.Tensor, densities: torch.Tensor) -> torch.Tensor:
+        """Smallest sqrt(sum (x - m)^2 / s^2) [n]: nearest by the log-densities, distance from the difference."""
+        nearest = active[(densities - self._log_peaks[active].float()).argmax(1)]
+        return ((centred + self._centre - self.means_[nearest]).square_() * self._precisions[nearest]).sum(1).sqrt_()
 
     # --- state ---------------------------------------------------------------------------------------------------
 
