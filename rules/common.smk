@@ -103,13 +103,36 @@ def fit_processes(wildcards):
     return RUN["processes"] if family in ("dpmm", "gaussian_mixture") else 1
 
 
-def scoring_memory(wildcards, attempt):
+def stored_mib(path):
+    """MiB of an embeddings file and its shards; 0 until there is one (a job asks again when it can start)."""
+    files = [Path(path), *Path(path).with_suffix("").glob("shard-*.h5")]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
+
+
+def cached_mib(*paths):
+    """MiB of embeddings that a process keeps: with run.cache `memory`, all of these files."""
+    return sum(map(stored_mib, paths)) if RUN["cache"] == "memory" else 0
+
+
+def coreset_mib(wildcards, train):
+    """MiB on the way to a coreset: the training embeddings (float16) as float32, and once more to join them."""
+    chosen = entry("models", wildcards.model).get("coreset_fraction")
+    return 4 * stored_mib(train) if chosen else 0
+
+
+def fitting_memory(wildcards, input, attempt):
+    """MiB: each process of a fit (run.processes) holds as much."""
+    held = cached_mib(input.train, input.valid) + coreset_mib(wildcards, input.train)
+    return attempt * fit_processes(wildcards) * int(6000 + held)
+
+
+def scoring_memory(wildcards, input, attempt):
     """MiB: a bank is held in memory up to a size (bank_memory_gib; above it is streamed)."""
     options = entry("models", wildcards.model)
-    bank = 1024 * options.get(
-        "bank_memory_gib", 4 if options["family"] == "memory_bank" else 0
-    )
-    return attempt * int(6000 + bank)
+    if options["family"] != "memory_bank":
+        return attempt * 6000
+    bank = 1024 * options.get("bank_memory_gib", 4) + cached_mib(input.train)
+    return attempt * int(6000 + bank + coreset_mib(wildcards, input.train))
 
 
 def seeds_of(model):

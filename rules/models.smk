@@ -13,7 +13,7 @@ rule fit_model:
     threads: lambda wildcards: max(2, fit_processes(wildcards))
     resources:
         gpu=lambda wildcards: GPU * fit_processes(wildcards),
-        mem_mb=growing(6000),
+        mem_mb=fitting_memory,
         runtime=growing(240),
     params:
         options=lambda wildcards: entry("models", wildcards.model),

@@ -1,6 +1,8 @@
 """What a cluster must know of every rule."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -13,7 +15,7 @@ def rules(root):
 
 
 def test_every_rule_asks_for_memory_and_time_that_grow_with_the_attempt(root):
-    asked = {name: re.findall(r"(mem_mb|runtime)=(?:growing\(|scoring_memory)", text) for name, text in rules(root)}
+    asked = {name: re.findall(r"(mem_mb|runtime)=(?:growing\(|\w+_memory)", text) for name, text in rules(root)}
     assert len(asked) > 15
     assert {name for name, found in asked.items() if found != ["mem_mb", "runtime"]} == set()
 
@@ -29,3 +31,52 @@ def test_the_profile_for_slurm(root, key):
     profile = yaml.safe_load((root / "profiles/slurm/config.yaml").read_text())
     assert profile["executor"] == "slurm"
     assert profile[key]
+
+
+RUN = {
+    "models": ["memory_bank", "memory_bank_coreset", "dpmm_demo"],
+    "datasets": ["phantoms"],
+    "embeddings": ["classical"],
+    "title": "Memory",
+    "note": "Not run.",
+}
+
+
+def asked_memory(root, folder, **run):
+    """{(rule, model): mem_mb} of a run whose training embeddings take 1000 MiB, half of them in a shard."""
+    place = folder / "results/embeddings/phantoms/classical"
+    (place / "train").mkdir(parents=True)
+    for name in ("train.h5", "train/shard-0-of-1.h5"):
+        with (place / name).open("wb") as file:
+            file.truncate(500 * 2**20)
+    (folder / "run.yaml").write_text(yaml.safe_dump({"run": {**RUN, **run}}))
+    command = [sys.executable, "-m", "snakemake", "-n", "-s", str(root / "Snakefile"), "--cores", "8"]
+    targets = [f"results/scores/phantoms/classical/{model}/seed-0/test.h5" for model in RUN["models"]]
+    text = subprocess.run(
+        [*command, "--configfile", "run.yaml", "--", *targets], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+    found = {}
+    for block in re.split(r"(?m)^rule ", text)[1:]:
+        if model := re.search(r"wildcards:.*model=(\w+)", block):
+            found[block.split(":")[0], model[1]] = int(re.search(r"mem_mb=(\d+)", block)[1])
+    return found
+
+
+def test_memory_covers_what_is_held(root, tmp_path):
+    """Banks up to 4 GiB, embeddings for a coreset twice in float32, cached embeddings once for each process."""
+    assert asked_memory(root, tmp_path / "files") == {
+        ("fit_model", "memory_bank"): 6000,
+        ("fit_model", "memory_bank_coreset"): 6000 + 4 * 1000,
+        ("fit_model", "dpmm_demo"): 6000,
+        ("score", "memory_bank"): 6000 + 4096,
+        ("score", "memory_bank_coreset"): 6000 + 4096 + 4 * 1000,
+        ("score", "dpmm_demo"): 6000,
+    }
+    assert asked_memory(root, tmp_path / "memory", cache="memory", processes=2) == {
+        ("fit_model", "memory_bank"): 6000 + 1000,
+        ("fit_model", "memory_bank_coreset"): 6000 + 1000 + 4 * 1000,
+        ("fit_model", "dpmm_demo"): 2 * (6000 + 1000),
+        ("score", "memory_bank"): 6000 + 4096 + 1000,
+        ("score", "memory_bank_coreset"): 6000 + 4096 + 1000 + 4 * 1000,
+        ("score", "dpmm_demo"): 6000,
+    }
