@@ -49,7 +49,7 @@ MinJobAge=300
 KillWait=5
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=200000 Gres=gpu:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=200000 Gres=gpu:a100:2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=24:00:00 State=UP
 """
 
@@ -96,7 +96,7 @@ class Cluster:
                 folder=self.folder, host=_host(), user=_user(), controller_port=ports[0], node_port=ports[1]
             )
         )
-        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+        (self.folder / "gres.conf").write_text("Name=gpu Type=a100 File=/dev/null\nName=gpu Type=a100 File=/dev/zero\n")
         srun = self.folder / "bin/srun"
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {_path("srun")} "$@"\n')
         srun.chmod(0o755)

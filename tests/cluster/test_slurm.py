@@ -25,6 +25,7 @@ TINY = {
         "datasets": ["phantoms"],
         "embeddings": ["classical"],
         "models": ["memory_bank", "dpmm_demo"],
+        "alignment_models": ["dpmm_demo"],
         "seeds": [0],
         "bootstrap_resamples": 20,
         "tables": ["table1"],
@@ -33,7 +34,7 @@ TINY = {
 }
 FAULTS = """
 rule all:
-    input: "out_of_time.txt", "killed.txt", "through_outage.txt", "after.txt"
+    input: "out_of_time.txt", "killed.txt", "through_outage.txt", "after.txt", "on_gpu.txt"
 
 # The first attempt has one minute and wants five; the second has two and is quick.
 rule out_of_time:
@@ -49,11 +50,18 @@ rule through_outage:
     output: "through_outage.txt"
     shell: "echo run >> outage.log; sleep 25; cp outage.log {output}"
 
+rule on_gpu:
+    output: "on_gpu.txt"
+    resources: gpu=1
+    shell: "echo $CUDA_VISIBLE_DEVICES > {output}"
+
 rule after:
     input: "through_outage.txt"
     output: "after.txt"
     shell: "cp {input} {output}"
 """
+
+STARTED = []  # every snakemake, so that none outlives the cluster
 
 pytestmark = pytest.mark.skipif(slurm.missing() is not None, reason=str(slurm.missing()))
 
@@ -65,10 +73,12 @@ def cluster(tmp_path_factory):
         cluster.start()
         yield cluster
     finally:
+        for process in STARTED:
+            kill(process)
         cluster.stop()
 
 
-def write_profile(folder):
+def write_profile(folder, **lines):
     """profiles/slurm as a site would copy it: no conda here, no accounting, quick looks at the queue."""
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     del profile["use-conda"]
@@ -77,6 +87,7 @@ def write_profile(folder):
         "slurm-no-account": True,
         "slurm-init-seconds-before-status-checks": 4,
         "latency-wait": 10,
+        **lines,
     }
     target = folder / "site/config.yaml"
     target.parent.mkdir()
@@ -90,9 +101,18 @@ def start(cluster, folder, *arguments, seconds=600):
     environment["PATH"] = f"{first}:{Path(sys.executable).parent}:{rest}"
     command = ["timeout", "-k", "10", str(seconds), sys.executable, "-m", "snakemake", "--workflow-profile", "site"]
     with (folder / "terminal.log").open("a") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, *arguments], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
+    STARTED.append(process)
+    return process
+
+
+def kill(process):
+    """End a snakemake that still runs, with all that it started here."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def finish(process, folder):
@@ -106,7 +126,7 @@ def faults(cluster, tmp_path_factory):
     """The run of FAULTS goes on beside the demo's: it mostly waits."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "Snakefile").write_text(FAULTS)
-    write_profile(folder)
+    write_profile(folder, **{"set-resources": {"on_gpu": {"gpu_model": "a100"}}})
     return folder, start(cluster, folder)
 
 
@@ -119,6 +139,13 @@ def project(tmp_path_factory):
     (folder / "config/tiny.yaml").write_text(yaml.safe_dump(TINY))
     write_profile(folder)
     return folder
+
+
+def rules():
+    """The names of all rules, but those that only a run with shards has."""
+    files = [*(ROOT / "rules").glob("*.smk"), ROOT / "Snakefile"]
+    text = "".join(file.read_text() for file in files if file.stem != "sharding")
+    return set(re.findall(r"(?m)^rule (\w+):", text))
 
 
 def job_of(folder, rule):
@@ -146,8 +173,8 @@ def test_the_whole_dag_and_a_snakemake_that_is_killed(cluster, faults, project):
     first = start(cluster, project, *arguments)
     model = project / "results/models/phantoms/classical/memory_bank/seed-0.h5"
     cluster.wait(model.exists, "the first model", 400)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    assert first.poll() is None
+    kill(first)
     embeddings = project / "results/embeddings/phantoms/classical/train.h5"
     written = embeddings.stat().st_mtime_ns
     cluster.cancel(project)  # what it had submitted; the run of FAULTS goes on
@@ -161,6 +188,8 @@ def test_the_whole_dag_and_a_snakemake_that_is_killed(cluster, faults, project):
     text = finish(start(cluster, project, *arguments), project)
     assert "Nothing to be done" in text
     assert text.count("\nrule embed:") == 3
+    ran = set(re.findall(r"(?m)^(?:local)?rule (\w+):", text))
+    assert ran == rules() - {"download_archive"}
 
 
 def test_every_fault_was_overcome(faults):
@@ -170,3 +199,4 @@ def test_every_fault_was_overcome(faults):
     assert re.search(r"SLURM status is: 'TIMEOUT'", text)
     assert (folder / "killed.txt").read_text() == "run\nrun\n"
     assert (folder / "after.txt").read_text() == "run\n"
+    assert (folder / "on_gpu.txt").read_text().strip() in ("0", "1")
