@@ -259,7 +259,8 @@ def test_all_scores_at_once_are_each_by_itself(kind):
         assert torch.equal(mixture.scores(x, [name])[name], together[name])
     assert torch.equal(-mixture.score_samples(x), together["log_likelihood"])
     means = mixture.means_[mixture.active_].double()
-    torch.testing.assert_close(together["euclidean"].double(), torch.cdist(x.double(), means).amin(1), rtol=1e-5, atol=1e-6)
+    euclidean = torch.cdist(x.double(), means).amin(1)
+    torch.testing.assert_close(together["euclidean"].double(), euclidean, rtol=1e-5, atol=1e-6)
     precisions = torch.from_numpy(dense(mixture)).inverse()[mixture.active_]
     difference = x.double()[:, None] - means
     squared = torch.einsum("nki,kij,nkj->nk", difference, precisions, difference).amin(1)
