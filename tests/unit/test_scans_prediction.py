@@ -1,5 +1,6 @@
 """`dinodp fit` and `dinodp predict` from files to files."""
 
+import gzip
 import json
 
 import nibabel as nib
@@ -181,22 +182,28 @@ def test_an_unexpected_error_does_not_stop_the_others_either(model, tmp_path, ca
     assert "b.nii.gz failed unexpectedly (ZeroDivisionError: division by zero)" in capsys.readouterr().out
 
 
-def test_header_is_kept_but_nothing_that_names_a_patient(model, tmp_path):
-    image = nib.Nifti2Image(head(8), AFFINE)
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_place_is_kept_but_nothing_that_names_a_patient(model, tmp_path, kind):
+    image = kind(head(8), AFFINE)
     image.set_sform(AFFINE, code=4)
-    image.set_qform(AFFINE, code=1)
+    image.set_qform(oblique(AFFINE), code=1)
     image.header.set_xyzt_units("mm", "sec")
-    image.header["descrip"] = b"Jane Doe"
+    names = {"descrip", "aux_file", "intent_name", *({"db_name"} if kind is nib.Nifti1Image else ())}
+    for name in names:
+        image.header[name] = b"Jane Doe"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Doe"))
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in/x.nii")
-    assert predict(model, tmp_path / "out", tmp_path / "in/x.nii") == 0
-    found = nib.load(tmp_path / "out/maps/x.nii.gz")
-    assert isinstance(found, nib.Nifti2Image)
-    assert int(found.header["sform_code"]) == 4
-    assert found.header.get_xyzt_units() == ("mm", "sec")
-    assert not found.header.extensions
-    assert found.header["descrip"].item().decode() == "anomaly map, not a diagnosis"
+    assert predict(model, tmp_path / "out", tmp_path / "in/x.nii", options=["--masks"]) == 0
+    for folder in ("maps", "masks"):
+        found = nib.load(tmp_path / f"out/{folder}/x.nii.gz")
+        assert isinstance(found, kind)
+        for code, form in (("sform_code", "get_sform"), ("qform_code", "get_qform")):
+            assert int(found.header[code]) == int(image.header[code])
+            np.testing.assert_allclose(getattr(found, form)(), getattr(image, form)(), atol=1e-5)
+        assert found.header.get_xyzt_units() == ("mm", "sec")
+        assert b"Jane" not in gzip.decompress((tmp_path / f"out/{folder}/x.nii.gz").read_bytes())
+    assert nib.load(tmp_path / "out/maps/x.nii.gz").header["descrip"].item().decode() == "anomaly map, not a diagnosis"
 
 
 def test_same_inputs_same_bytes(model, tmp_path):

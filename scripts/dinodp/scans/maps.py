@@ -14,25 +14,27 @@ from dinodp.scans.geometry import VolumeGeometry
 
 FULL_RANGE = 65535
 IMAGE_FORMATS = ("png", "tiff")
+PLACE_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x",
+    "srow_y", "srow_z", "pixdim", "xyzt_units",
+)  # fmt: skip
 Map = npt.NDArray[np.float32]
 
 
 def write_volume(path: Path, values: npt.NDArray[Any], geometry: VolumeGeometry, description: str) -> None:
-    """Write a NIfTI volume with the affine (and codes and units, where there was a NIfTI header) of a scan.
+    """Write a NIfTI volume that lies where a scan lies: of its header, place, voxel sizes and units are kept.
 
-    Header extensions are left out, since they may name the patient.
+    Nothing else is, since texts and extensions may name the patient.
     """
     kind: Any = nib.Nifti2Image if isinstance(geometry.header, nib.Nifti2Header) else nib.Nifti1Image
-    header = None if geometry.header is None else geometry.header.copy()
-    if header is not None:
-        del header.extensions[:]
+    header = kind.header_class()
+    if geometry.header is not None:
+        for name in PLACE_FIELDS:
+            header[name] = geometry.header[name]
     image = kind(values, geometry.affine, header)
     image.header.set_data_dtype(values.dtype)
-    image.header.set_slope_inter(1, 0)
-    image.header["cal_min"] = image.header["cal_max"] = 0
     image.header["descrip"] = description.encode()[:79]
-    image.header["aux_file"] = b""
-    if header is None:
+    if geometry.header is None:
         image.header.set_xyzt_units("mm")
         image.set_qform(geometry.affine, code=1)
         image.set_sform(geometry.affine, code=1)
