@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from dinodp.scans.geometry import VolumeGeometry
+
 SHAPE = (36, 44, 30)  # right, front, top
 SPACING = 2.0
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -50], [0, 0, 2.0, -20], [0, 0, 0, 1]])
@@ -125,7 +127,10 @@ def write_predictions(
     names: Sequence[str] = ("p1_a", "p1_b", "p2_a", "p3_a", "p4_a"),
     healthy: Sequence[str] = ("p4_a",),
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Maps of random scores, higher by ``shift`` in lesions; returns scores, lesions and what was scored by name."""
+    """Maps of random scores, higher by ``shift`` in lesions; returns scores, lesions and what was scored by name.
+
+    The recorded score of a slice is the mean of what was scored in it.
+    """
     generator, scans, truth = np.random.default_rng(0), [], {}
     for number, name in enumerate(names):
         scores = generator.normal(size=MAP_SHAPE).astype(np.float32)
@@ -138,12 +143,20 @@ def write_predictions(
         scored[3, 4, 2] = False  # a lesion voxel that was not scored
         scores[~scored] = OUTSIDE
         orientation = ORIENTATIONS[(7 * number) % len(ORIENTATIONS)]
-        save(folder / f"maps/{name}.nii.gz", *reoriented(scores, AFFINE, orientation))
-        scans.append({"name": name, "map": f"maps/{name}.nii.gz", "outside": OUTSIDE, "score": float(number)})
+        stored, affine = reoriented(scores, AFFINE, orientation)
+        save(folder / f"maps/{name}.nii.gz", stored, affine)
+        on_disk = VolumeGeometry(stored.shape, affine, 2).slice_on_disk
+        slices = [
+            {"slice": on_disk(index), "score": float(scores[:, :, index][scored[:, :, index]].mean())}
+            for index in range(1, MAP_SHAPE[2] - 1)
+        ]
+        scans.append(
+            {"name": name, "map": f"maps/{name}.nii.gz", "outside": OUTSIDE, "score": float(number), "slices": slices}
+        )
         truth[name] = (scores, lesion, scored)
     record = {
-        "axis": "axial", "map_range": [-6.0, 9.0], "model": folder.name, "scans": scans,
-        "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
+        "axis": "axial", "backbone": {"backbone": "classical"}, "map_range": [-6.0, 9.0], "model": folder.name,
+        "scans": scans, "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
     }  # fmt: skip
     (folder / "predictions.json").write_text(json.dumps(record))
     return truth

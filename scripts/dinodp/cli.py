@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"dinodp: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"dinodp: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("dinodp: stopped; files that were written are complete.", file=sys.stderr)
         return 130

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinodp.errors import InputError
+from dinodp.errors import InputError, one_line
 
 UInt8Array = NDArray[np.uint8]
 FULL_RANGE_16 = 65535
@@ -79,14 +79,10 @@ def _open(path: Path | str) -> Image.Image:
             frames = getattr(picture, "n_frames", 1)
             picture.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
-        raise InputError(f"The image {file} cannot be read, it is damaged or no image: {_one_line(error)}.") from error
+        raise InputError(f"The image {file} cannot be read, it is damaged or no image: {one_line(error)}.") from error
     if frames > 1:
         raise InputError(f"The image {file} holds {frames} images: give one file per image.")
     return picture
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:

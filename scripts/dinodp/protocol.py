@@ -8,6 +8,7 @@ from typing import Any, Self
 import pandas as pd
 
 AUPR = {"trapezoid": "pixel_aupr_trapezoid", "average_precision": "pixel_average_precision"}
+FALSE_POSITIVE_RATES = {"fpr10": 0.10, "fpr05": 0.05, "fpr01": 0.01}  # at which thresholds are calibrated
 DICE = {
     "patch": ("dice_fpr10", "dice_fpr05", "dice_fpr01"),
     "pixel": ("dice_pixel_fpr10", "dice_pixel_fpr05", "dice_pixel_fpr01"),

@@ -34,6 +34,13 @@ def open_volume(path: Path) -> Any:
     return nib.as_closest_canonical(image)
 
 
+def labelled(labels: Volume, path: Path) -> npt.NDArray[np.bool_]:
+    """Where a mask's labels are not zero. Raises InputError for negative and broken numbers."""
+    if labels.min() < 0 or (labels != np.round(labels)).any():
+        raise InputError(f"The mask {path} must hold labels 0, 1, 2, ..., not negative or broken numbers.")
+    return labels > 0
+
+
 def voxels(image: Any, path: Path) -> Volume:
     """The voxels of an opened volume, float32. Raises InputError when they cannot be read or are not finite."""
     try:

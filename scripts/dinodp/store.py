@@ -92,17 +92,21 @@ def config_of(file: h5py.File) -> dict[str, Any]:
     return config
 
 
-def write_state(path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]) -> None:
+def write_state(
+    path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any], kind: str = "model"
+) -> None:
     """Write a model: ``state`` (arrays and numbers, group ``state``) and ``history`` (one array per quantity)."""
-    with writing(path, "model", config) as file:
+    with writing(path, kind, config) as file:
         for group, values in (("state", state), ("history", history)):
             for name, value in values.items():
                 file.create_dataset(f"{group}/{name}", data=np.asarray(value), track_times=False)
 
 
-def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+def read_state(
+    path: Path, kind: str = "model"
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """Return (config, state, history) of a model file."""
-    with reading(path, "model") as file:
+    with reading(path, kind) as file:
         state, history = (
             {name: item[()] for name, item in file[group].items()} if group in file else {}
             for group in ("state", "history")

@@ -73,6 +73,14 @@ def test_order_and_rescaling(tmp_path):
     np.testing.assert_allclose(read_series(tmp_path / "s"), pixels * 2.0 - 1024.0)
 
 
+def test_what_is_no_slice_is_not_read(tmp_path):
+    pixels = series(tmp_path / "s", 0)
+    for name in ("README", "notes.txt"):
+        (tmp_path / "s" / name).write_text("hello")
+    (tmp_path / "s/DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 20)
+    np.testing.assert_allclose(read_series(tmp_path / "s"), pixels)
+
+
 def test_monochrome1_is_inverted(tmp_path):
     pixels = series(tmp_path / "s", 0, photometric="MONOCHROME1")
     np.testing.assert_allclose(read_series(tmp_path / "s"), -pixels)
@@ -83,7 +91,7 @@ def test_monochrome1_is_inverted(tmp_path):
     [
         (lambda r: write(r / "train/a", np.ones((14, 12)), 9.0, series="9.9"), "holds files of several series"),
         (lambda r: write(r / "train/a", np.ones((5, 5)), 9.0), "the slices of .*train/a differ in size"),
-        (lambda r: (r / "train/a/notes.txt").write_text("hello"), "notes.txt is not a readable DICOM image"),
+        (lambda r: (r / "train/a/x.dcm").write_text("hello"), "x.dcm is not a readable DICOM image"),
         (lambda r: [path.unlink() for path in (r / "valid/c").iterdir()], "the series .*valid/c is empty"),
         (lambda r: (r / "valid").rename(r / "val"), r"there is no folder .*valid/\*; the layout is a folder of .dcm"),
         (lambda r: [write(r / "valid/c", np.ones((14, 12)), float(i)) for i in range(6)], "there is no foreground"),

@@ -1,14 +1,26 @@
 """Every row of the table of mistakes in docs/own_scans.md, made and read back: one sentence, no traceback."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from scan_phantoms import AFFINE, head, healthy_folder, photo, save, save_photo, write_predictions, write_series
+from scan_phantoms import (
+    AFFINE,
+    MAP_SHAPE,
+    head,
+    healthy_folder,
+    photo,
+    save,
+    save_photo,
+    write_predictions,
+    write_series,
+)
 
 from dinodp.cli import main
 
@@ -143,6 +155,32 @@ def no_lesion():
     return command
 
 
+def damaged_model():
+    with h5py.File("model.h5", "r+") as file:
+        config = json.loads(file.attrs["config"])
+        del config["settings"]
+        file.attrs["config"] = json.dumps(config)
+    return predict("new")
+
+
+def evaluated():
+    return ["evaluate", "maps", "--masks", "masks"]
+
+
+def clipped():
+    save_photo(Path("new/b.png"), photo(9, spot=True))
+    save_photo(Path("masks/b.png"), photo(9))
+    assert main([*predict("new/b.png", model="images.h5"), "--image-format", "png"]) == 0
+    return evaluated()
+
+
+def forgotten_suffixes():
+    evaluation()
+    for name in ("p1", "p2"):
+        save(Path(f"masks/{name}.nii.gz"), np.full(MAP_SHAPE, 300, np.int16))
+    return evaluated()
+
+
 CASES = {
     "no such file or folder": lambda: predict("new/x.nii.gz"),
     "folder without scans": lambda: (Path("empty").mkdir(), predict("empty"))[1],
@@ -184,15 +222,23 @@ CASES = {
     "one healthy scan unlike the others": lambda: healthy_with("x.nii", head(7) * np.int16(30)),
     "fewer patches than components": lambda: [*fit("healthy"), "--components", "90000"],
     "no such layer": lambda: [*fit("healthy"), "--backbone", str(TINY), "--layers", "5"],
-    "no such device": lambda: [*fit("healthy"), "--device", "gpu"],
+    "no such device": lambda: [*fit("healthy"), "--device", "mps"],
     "backbone that is not there": lambda: ["fit", "healthy", "--out", "own.h5", "--backbone", "weights/dinov2"],
     "no model": lambda: predict("new", model="none.h5"),
+    "model file by another name": lambda: ["fit", "healthy", "--out", "own.card.md", *FAST],
+    "model file with a part missing": damaged_model,
+    "folder as output of a file": lambda: ["export", "model.h5", "--onnx", "new"],
+    "negative seed": lambda: [*fit("healthy"), "--seed", "-1"],
     "something else as model": lambda: predict("new", model="new/a_t1.nii.gz"),
     "output exists": lambda: (Path("maps").mkdir(), Path("maps/x").touch(), predict("new"))[2],
     "output cannot be written": lambda: [*predict("new")[:-1], "model.h5/maps"],
+    "threshold that is no number": lambda: [*predict("new"), "--threshold", "nan"],
     "unknown threshold": lambda: [*predict("new"), "--threshold", "fpr20"],
     "no predictions": lambda: (evaluation(), ["evaluate", "new", "--masks", "masks"])[1],
     "masks of other names": lambda: evaluation("--mask-suffix", "_lesion"),
+    "suffixes forgotten": forgotten_suffixes,
+    "map that is clipped": clipped,
+    "record that is another": lambda: (evaluation(), Path("maps/predictions.json").write_text("{}"), evaluated())[2],
     "scan without mask": unmasked,
     "mask on another grid": lambda: evaluation(mask=lambda lesion: (lesion.astype(np.uint8), AFFINE * 1.1)),
     "mask that is no mask": lambda: evaluation(mask=lambda lesion: (lesion * np.float32(0.5), AFFINE)),

@@ -21,9 +21,11 @@ from scan_phantoms import (
 from sklearn.base import clone
 
 from dinodp.errors import InputError
+from dinodp.scans.canvas import Placement, pictures
 from dinodp.scans.detector import AnomalyDetector
 from dinodp.scans.embedding import Embedder, TokenFile
-from dinodp.scans.fitting import Source, split_subjects
+from dinodp.scans.fitting import Source, sources_of, split_subjects
+from dinodp.scans.reading import find_scans
 from dinodp.scans.settings import DEFAULT_SCORES, SCORES, Settings
 from dinodp.scores import BANK_SCORES, MIXTURE_SCORES
 
@@ -88,6 +90,69 @@ def test_saved_and_loaded_it_gives_the_same_map(detector, folder, lesion, tmp_pa
     AnomalyDetector(**FAST).fit(folder).save(tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()  # same seed, same bytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.card.md", "a.h5", "b.card.md", "b.h5"]
+
+
+def test_the_rate_of_outliers_is_kept(folder, tmp_path):
+    strict = AnomalyDetector(**FAST, held_out=0.6, false_positive_rate=0.5).fit(folder)
+    strict.save(tmp_path / "a.h5")
+    loaded = AnomalyDetector.load(tmp_path / "a.h5")
+    assert loaded.get_params() == strict.get_params()
+    assert loaded.offset_ == strict.offset_
+
+
+@pytest.mark.parametrize("what", ["config", "state", "means", "settings", "unknown setting", "healthy", "calibration"])
+def test_a_model_file_with_something_missing_is_told_in_a_sentence(detector, tmp_path, what):
+    detector.save(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        config = json.loads(file.attrs["config"])
+        if what == "unknown setting":
+            config["settings"]["colour"] = "red"
+        config.pop(what, None)
+        file.attrs["config"] = json.dumps(config)
+        for name in {"state": ["state"], "means": ["state/means"]}.get(what, []):
+            del file[name]
+        if what == "config":
+            del file.attrs["config"]
+    with pytest.raises(InputError, match=r"a.h5 is damaged, or another version .* \(\w+: .*\): fit again"):
+        AnomalyDetector.load(tmp_path / "a.h5")
+
+
+def test_a_model_file_ends_in_h5(detector, tmp_path):
+    for name in ("model", "model.card.md", "model.hdf5"):
+        with pytest.raises(InputError, match=rf"A model file ends in \.h5, which .*{name} does not"):
+            detector.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_is_that_of_scoring_the_held_out_scans(detector, folder):
+    """The embeddings of the fit are used again, in half precision: the same scores but for their rounding."""
+    fitted = detector.fitted_
+    settings = fitted.scorer.settings
+    sources = sources_of(find_scans(folder), settings)
+    (held_out,) = split_subjects(sources, settings)[1]
+    scored = fitted.scorer.score(held_out.read(), settings.slice_step)
+    assert fitted.calibration.scan_scores == pytest.approx([scored.score], rel=1e-3)
+    expected = np.quantile(scored.calibration_voxels, 0.99)
+    assert fitted.calibration.threshold("fpr01") == pytest.approx(expected, rel=1e-3)
+
+
+def test_black_patches_around_the_body_do_not_count(detector, lesion):
+    """Scores of scan and slices are those of patches with body: by hand, patch by patch."""
+    scored = detector.score_scan(lesion)
+    scorer = detector.fitted_.scorer
+    canvases = pictures(
+        scored.scan, scored.chosen, Placement.of(scored.scan, scorer.healthy), (-1, 900)  # the body is nowhere black
+    )
+    expected, all_scores = [], []
+    for picture, scores in zip(canvases, scored.patch_maps, strict=True):
+        pixels = scorer.embedder.backbone.prepare((picture > 0).astype(np.uint8) * 255)[0].numpy()
+        body = pixels.reshape(12, 14, 12, 14).max(axis=(1, 3)) > pixels.min() + 0.5
+        assert 0 < body.sum() < body.size
+        expected.append(np.sort(scores[body])[-1])  # 1 % of at most 144 patches is one
+        all_scores.extend(scores[body])
+    np.testing.assert_allclose(scored.slice_scores, expected)
+    count = len(all_scores) // 100
+    assert scored.score == pytest.approx(np.sort(all_scores)[-count:].mean())
 
 
 def test_the_model_file_says_what_it_is(detector, tmp_path):
@@ -179,9 +244,19 @@ def test_names_of_scores_are_those_of_the_models():
         ({"axis": "oblique"}, "Unknown axis 'oblique'"),
         ({"background": "black"}, "Unknown background 'black'"),
         ({"false_positive_rate": 1.5}, "false_positive_rate is 1.5"),
+        ({"n_components": 1}, "n_components is 1; it must be at least 2"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": 2**64}, "it must be at most 9223372036854775807"),
+        ({"window": (0, float("inf"))}, "window is inf; it must be a finite number"),
+        ({"background": float("nan")}, "background is nan; it must be a finite number"),
+        ({"held_out": float("nan")}, "held_out is nan; it must lie between 0 and 1"),
+        ({"device": "mps"}, "Unknown device 'mps': choose cpu, cuda, cuda:N or auto"),
+        ({"backbone": "none/at-all"}, "The backbone none/at-all"),
     ],
 )
-def test_settings_that_are_not_allowed(folder, options, sentence):
+def test_settings_that_are_not_allowed(folder, options, sentence, monkeypatch):
+    """They are refused before a scan is read."""
+    monkeypatch.setattr("dinodp.scans.detector.read_scan", lambda *_: pytest.fail("a scan was read"))
     with pytest.raises(InputError, match=sentence):
         AnomalyDetector(**{**FAST, **options}).fit(folder)
 
@@ -243,6 +318,7 @@ def test_token_file(tmp_path):
     assert (file.n_images, file.dim) == (3, 5)
     found = file.read([2, 0])[0, 0]
     torch.testing.assert_close(found, torch.cat([second.reshape(-1, 5), first[0].reshape(-1, 5)]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(file.picture(2), second, atol=1e-3, rtol=0)
     with pytest.raises(InputError, match="embeddings that are not finite"):
         file.append(torch.full((1, 1, 1, 5), torch.inf))
     file.close()

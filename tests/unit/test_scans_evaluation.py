@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scan_phantoms import AFFINE, MAP_SHAPE, ORIENTATIONS, reoriented, save, write_predictions
+from scan_phantoms import AFFINE, MAP_SHAPE, ORIENTATIONS, reoriented, save, save_photo, write_predictions
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dinodp.cli import main
+from dinodp.errors import InputError
+from dinodp.scans.evaluation import interval
+from dinodp.scans.maps import read_map, write_image
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_metrics_are_those_of_scikit_learn_over_the_voxels_that_count(case, caps
     slices, anomalous = [], []
     for values_, lesion, done in truth.values():
         for index in range(1, 5):
-            slices.append(values_[:, :, index][done[:, :, index]].max())  # 1 % of 120 voxels is one
+            slices.append(values_[:, :, index][done[:, :, index]].mean())  # as recorded
             anomalous.append(lesion[:, :, index].any())
     assert values["slice_auroc"] == pytest.approx(roc_auc_score(anomalous, slices))
     assert (found["low"].dropna() <= found["value"][found["low"].notna()] + 1e-9).all()
@@ -91,13 +94,15 @@ def test_images(tmp_path):
     for number in range(4):
         lesion = np.zeros((20, 24), dtype=bool)
         lesion[4:9, 6:12] = number != 3
-        levels = generator.integers(0, 40000, lesion.shape).astype(np.uint16) + 20000 * lesion.astype(np.uint16)
+        levels = generator.integers(1, 40000, lesion.shape).astype(np.uint16) + 20000 * lesion.astype(np.uint16)
         Image.fromarray(levels).save(tmp_path / f"maps_a/maps/i{number}.png")
         Image.fromarray(lesion.astype(np.uint8) * 255).save(tmp_path / f"masks/i{number}.png")
-        scans.append({"name": f"i{number}", "map": f"maps/i{number}.png", "outside": 0.0, "score": 9.0 - number})
+        scans.append({"name": f"i{number}", "map": f"maps/i{number}.png", "outside": 0.0, "score": 9.0 - number,
+                      "slices": []})  # fmt: skip
         all_scores.append(levels.ravel())
         all_labels.append(lesion.ravel())
-    record = {"axis": "axial", "map_range": [-1, 3], "model": "m", "scans": scans, "thresholds": {"fpr01": 2.0}}
+    record = {"axis": "axial", "map_range": [-1, 3], "model": "m", "scans": scans, "thresholds": {"fpr01": 2.0},
+              "backbone": {"backbone": "classical"}}  # fmt: skip
     (tmp_path / "maps_a/predictions.json").write_text(json.dumps(record))
     status, found = evaluate(tmp_path)
     assert status == 0
@@ -128,7 +133,7 @@ def test_a_better_model_is_told_from_a_worse_one(case, capsys):
     tmp_path, _ = case
     write_predictions(tmp_path / "maps_b", shift=0.2)
     assert compare(tmp_path, "maps_b") == 0
-    assert "first: maps_a   second: maps_b" in capsys.readouterr().out
+    assert "first: maps_a (classical)   second: maps_b (classical)" in capsys.readouterr().out
     row = pd.read_csv(tmp_path / "c.csv").set_index("metric").loc["pixel_auroc"]
     alone = [evaluate(tmp_path, folder=folder)[1]["value"]["pixel_auroc"] for folder in ("maps_a", "maps_b")]
     assert row["difference"] == pytest.approx(alone[0] - alone[1])
@@ -144,7 +149,10 @@ def test_comparing_other_scans_is_refused(case, capsys):
 
 def test_mistakes(case, capsys):
     tmp_path, truth = case
+    (tmp_path / "file").touch()
     for arguments, sentence in [
+        (["--out", str(tmp_path / "file/x.csv")], "Nothing can be written into"),
+        (["--out", str(tmp_path)], "is a folder: give the name of a file"),
         (["--masks", str(tmp_path / "none")], "There is no file or folder"),
         (["--masks", str(tmp_path / "maps_a"), "--mask-suffix", "_x"], "No scan has a mask in"),
         (["--scan-suffix", "_t1"], "The scan p1_a does not end in '_t1'"),
@@ -163,8 +171,56 @@ def test_mistakes(case, capsys):
         save(tmp_path / f"masks/{name}.nii.gz", np.zeros(MAP_SHAPE, np.uint8))
     assert evaluate(tmp_path)[0] == 1
     assert "None of the 5 masks holds a lesion" in capsys.readouterr().err
+    for name, (_, _, scored) in truth.items():  # the scans themselves, their suffix forgotten
+        save(tmp_path / f"masks/{name}.nii.gz", scored.astype(np.int16) * 300)
+    assert evaluate(tmp_path)[0] == 1
+    assert "cover 100.0% of what was scored: are they the scans themselves (--scan-suffix" in capsys.readouterr().err
     (tmp_path / "maps_a/maps/p1_a.nii.gz").write_bytes(b"x")
     assert evaluate(tmp_path)[0] == 1
     assert "p1_a.nii.gz cannot be read" in capsys.readouterr().err
     assert evaluate(tmp_path, folder="masks")[0] == 1
     assert "holds no predictions of `dinodp predict`" in capsys.readouterr().err
+    record = json.loads((tmp_path / "maps_a/predictions.json").read_text())
+    for changed in ({**record, "scans": [{"name": "p1_a"}]}, {**record, "axis": "oblique"}, {"model": "m"}, [1]):
+        (tmp_path / "maps_a/predictions.json").write_text(json.dumps(changed))
+        assert evaluate(tmp_path)[0] == 1
+        assert "predictions.json is not what this version of `dinodp predict` writes" in capsys.readouterr().err
+
+
+def test_no_interval_without_a_finite_resample():
+    assert interval(np.array([np.nan, np.nan])) == (None, None)
+    assert interval(np.array([np.nan, 2.0])) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("suffix", ["tiff", "png"])
+def test_pixels_of_an_image_that_were_not_scored_do_not_count(tmp_path, suffix):
+    """Written and read by dinodp's own functions: normal pixels outside count for nothing, however many they are."""
+    generator = np.random.default_rng(2)
+    scores = generator.normal(size=(30, 40)).astype(np.float32)
+    scored, lesion = np.zeros((2, 30, 40), dtype=bool)
+    scored[5:25, 5:35] = True
+    lesion[4:9, 4:12] = True  # in part not scored
+    scores[lesion] += 1
+    low = float(scores[scored].min())
+    outside = float(np.nextafter(np.float32(low), np.float32(-np.inf)))
+    scores[~scored] = outside
+    write_image(tmp_path / f"p/maps/x.{suffix}", scores, scored, (low, 9.0))
+    save_photo(tmp_path / "masks/x.png", lesion.astype(np.uint8) * 255)
+    record = {
+        "axis": "axial", "map_range": [low, 9.0], "model": "m", "thresholds": {"fpr01": 2.0},
+        "backbone": {"backbone": "classical"},
+        "scans": [{"name": "x", "map": f"maps/x.{suffix}", "outside": outside, "score": 1.0, "slices": []}],
+    }  # fmt: skip
+    (tmp_path / "p/predictions.json").write_text(json.dumps(record))
+    status, found = evaluate(tmp_path, folder="p")
+    assert status == 0
+    values, labels = counted({"x": (scores, lesion, scored)})
+    assert found["value"]["prevalence"] == pytest.approx(labels.mean())
+    assert found["value"]["pixel_auroc"] == pytest.approx(roc_auc_score(labels, values), abs=1e-3)
+
+
+def test_a_clipped_map_is_refused(tmp_path):
+    scores = np.array([[0.5, 3.0, 9.0]], np.float32)
+    write_image(tmp_path / "x.png", scores, np.ones((1, 3), bool), (0.0, 3.0))
+    with pytest.raises(InputError, match=r"x.png is clipped: 2 of its pixels hold 65535.*--image-format tiff"):
+        read_map(tmp_path / "x.png", (0.0, 3.0), 0.0)

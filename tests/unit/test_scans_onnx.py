@@ -118,5 +118,5 @@ def test_a_graph_that_differs_is_not_written(detectors, tmp_path, monkeypatch):
 
 def test_a_missing_package_is_named(detectors, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r'Export needs onnxruntime, .* pip install "dinodp\[onnx\]"'):
+    with pytest.raises(InputError, match=r'Export needs onnxruntime, .* pip install -e "\.\[onnx\]"'):
         export_onnx(detectors["mixture", "cosine"].fitted_, tmp_path / "m.onnx")

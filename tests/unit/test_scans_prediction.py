@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -23,9 +25,10 @@ from scan_phantoms import (
     save_photo,
 )
 
+from dinodp import store
 from dinodp.cli import main
+from dinodp.errors import InputError
 from dinodp.scans.maps import encoded, read_map
-from dinodp.scans.model_file import read_config
 
 FAST = ["--backbone", "classical", "--resolution", "168", "--components", "16", "--epochs", "2", "--slice-step", "2"]
 WINDOW = ["--window", "0", "900"]  # so that the lesion does not darken the rest
@@ -37,6 +40,10 @@ def model(tmp_path_factory):
     healthy, path = healthy_folder(folder / "healthy"), folder / "model.h5"
     assert main(["fit", str(healthy), "--out", str(path), *FAST, *WINDOW]) == 0
     return path
+
+
+def calibration_of(model):
+    return store.read_state(model, "detector")[0]["calibration"]
 
 
 def predict(model, out, *scans, options=()):
@@ -65,7 +72,7 @@ def test_map_lies_on_the_lesion_in_mm_for_every_orientation(model, tmp_path, kin
     assert predict(model, tmp_path / "out", tmp_path / "in", options=["--masks"]) == 0
     regions = pd.read_csv(tmp_path / "out/regions.csv").set_index(["scan", "region"])
     scans = pd.read_csv(tmp_path / "out/scans.csv").set_index("scan")
-    threshold = read_config(model)["calibration"]["thresholds"]["fpr01"]
+    threshold = calibration_of(model)["thresholds"]["fpr01"]
     maps = []
     for path, truth in given.items():
         name, scan = path.name.removesuffix(".nii.gz"), nib.load(path)
@@ -237,32 +244,39 @@ def test_one_volume_of_four_dimensions(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_images(tmp_path, bits):
+def test_images(tmp_path, bits, capsys):
     for seed in range(6):
         save_photo(tmp_path / f"healthy/h{seed}.png", photo(seed, bits=bits))
     save_photo(tmp_path / "new/spot.png", photo(9, spot=True, bits=bits))
+    save_photo(tmp_path / "new/plain.png", photo(0, bits=bits))
     assert main(["fit", str(tmp_path / "healthy"), "--out", str(tmp_path / "m.h5"), *FAST]) == 0
     for kind in ("png", "tiff"):
         options = ["--image-format", kind, "--masks", "--overlays", "--threshold", "fpr05"]
         assert predict(tmp_path / "m.h5", tmp_path / kind, tmp_path / "new", options=options) == 0
         assert not (tmp_path / kind / "slices.csv").exists()
-    calibration = read_config(tmp_path / "m.h5")["calibration"]
+    calibration = calibration_of(tmp_path / "m.h5")
     scaled = Image.open(tmp_path / "png/maps/spot.png")
     assert scaled.mode == "I;16"
-    exact, _ = read_map(tmp_path / "tiff/maps/spot.tiff", calibration["map_range"])
-    np.testing.assert_array_equal(np.asarray(scaled), encoded(exact, calibration["map_range"]))
-    decoded, _ = read_map(tmp_path / "png/maps/spot.png", calibration["map_range"])
     low, high = calibration["map_range"]
-    np.testing.assert_allclose(decoded, np.clip(exact, low, high), atol=(high - low) / 65535)
+    exact, scored, _ = read_map(tmp_path / "tiff/maps/spot.tiff", (low, high), -1e9)
+    assert scored.all()
+    np.testing.assert_array_equal(np.asarray(scaled), encoded(exact, scored, (low, high)))
+    assert exact.max() > high  # the spot is far above the healthy scores
+    with pytest.raises(InputError, match=r"spot\.png is clipped"):
+        read_map(tmp_path / "png/maps/spot.png", (low, high), -1e9)
+    assert "spot.png is clipped at 65535" in capsys.readouterr().err
+    decoded, _, _ = read_map(tmp_path / "png/maps/plain.png", (low, high), -1e9)
+    plain, _, _ = read_map(tmp_path / "tiff/maps/plain.tiff", (low, high), -1e9)
+    np.testing.assert_allclose(decoded, np.clip(plain, low, high), atol=(high - low) / 65535)
     row, column = np.unravel_index(exact.argmax(), exact.shape)
     assert abs(row - 30) < 12
     assert abs(column - 60) < 12
     mask = np.asarray(Image.open(tmp_path / "png/masks/spot.png"))
     np.testing.assert_array_equal(mask, 255 * (exact > calibration["thresholds"]["fpr05"]).astype(np.uint8))
-    regions = pd.read_csv(tmp_path / "png/regions.csv")
+    regions = pd.read_csv(tmp_path / "png/regions.csv").set_index("scan").loc[["spot"]]
     assert regions["x_mm"].isna().all()
-    assert abs(regions["i"][0] - 30) < 12
-    assert abs(regions["j"][0] - 60) < 12
+    assert abs(regions["i"].iloc[0] - 30) < 12
+    assert abs(regions["j"].iloc[0] - 60) < 12
     assert Image.open(tmp_path / "png/overlays/spot.png").width == 320
 
 
@@ -281,6 +295,44 @@ def test_nothing_is_overwritten_unasked(model, tmp_path, capsys):
     assert "out exists already: choose another --out, or add --overwrite" in capsys.readouterr().err
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--overwrite"]) == 0
     assert main(["fit", str(tmp_path), "--out", str(model), *FAST]) == 1
+
+
+def test_an_overwritten_folder_holds_the_files_of_one_run(model, tmp_path):
+    for name, seed in (("a", 8), ("b", 9)):
+        save(tmp_path / f"{name}.nii.gz", head(seed))
+    out = tmp_path / "out"
+    assert predict(model, out, tmp_path / "a.nii.gz", options=["--masks", "--overlays"]) == 0
+    for mine in ("notes.txt", "masks/mine.nii.gz"):
+        (out / mine).touch()
+    (tmp_path / "outside").touch()
+    record = json.loads((out / "predictions.json").read_text())
+    record["scans"][0]["files"].append("../outside")
+    (out / "predictions.json").write_text(json.dumps(record))
+    assert predict(model, out, tmp_path / "b.nii.gz", options=["--overwrite"]) == 0
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        "gallery.html", "maps/b.nii.gz", "masks/mine.nii.gz", "notes.txt", "predictions.json", "regions.csv",
+        "scans.csv", "slices.csv",
+    ]  # fmt: skip
+    assert (tmp_path / "outside").exists()
+
+
+def test_tissue_that_the_backbone_does_not_see_is_not_scored(model, tmp_path):
+    """A forced scan twice as large: what lies outside the field of view is not counted, in no table and no mask."""
+    large = np.kron(head(8), np.ones((2, 2, 1), np.int16))
+    save(tmp_path / "a.nii.gz", large)
+    assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--force", "--threshold", "-1000000"]) == 0
+    seen = nib.load(tmp_path / "out/maps/a.nii.gz").get_fdata() > record_of(tmp_path / "out")["outside"]
+    side = store.read_state(model, "detector")[0]["healthy"]["side"] / 2  # pixels
+    assert seen.any(axis=(1, 2)).sum() <= side + 1
+    assert seen.any(axis=(0, 2)).sum() <= side + 1
+    assert (large > 0).any(axis=(0, 2)).sum() > side + 10
+    row = pd.read_csv(tmp_path / "out/scans.csv").iloc[0]
+    assert row["share_above"] == 1
+    assert row["ml_above"] == pytest.approx(seen.sum() * 0.008)
+
+
+def record_of(out):
+    return json.loads((out / "predictions.json").read_text())["scans"][0]
 
 
 def test_force_scores_what_does_not_fit(model, tmp_path):
@@ -302,11 +354,39 @@ def test_every_command_has_help(command, capsys, monkeypatch):
 
 
 def test_stopped_by_the_user(model, tmp_path, capsys, monkeypatch):
-    save(tmp_path / "a.nii.gz", head(8))
+    """What was done is kept, with its tables; of the scan that was being written nothing is."""
+    for name in "ab":
+        save(tmp_path / f"new/{name}.nii.gz", head(8))
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def interrupt(path, *_):
+        if path.name == "b.nii.gz":
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("dinodp.scans.prediction.read_scan", interrupt)
-    assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz") == 130
+    monkeypatch.setattr("dinodp.scans.prediction.write_mask", interrupt)
+    assert predict(model, tmp_path / "out", tmp_path / "new", options=["--masks"]) == 130
     assert "stopped; files that were written are complete" in capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "out/scans.csv")["scan"].tolist() == ["a"]
+    assert [path.name for path in (tmp_path / "out/maps").iterdir()] == ["a.nii.gz"]
+    assert (tmp_path / "out/gallery.html").is_file()
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(model, tmp_path, capsys):
+    save(tmp_path / "a.nii.gz", head(8))
+    (tmp_path / "out/gallery.html").mkdir(parents=True)
+    assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--overwrite"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("dinodp: ")
+    assert "gallery.html" in error
+    assert pd.read_csv(tmp_path / "out/scans.csv")["scan"].tolist() == ["a"]
+    assert not list((tmp_path / "out").glob("*part*"))
+
+
+def test_the_command_line_does_not_import_torch():
+    """It takes seconds, which nobody waits for help or for a mistyped option."""
+    code = (
+        "import sys\nfrom dinodp.cli import main\n"
+        "for command in ('fit', 'predict', 'evaluate', 'compare', 'export', 'info'):\n"
+        "    try: main([command, '--help'])\n    except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -127,13 +127,34 @@ def test_foreground():
     voxels = head(0).astype(np.float32)
     hole = voxels.copy()
     hole[18, 22, 15] = 0  # inside the body
-    np.testing.assert_array_equal(find_foreground(hole, "auto", "x"), voxels > 0)
+    np.testing.assert_array_equal(find_foreground(hole, "auto", "volume", "x"), voxels > 0)
     shifted = voxels - 1000
-    np.testing.assert_array_equal(find_foreground(shifted, "auto", "x"), voxels > 0)
+    np.testing.assert_array_equal(find_foreground(shifted, "auto", "volume", "x"), voxels > 0)
     noisy = voxels + np.random.default_rng(0).normal(0, 4, voxels.shape).astype(np.float32)
-    found = find_foreground(noisy, "auto", "x")  # no common corner value: Otsu
+    found = find_foreground(noisy, "auto", "volume", "x")  # no common corner value: Otsu
     assert (found == (voxels > 0)).mean() > 0.99
-    assert find_foreground(voxels, "none", "x").all()
-    np.testing.assert_array_equal(find_foreground(voxels, 0.0, "x"), voxels > 0)
+    assert find_foreground(voxels, "none", "volume", "x").all()
+    np.testing.assert_array_equal(find_foreground(voxels, 0.0, "volume", "x"), voxels > 0)
     with pytest.raises(InputError, match="x has no foreground: every voxel has the background's value"):
-        find_foreground(np.zeros((4, 4, 4), np.float32), 0.0, "x")
+        find_foreground(np.zeros((4, 4, 4), np.float32), 0.0, "volume", "x")
+
+
+def test_a_volume_of_one_slice_has_a_background(tmp_path):
+    """As one of the slices of a volume has; an image of the same pixels has none."""
+    section = head(0)[:, :, 15]
+    section[18, 22] = 0  # a hole in the body
+    scan = read_scan("x", save(tmp_path / "x.nii.gz", section), PLAIN)
+    assert scan.kind == "volume"
+    np.testing.assert_array_equal(scan.geometry.from_stack(scan.foreground), head(0)[:, :, 15] > 0)
+    image = read_scan("y", save_photo(tmp_path / "y.png", section.astype(np.uint16)), PLAIN)
+    assert image.foreground.all()
+
+
+def test_what_is_no_slice_does_not_disturb_a_series(tmp_path):
+    """A README and the table of contents of a CD lie beside the slices, or above them."""
+    series = write_series(tmp_path / "cd/s", head(0)[:, :, :3], AFFINE)
+    for folder in (tmp_path / "cd", series):
+        (folder / "README").write_text("hello")
+        (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 20)
+    assert find_scans(tmp_path / "cd") == [("s", series)]
+    assert read_scan("s", series, PLAIN).values.shape[0] == 3

@@ -99,8 +99,10 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"Unknown device {name!r}: choose cpu, cuda, cuda:N or auto.") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"Unknown device {name!r}: choose cpu, cuda, cuda:N or auto.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"Device {name} was asked for but {torch.cuda.device_count()} CUDA devices are visible: use cpu."

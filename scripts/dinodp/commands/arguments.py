@@ -1,6 +1,8 @@
 """Arguments that several commands share."""
 
 import argparse
+import math
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,6 +53,26 @@ def require_new(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path} exists already: choose another --out, or add --overwrite.")
 
 
+def require_file(path: Path, overwrite: bool) -> None:
+    """Raise InputError unless a file can be written to ``path``, before an hour of computing."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file.")
+    require_new(path, overwrite)
+    require_writable(path.parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise InputError where nothing can be written; the folder need not be there yet."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(f"Nothing can be written into {folder} ({error.strerror}).") from error
+
+
 def number_or_name(names: Sequence[str]) -> Callable[[str], str | float]:
     """A type for argparse: one of ``names``, or a number."""
 
@@ -58,8 +80,11 @@ def number_or_name(names: Sequence[str]) -> Callable[[str], str | float]:
         if text in names:
             return text
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor one of {', '.join(names)}") from None
+        if not math.isfinite(number):
+            raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+        return number
 
     return convert

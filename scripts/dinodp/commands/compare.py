@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         )
     test = test_of(options, first.names)
     rows = difference_rows(*(evaluate_predictions(item, test, options.resamples) for item in (first, second)))
-    print(f"first: {first.content['model']}   second: {second.content['model']}")
+    print(f"first: {first.model}   second: {second.model}")
     show(rows, options.out)
     print(count_of(test.subjects, test.masks))
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from dinodp.commands.arguments import Commands, add_command
+from dinodp.commands.arguments import Commands, add_command, require_file
 from dinodp.errors import InputError
 from dinodp.files import write_text
 from dinodp.logs import configure_logging
@@ -65,6 +65,8 @@ def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
     from dinodp.scans.evaluation import LabelledScans
     from dinodp.scans.masks import MaskNaming
 
+    if options.out is not None:
+        require_file(options.out, overwrite=True)
     if options.resamples < 1:
         raise InputError(f"--resamples is {options.resamples}; it must be at least 1.")
     if not names:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dinodp.commands.arguments import Commands, add_command, require_new
+from dinodp.commands.arguments import Commands, add_command, require_file
 from dinodp.logs import configure_logging
 
 DESCRIPTION = """\
@@ -13,7 +13,7 @@ Write backbone and scorer as one ONNX graph, for places without PyTorch, and che
   output  map           float32 [batch, H, W], the anomaly map
           patch_scores  float32 [batch, rows, columns]
 
-The batch is dynamic, H and W are fixed. Needs pip install "dinodp[onnx]"."""
+The batch is dynamic, H and W are fixed. Needs pip install -e ".[onnx]" in the checkout."""
 
 
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -32,7 +32,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Export, and say what was written."""
     configure_logging()
-    require_new(options.onnx, options.overwrite)
+    require_file(options.onnx, options.overwrite)
     from dinodp.scans.model_file import load_detector  # torch takes seconds to import: not for --help
     from dinodp.scans.onnx_export import OPSET, export_onnx
 

@@ -11,9 +11,10 @@ from dinodp.commands.arguments import (
     add_machine,
     add_pattern,
     number_or_name,
-    require_new,
+    require_file,
 )
 from dinodp.logs import configure_logging
+from dinodp.scans.naming import card_of, require_name
 from dinodp.scans.settings import DEFAULT_SCORES, SCORES, Settings
 from dinodp.slices import AXES
 
@@ -110,7 +111,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fit, and write model and card."""
     configure_logging()
-    require_new(options.out, options.overwrite)
+    require_name(options.out)
+    require_file(options.out, options.overwrite)
+    require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
     from dinodp.scans.card import write_card  # torch takes seconds to import: not for --help
     from dinodp.scans.fitting import fit_detector, sources_of
@@ -127,6 +130,6 @@ def run(options: argparse.Namespace) -> int:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """Settings of a parsed command line."""
-    values = {field.name: getattr(options, field.name) for field in fields(Settings)}
+    values = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name in options}
     window = options.window and (options.window[0], options.window[1])
     return Settings(**{**values, "layers": tuple(options.layers), "window": window})

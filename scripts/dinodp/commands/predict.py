@@ -11,15 +11,15 @@ from dinodp.commands.arguments import (
     add_pattern,
     number_or_name,
     require_new,
+    require_writable,
 )
-from dinodp.errors import InputError
 from dinodp.logs import configure_logging
-from dinodp.metrics.dice import FALSE_POSITIVE_RATES
+from dinodp.protocol import FALSE_POSITIVE_RATES
 
 DESCRIPTION = """\
 Score new scans with a fitted model, and write into a folder:
 
-  maps/         anomaly maps: NIfTI with the scan's affine and shape, or 16-bit PNG of an image
+  maps/         anomaly maps: NIfTI with the scan's affine and shape, or float32 TIFF of an image
   masks/        what exceeds the threshold (--masks)
   overlays/     the slices with the highest scores, map above scan (--overlays)
   scans.csv     score of each scan, volume above the threshold, failures
@@ -46,8 +46,9 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--masks", action="store_true", help="write masks of what exceeds the threshold")
     parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")
     parser.add_argument(
-        "--image-format", choices=("png", "tiff"), default="png",
-        help="maps of images: 16-bit PNG (scaled, see predictions.json) or float TIFF of the scores (default: png)",
+        "--image-format", choices=("tiff", "png"), default="tiff",
+        help="maps of images: float32 TIFF of the scores, or 16-bit PNG, in which high scores are clipped (default: "
+        "%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--regions", dest="n_regions", type=int, default=5, metavar="N",
@@ -68,10 +69,11 @@ def run(options: argparse.Namespace) -> int:
     """Predict; return 1 when a scan failed."""
     configure_logging()
     require_new(options.out, options.overwrite)
+    require_writable(options.out)
     from dinodp.scans.model_file import load_detector  # torch takes seconds to import: not for --help
-    from dinodp.scans.prediction import PredictionOptions, predict_scans
+    from dinodp.scans.prediction import PredictionOptions, Result, predict_scans
     from dinodp.scans.reading import find_all
-    from dinodp.scans.summary import write_summary
+    from dinodp.scans.summary import remove_earlier, write_summary
 
     names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force")
     chosen = PredictionOptions(**{name: getattr(options, name) for name in names})
@@ -79,22 +81,15 @@ def run(options: argparse.Namespace) -> int:
     detector = load_detector(
         options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
     )
-    _require_writable(options.out)
-    results = predict_scans(scans, detector, options.out, chosen)
-    write_summary(options.out, results, detector, chosen, options.model.name)
+    remove_earlier(options.out)
+    results: list[Result] = []
+    try:
+        results.extend(predict_scans(scans, detector, options.out, chosen))
+    finally:
+        if results:
+            write_summary(options.out, results, detector, chosen, options.model.name)
     failed = [item for item in results if item.failed]
     print(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
     if failed:
         print("\n".join(["Not scored:", *(f"  {item.message}" for item in failed)]))
     return 1 if failed else 0
-
-
-def _require_writable(folder: Path) -> None:
-    """Raise InputError where nothing can be written, before an hour of computing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".part"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"Nothing can be written into {folder} ({error.strerror}).") from error

@@ -1,6 +1,6 @@
 """DICOM series: ``train/<series>/``, ``valid/<series>/``, ``test/{normal,anomalous}/<series>/``, a folder per series.
 
-Needs pydicom (`pip install dinodp[dicom]`). Labels hold for whole series and there are no masks; with lesion masks
+Needs pydicom (extra `dicom`). Labels hold for whole series and there are no masks; with lesion masks
 convert the series to NIfTI and use that source.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 from dinodp.datasets.options import REQUIRED
 from dinodp.errors import InputError
 from dinodp.files import replaced_folder
-from dinodp.logs import progress
+from dinodp.logs import logger, progress
 from dinodp.manifest import image_row, make_manifest
 from dinodp.slices import Volume, save_slice, slice_indices, window
 
@@ -26,6 +26,8 @@ OPTIONS: dict[str, Any] = {
     "background": None,  # None: the lowest value of the series
     "window_percentiles": [0.5, 99.5],
 }
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+MAGIC_AT, MAGIC = 128, b"DICM"
 SERIES = {"train": {"normal": "train/*"}, "valid": {"normal": "valid/*"}}
 SERIES["test"] = {label: f"test/{label}/*" for label in ("normal", "anomalous")}
 
@@ -59,7 +61,10 @@ def _folders(root: Path, pattern: str) -> list[Path]:
 
 def read_slices(folder: Path) -> list[Any]:
     """The DICOM files of a series, headers and pixels, in order along the slice normal. Raises InputError."""
-    slices = [_read(path) for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    slices = [_read(path) for path in files if is_slice(path)]
+    if others := [path.name for path in files if not is_slice(path)]:
+        logger.info("%s: no DICOM images, and not read: %s.", folder, ", ".join(others))
     if not slices:
         raise InputError(f"the series {folder} is empty.")
     if len({getattr(item, "SeriesInstanceUID", "") for item in slices}) > 1:
@@ -67,6 +72,17 @@ def read_slices(folder: Path) -> list[Any]:
     if len({(item.Rows, item.Columns) for item in slices}) > 1:
         raise InputError(f"the slices of {folder} differ in size.")
     return sorted(slices, key=_position)
+
+
+def is_slice(file: Path) -> bool:
+    """Whether a file is, by its name or its first bytes, a DICOM image; DICOMDIR is a table of contents."""
+    if file.name == "DICOMDIR":
+        return False
+    if file.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    with file.open("rb") as stream:
+        stream.seek(MAGIC_AT)
+        return stream.read(len(MAGIC)) == MAGIC
 
 
 def read_series(folder: Path) -> Volume:

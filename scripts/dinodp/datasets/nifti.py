@@ -12,7 +12,7 @@ from dinodp.errors import InputError, require_known
 from dinodp.files import replaced_folder
 from dinodp.logs import progress
 from dinodp.manifest import SPLITS, image_row, make_manifest
-from dinodp.slices import AXES, SUFFIXES, Slice, open_volume, plane, save_slice, slice_indices, voxels, window
+from dinodp.slices import AXES, SUFFIXES, Slice, labelled, open_volume, plane, save_slice, slice_indices, voxels, window
 
 SOURCE = "nifti"
 OPTIONS: dict[str, Any] = {
@@ -134,9 +134,4 @@ def _mask(path: Path, segmentation: Path | None, image: Any) -> Slice | None:
             f"the segmentation {segmentation} does not lie on the grid of {path}: "
             f"shape {opened.shape} against {image.shape}, or another affine."
         )
-    labels = voxels(opened, segmentation)
-    if labels.min() < 0 or (labels != np.round(labels)).any():
-        raise InputError(
-            f"the segmentation {segmentation} must hold labels 0, 1, 2, ..., not negative or broken numbers."
-        )
-    return (labels > 0).astype(np.uint8) * 255
+    return labelled(voxels(opened, segmentation), segmentation).astype(np.uint8) * 255

@@ -1,6 +1,7 @@
 """Who is on an image, and validation subjects held out of the training split."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,12 @@ def subject_of(stem: str, pattern: re.Pattern[str]) -> str:
     return match["subject"] if match else stem
 
 
+def draw(subjects: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """A share of distinct subjects drawn at random, at least one, and not all of them."""
+    count = min(max(1, round(fraction * len(subjects))), len(subjects) - 1)
+    return set(np.random.default_rng(seed).choice(subjects, size=count, replace=False).tolist())
+
+
 def hold_out(frame: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     """Move a share of the training subjects (at least one) to the split valid; no subject is in both.
 
@@ -38,7 +45,5 @@ def hold_out(frame: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
             f"there is no split valid, and none can be held out of {len(subjects)} training subject; "
             "give a folder valid or a subject_pattern that tells subjects apart."
         )
-    count = min(max(1, round(fraction * len(subjects))), len(subjects) - 1)
-    chosen = np.random.default_rng(seed).choice(subjects, size=count, replace=False)
-    moved = (frame["split"] == "train") & frame["subject"].isin(chosen)
+    moved = (frame["split"] == "train") & frame["subject"].isin(draw(subjects, fraction, seed))
     return frame.assign(split=frame["split"].mask(moved, "valid"))

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
-
-FALSE_POSITIVE_RATES = {"fpr10": 0.10, "fpr05": 0.05, "fpr01": 0.01}
+from dinodp.protocol import FALSE_POSITIVE_RATES
 
 
 def calibrated_thresholds(normal_patch_maps: npt.NDArray[np.float32]) -> dict[str, float]:

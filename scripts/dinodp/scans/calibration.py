@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import require_known
-from dinodp.metrics.dice import FALSE_POSITIVE_RATES, calibrated_thresholds
+from dinodp.metrics.dice import calibrated_thresholds
+from dinodp.protocol import FALSE_POSITIVE_RATES
 
 VOXELS_PER_SCAN = 200_000  # each held-out scan counts alike, at most this many of its voxels evenly spaced
 MAP_HEADROOM = 3.0  # 16-bit maps reach this many healthy ranges above the highest healthy score

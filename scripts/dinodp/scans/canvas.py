@@ -64,13 +64,30 @@ class Placement:
 
     def positions(self, shape: tuple[int, int], backbone: Backbone) -> list[npt.NDArray[np.float64]]:
         """Position in the patch grid of each row and of each column of the slice; patch 0 has its centre at 0."""
-        canvas = (self.side, self.side) if self.side is not None else self.size
         found = []
-        for length, resized, offset, whole in zip(shape, self.size, self.offset, canvas, strict=True):
-            shown = int(backbone.resolution * whole / min(canvas))  # as `resize_short_side` has it
-            pixel = ((np.arange(length) + 0.5) * resized / length + offset) * shown / whole
-            found.append(pixel / backbone.patch_size - 0.5)
+        for centres, whole in zip(self._centres(shape), self._canvas, strict=True):
+            shown = int(backbone.resolution * whole / min(self._canvas))  # as `resize_short_side` has it
+            found.append(centres * shown / whole / backbone.patch_size - 0.5)
         return found
+
+    def shown(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """Which pixels [H, W] of the slice lie on the canvas."""
+        rows, columns = (
+            (centres > 0) & (centres < whole)
+            for centres, whole in zip(self._centres(shape), self._canvas, strict=True)
+        )
+        return np.outer(rows, columns)
+
+    @property
+    def _canvas(self) -> tuple[int, int]:
+        return self.size if self.side is None else (self.side, self.side)
+
+    def _centres(self, shape: tuple[int, int]) -> list[npt.NDArray[np.float64]]:
+        """Centres of the rows and of the columns of the slice, in pixels of the canvas."""
+        return [
+            (np.arange(length) + 0.5) * resized / length + offset
+            for length, resized, offset in zip(shape, self.size, self.offset, strict=True)
+        ]
 
 
 def _overlap(length: int, offset: int, side: int) -> tuple[slice, slice]:
@@ -116,6 +133,22 @@ def interpolation(positions: npt.NDArray[np.float64], n: int) -> Map:
     if n > 1:
         weights[rows, below + 1] += share
     return weights
+
+
+def patches_with(
+    foreground: npt.NDArray[np.bool_], positions: Sequence[npt.NDArray[np.float64]], grid: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Which patches [slice, row, col] of a ``grid`` show some of the foreground [slice, H, W]."""
+    down, across = (_touched(position, n) for position, n in zip(positions, grid, strict=True))
+    found: npt.NDArray[np.bool_] = down.T @ foreground @ across > 0
+    return found
+
+
+def _touched(positions: npt.NDArray[np.float64], n: int) -> Map:
+    """1 where a row or column [len(positions)] lies in one of n patches, be it in part, else 0."""
+    reach = (1 + positions[1] - positions[0]) / 2
+    touched: npt.NDArray[np.bool_] = np.abs(positions[:, None] - np.arange(n)) < reach - 1e-6
+    return touched.astype(np.float32)
 
 
 def enlarge(

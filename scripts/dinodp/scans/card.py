@@ -5,8 +5,9 @@ from pathlib import Path
 
 from dinodp import __version__
 from dinodp.files import write_text
-from dinodp.metrics.dice import FALSE_POSITIVE_RATES
+from dinodp.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.model_file import FittedDetector
+from dinodp.scans.naming import card_of
 
 AXES_OF_SPACING = ("slices", "rows", "columns")
 CARD = """# Model card: {name}
@@ -45,15 +46,16 @@ by someone qualified to read such scans.
   disease that looks like healthy tissue scores low.
 - A finding smaller than a patch ({patch} pixels of the resized image) may be missed. Slices are scored one by one;
   those with little foreground, at the ends of a volume, are not scored at all.
-- Scans of another modality, spacing, size, colour or bit depth are refused, unless --force says otherwise; a similar
-  range of values does not prove the same protocol.
+- Scans whose values, spacing or size lie far outside the healthy ones are refused, unless --force says otherwise;
+  images for volumes, grey for colour and another bit depth always. A similar range of values does not prove the same
+  protocol.
 - The backbone and the scans have licences of their own.
 """
 
 
 def write_card(model: Path, detector: FittedDetector) -> Path:
     """Write the card beside a model file (``model.h5`` -> ``model.card.md``); return its path."""
-    path = model.with_suffix(".card.md")
+    path = card_of(model)
     write_text(path, describe(model.name, detector))
     return path
 

@@ -107,7 +107,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def anomaly_map(self, scan: str | Path | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Score of every voxel or pixel, float32 in the shape of the scan; zero where nothing was scored."""
+        """Score of every voxel or pixel, float32 in the shape of the scan; where nothing was scored 0, or less than
+        every score if one is not above 0."""
         scored = self.score_scan(scan)
         geometry = scored.scan.geometry
         found: npt.NDArray[np.float32] = (
@@ -141,8 +142,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return Settings(**{**chosen, "layers": tuple(self.layers)})
 
     def _take(self, fitted: FittedDetector) -> Self:
-        if not 0 < self.false_positive_rate < 1:
-            raise InputError(f"false_positive_rate is {self.false_positive_rate}; it must lie between 0 and 1.")
         self.fitted_ = fitted
         self.offset_ = -fitted.calibration.scan_threshold(self.false_positive_rate)
         return self

@@ -81,6 +81,7 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self._starts, self.dim = path, [0], 0
+        self._grids: list[tuple[int, int]] = []
         self.n_images = 0
         self._file = path.open("wb")
 
@@ -92,6 +93,7 @@ class TokenFile:
         self.dim = stored.shape[-1]
         for picture in stored:
             self._file.write(np.ascontiguousarray(picture).tobytes())
+            self._grids.append((picture.shape[0], picture.shape[1]))
             self._starts.append(self._starts[-1] + picture.shape[0] * picture.shape[1])
             self.n_images += 1
         self._file.flush()
@@ -101,6 +103,10 @@ class TokenFile:
         stored = np.memmap(self.path, dtype=np.float16, mode="r").reshape(-1, self.dim)
         parts = [stored[self._starts[index] : self._starts[index + 1]] for index in indices]
         return torch.from_numpy(np.concatenate(parts)).float()[None, None]
+
+    def picture(self, index: int) -> torch.Tensor:
+        """The embeddings of one picture as float32 [1, row, col, D]."""
+        return self.read([index]).reshape(1, *self._grids[index], self.dim)
 
     def close(self) -> None:
         self._file.close()

@@ -3,7 +3,7 @@
 Counted are the voxels that were scored, and lesion voxels that were not: those are missed at every threshold.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from dinodp.datasets.subjects import compile_pattern, subject_of
-from dinodp.errors import InputError
+from dinodp.errors import InputError, one_line
 from dinodp.files import read_json
 from dinodp.logs import progress
 from dinodp.metrics.bootstrap import SubjectCounts, coarse_bins, image_auroc_replicates, pixel_replicates
@@ -28,57 +28,99 @@ from dinodp.scans.summary import RECORD
 from dinodp.slices import AXES
 from dinodp.uncertainty import LEVEL
 
+LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms
 Map = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class PredictedScan:
+    """What the record says of one scan: its map, what that holds where nothing was scored, its score, and those of its
+    slices (index on disk, score)."""
+
+    map: Path
+    outside: float
+    score: float
+    slices: Sequence[tuple[int, float]]
+
+    @classmethod
+    def of(cls, folder: Path, row: Mapping[str, Any]) -> "PredictedScan":
+        """From the record in ``folder``. Raises KeyError, TypeError or ValueError for another."""
+        slices = [(int(item["slice"]), float(item["score"])) for item in row["slices"]]
+        return cls(folder / row["map"], float(row["outside"]), float(row["score"]), slices)
+
+
+@dataclass(frozen=True)
 class Predictions:
-    """What `dinodp predict` wrote into a folder."""
+    """What `dinodp predict` wrote into a folder; ``thresholds`` by the name that metrics use."""
 
     folder: Path
-    content: dict[str, Any]
+    model: str
+    axis: int
+    map_range: tuple[float, float]
+    thresholds: dict[str, float]
+    scans: dict[str, PredictedScan]
 
     @classmethod
     def read(cls, folder: Path) -> "Predictions":
         """Raises InputError when the folder holds no predictions."""
         try:
             content = read_json(folder / RECORD)
-            return cls(folder, {**content, "scans": {item["name"]: item for item in content["scans"]}})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            low, high = content["map_range"]
+            return cls(
+                folder,
+                f"{content['model']} ({content['backbone']['backbone']})",
+                AXES[content["axis"]],
+                (float(low), float(high)),
+                {f"threshold_{name}": float(value) for name, value in content["thresholds"].items()},
+                {item["name"]: PredictedScan.of(folder, item) for item in content["scans"]},
+            )
+        except OSError as error:
             raise InputError(f"{folder} holds no predictions of `dinodp predict` (no readable {RECORD}).") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{folder / RECORD} is not what this version of `dinodp predict` writes ({type(error).__name__}: "
+                f"{one_line(error)}): predict again."
+            ) from error
 
     @property
     def names(self) -> list[str]:
         """The scans that were scored, by name."""
-        return sorted(self.content["scans"])
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Calibrated thresholds by the name that metrics use."""
-        return {f"threshold_{name}": float(value) for name, value in self.content["thresholds"].items()}
+        return sorted(self.scans)
 
     def case(self, name: str, mask: Path | None) -> "Case":
         """Map and mask of one scan. Raises InputError when one cannot be read or they do not fit."""
-        record = self.content["scans"][name]
-        scores, affine = read_map(self.folder / record["map"], tuple(self.content["map_range"]))
+        scores, scored, geometry = self.map(name)
+        if mask is None:
+            anomalous = np.zeros(scores.shape, bool)
+        elif geometry is None:
+            anomalous = read_image_mask(mask, scores.shape[1:])[None]
+        else:
+            anomalous = read_volume_mask(mask, geometry)
+        scan = self.scans[name]
+        slices = {} if geometry is None else {geometry.slice_on_disk(index): score for index, score in scan.slices}
+        return Case(scores, anomalous, scored, scan.score, slices)
+
+    def map(self, name: str) -> tuple[Map, Mask, VolumeGeometry | None]:
+        """Scores of one scan and what was scored [slice, H, W], and where it lies; no geometry of an image."""
+        scan = self.scans[name]
+        scores, scored, affine = read_map(scan.map, self.map_range, scan.outside)
         if affine is None:
-            anomalous = np.zeros(scores.shape, bool) if mask is None else read_image_mask(mask, scores.shape)
-            return Case(scores[None], anomalous[None], np.ones((1, *scores.shape), bool), float(record["score"]))
-        geometry = VolumeGeometry(scores.shape, affine, AXES[self.content["axis"]])
-        stack = geometry.to_stack(scores)
-        anomalous = np.zeros(stack.shape, bool) if mask is None else read_volume_mask(mask, geometry)
-        return Case(stack, anomalous, stack > record["outside"], float(record["score"]))
+            return scores[None], scored[None], None
+        geometry = VolumeGeometry(scores.shape, affine, self.axis)
+        return geometry.to_stack(scores), geometry.to_stack(scored), geometry
 
 
 @dataclass(frozen=True)
 class Case:
-    """``scores``, ``anomalous`` and ``scored`` [slice, H, W] of one scan, and its own score."""
+    """``scores``, ``anomalous`` and ``scored`` [slice, H, W] of one scan, its own score, and those of the slices of a
+    volume that were scored themselves."""
 
     scores: Map
     anomalous: Mask
     scored: Mask
     score: float
+    slice_scores: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -100,8 +142,8 @@ def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamp
     """Metrics by name, with their values in each resample of the subjects.
 
     ``pixel_*``, ``aupro_30`` (regions within slices), ``max_dice``, ``dice_fpr*`` at the model's thresholds;
-    ``scan_auroc`` where there are scans with and without lesions, ``slice_auroc`` likewise for the slices of volumes.
-    Raises InputError when no mask has a lesion.
+    ``scan_auroc`` where there are scans with and without lesions, ``slice_auroc`` likewise for the slices of volumes
+    that were scored themselves. Raises InputError when no mask has a lesion, or nothing is outside of them.
     """
     bins, sample = _bins(predictions, test)
     histograms, dice = ScoreHistograms.empty(bins), DiceAtThresholds(predictions.thresholds)
@@ -116,6 +158,11 @@ def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamp
             _count(scores, anomalous, excluded, histograms, dice, counts, subjects.index(subject))
     if not histograms.anomalous.any():
         raise InputError(f"None of the {len(test.masks)} masks holds a lesion: there is nothing to evaluate against.")
+    if histograms.prevalence > LARGEST_PREVALENCE:
+        raise InputError(
+            f"The masks cover {histograms.prevalence:.1%} of what was scored: are they the scans themselves "
+            "(--scan-suffix and --mask-suffix)?"
+        )
     result = Evaluation({name: metric(histograms) for name, metric in PIXEL_METRICS.items()})
     result.values.update(dice.values(), prevalence=histograms.prevalence)
     bootstrap = Bootstrap.of(labels.subjects, np.asarray(labels.anomalous), n_resamples)
@@ -127,9 +174,9 @@ def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamp
 def _bins(predictions: Predictions, test: LabelledScans) -> tuple[ScoreBins, Map]:
     """Bins for the scored voxels of all scans, and a sample of their scores that keeps the extremes."""
     parts = []
-    for name, mask in test.masks.items():
-        case = predictions.case(name, mask)
-        values = case.scores[case.scored]
+    for name in test.masks:
+        scores, scored, _ = predictions.map(name)
+        values = scores[scored]
         sampled = evenly(values, min(len(values), VALUES_PER_SCAN))
         parts.extend([sampled, np.array([values.min(), values.max()])])
     sample = np.concatenate(parts)
@@ -169,17 +216,13 @@ class ImageLabels:
     slice_anomalous: list[bool] = field(default_factory=list)
 
     def add(self, case: Case, subject: str) -> None:
-        """Take one scan; the score of a slice is the mean of the highest 1 % of its scored voxels."""
+        """Take one scan, and its slices with their scores as in slices.csv."""
         self.subjects.append(subject)
         self.scores.append(case.score)
         self.anomalous.append(bool(case.anomalous.any()))
-        if len(case.scores) == 1:
-            return
-        for index in np.flatnonzero(case.scored.any(axis=(1, 2))):
-            values = case.scores[index][case.scored[index]]
-            count = max(1, len(values) // 100)
+        for index, score in case.slice_scores.items():
             self.slice_subjects.append(subject)
-            self.slice_scores.append(float(np.partition(values, -count)[-count:].mean()))
+            self.slice_scores.append(score)
             self.slice_anomalous.append(bool(case.anomalous[index].any()))
 
     def evaluate(self, result: Evaluation, bootstrap: Bootstrap) -> None:
@@ -198,9 +241,12 @@ class ImageLabels:
                 result.replicates[what] = image_auroc_replicates(values, truth, index, bootstrap.weights)
 
 
-def interval(replicates: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % percentile interval of finite resamples."""
-    low, high = np.percentile(replicates[np.isfinite(replicates)], LEVEL)
+def interval(replicates: npt.NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % percentile interval of finite resamples; none where there is none, such as of a single class."""
+    finite = replicates[np.isfinite(replicates)]
+    if not len(finite):
+        return None, None
+    low, high = np.percentile(finite, LEVEL)
     return float(low), float(high)
 
 

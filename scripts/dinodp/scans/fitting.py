@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dinodp.backbones import load_backbone
-from dinodp.datasets.subjects import compile_pattern, subject_of
+from dinodp.datasets.subjects import compile_pattern, draw, subject_of
 from dinodp.errors import InputError
 from dinodp.logs import logger, progress
 from dinodp.models import DirichletProcessMixture, MemoryBank, fit_mixture
@@ -49,7 +49,6 @@ def fit_detector(sources: Sequence[Source], settings: Settings, device: str, bat
     Raises InputError for fewer than two subjects and for any scan that cannot be used.
     """
     train, held_out = split_subjects(sources, settings)
-    healthy, digest = _measure(sources, settings)
     backbone = load_backbone(
         settings.backbone,
         revision=settings.pinned_revision,
@@ -58,6 +57,7 @@ def fit_detector(sources: Sequence[Source], settings: Settings, device: str, bat
         device=device,
     )
     embedder = Embedder(backbone, batch_size)
+    healthy, digest = _measure(sources, settings)
     with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
         tokens = [
             _embed(part, what, embedder, healthy, settings, Path(folder))
@@ -65,10 +65,10 @@ def fit_detector(sources: Sequence[Source], settings: Settings, device: str, bat
         ]
         model, history = _fit_model(tokens[0], tokens[1], settings, str(getattr(backbone, "device", "cpu")))
         counts = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
+        scorer = Scorer(settings, healthy, embedder, model)
+        calibration = _calibrate(held_out, tokens[1], scorer)
         for file in tokens:
             file.close()
-    scorer = Scorer(settings, healthy, embedder, model)
-    calibration = _calibrate(held_out, scorer)
     return FittedDetector(scorer, calibration, {**counts, "voxels_sha256": digest}, history)
 
 
@@ -83,8 +83,7 @@ def split_subjects(sources: Sequence[Source], settings: Settings) -> tuple[list[
     if len(distinct) < 2:
         found = f"All {len(sources)} healthy scans are of one subject" if len(sources) > 1 else "There is one scan"
         raise InputError(f"{found}: at least two are needed, since thresholds are calibrated on held-out ones.")
-    count = min(max(1, round(settings.held_out * len(distinct))), len(distinct) - 1)
-    chosen = set(np.random.default_rng(settings.seed).choice(distinct, size=count, replace=False).tolist())
+    chosen = draw(distinct, settings.held_out, settings.seed)
     parts: tuple[list[Source], list[Source]] = ([], [])
     for source, subject in zip(sources, subjects, strict=True):
         parts[subject in chosen].append(source)
@@ -163,10 +162,16 @@ def _fill_bank(train: TokenFile, size: int, generator: torch.Generator, device: 
     return MemoryBank(device).fit(torch.cat(drawn))
 
 
-def _calibrate(held_out: Sequence[Source], scorer: Scorer) -> Calibration:
+def _calibrate(held_out: Sequence[Source], file: TokenFile, scorer: Scorer) -> Calibration:
+    """From the embeddings of the held-out scans, which are in ``file`` scan by scan."""
     voxels, scores = [], []
+    first = 0
     for source in progress(held_out, "calibrate", unit="scan"):
-        scored = scorer.score(source.read(), scorer.settings.slice_step, force=True)
+        scan = source.read()
+        chosen = chosen_slices(scan, scorer.healthy, scorer.settings, scorer.settings.slice_step)
+        tokens = (file.picture(index).to(scorer.embedder.device) for index in range(first, first + len(chosen)))
+        scored = scorer.score_tokens(scan, Measures.of(scan), chosen, tokens)
+        first += len(chosen)
         voxels.append(scored.calibration_voxels)
         scores.append(scored.score)
     logger.info("Thresholds are calibrated on %d held-out healthy scans.", len(held_out))

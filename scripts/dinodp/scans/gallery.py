@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -14,7 +13,7 @@ from dinodp.files import write_text
 from dinodp.report.pictures import data_address
 from dinodp.scans.model_file import FittedDetector
 from dinodp.scans.prediction import PredictionOptions, Result, threshold_value
-from dinodp.scans.views import COLOURS, SAGITTAL, View, colour_range
+from dinodp.scans.views import COLOURS, SAGITTAL, colour_range
 from dinodp.slices import AXES
 
 NOTE = "A score says how far a scan lies from the healthy scans of the model; it is no diagnosis."
@@ -31,6 +30,7 @@ def write_gallery(
     page = _environment().get_template("gallery.html").render(
         note=NOTE,
         model=model,
+        backbone=detector.scorer.embedder.backbone.provenance()["backbone"],
         score=settings.score_name,
         threshold=options.threshold,
         limit=threshold_value(detector, options.threshold),
@@ -40,32 +40,10 @@ def write_gallery(
         low=low,
         high=high,
         bar=_colour_bar(),
-        scans=[_card(item) for item in results if not item.failed],
+        scans=[item for item in results if not item.failed],
         failed=[item for item in results if item.failed],
     )  # fmt: skip
     write_text(path, page)
-
-
-def _card(result: Result) -> dict[str, Any]:
-    return {
-        "name": result.name,
-        **result.row,
-        "regions": result.regions,
-        "views": [_pictures(view) for view in result.views],
-    }
-
-
-def _pictures(view: View) -> dict[str, Any]:
-    """Both layers as data: addresses; WebP keeps them small."""
-    height, width = view.base.shape[:2]
-    return {
-        "slice": view.index,
-        "score": view.score,
-        "height": height,
-        "width": width,
-        "base": data_address(Image.fromarray(view.base), "webp", {"quality": 85}),
-        "overlay": data_address(Image.fromarray(view.overlay), "webp", {"lossless": True, "exact": False}),
-    }
 
 
 def _colour_bar() -> str:

@@ -11,7 +11,7 @@ from dinodp.errors import InputError, require_known
 from dinodp.images import read_mask
 from dinodp.scans.geometry import VolumeGeometry
 from dinodp.scans.reading import find_scans, read_nifti
-from dinodp.slices import SUFFIXES
+from dinodp.slices import SUFFIXES, labelled
 
 SAME_GRID_MM = 0.01
 WITHOUT_MASK = ("refuse", "healthy", "skip")
@@ -74,7 +74,7 @@ def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
         raise InputError(f"The mask {path} does not lie on the grid of its map: {sizes[0]} against {sizes[1]} voxels.")
     if not np.allclose(own.canonical_affine, geometry.canonical_affine, atol=SAME_GRID_MM):
         raise InputError(f"The mask {path} does not lie on the grid of its map: its affine is another one.")
-    return _labelled(stack, path)
+    return labelled(stack, path)
 
 
 def read_image_mask(path: Path, shape: tuple[int, ...]) -> Mask:
@@ -84,10 +84,3 @@ def read_image_mask(path: Path, shape: tuple[int, ...]) -> Mask:
         sizes = [" x ".join(map(str, found)) for found in (mask.shape, shape)]
         raise InputError(f"The mask {path} has {sizes[0]} pixels, its map {sizes[1]}.")
     return mask > 0
-
-
-def _labelled(values: npt.NDArray[np.float32], path: Path) -> Mask:
-    if values.min() < 0 or (values != np.round(values)).any():
-        raise InputError(f"The mask {path} must hold labels 0, 1, 2, ..., not negative or broken numbers.")
-    return values > 0
-

@@ -1,7 +1,7 @@
 """The fitted model file: HDF5 that carries all that prediction needs."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import torch
 
 from dinodp import store
 from dinodp.backbones import Backbone, load_backbone
-from dinodp.errors import InputError
+from dinodp.errors import InputError, one_line
 from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.calibration import Calibration
 from dinodp.scans.embedding import Embedder
 from dinodp.scans.healthy import HealthyRange
+from dinodp.scans.naming import require_name
 from dinodp.scans.scoring import Scorer
 from dinodp.scans.settings import Settings
 
+KIND = "detector"
 MIXTURE_STATE = ("stick_fractions", "means", "covariances", "concentration")
 
 
@@ -44,26 +46,16 @@ class FittedDetector:
 
 def save_detector(path: Path, detector: FittedDetector) -> None:
     """Write a detector under a temporary name, then rename it. Raises InputError where nothing can be written."""
+    require_name(path)
     model = detector.scorer.model
     if isinstance(model, MemoryBank):
         state: dict[str, Any] = {"embeddings": model.embeddings_.half().cpu().numpy()}
     else:
         state = {name: np.asarray(model.state_dict()[name]) for name in MIXTURE_STATE}
-    groups = {"state": state, "history": detector.history}
     try:
-        with store.writing(path, "detector", detector.config()) as file:
-            for group, values in groups.items():
-                for name, value in values.items():
-                    file.create_dataset(f"{group}/{name}", data=np.asarray(value), track_times=False)
+        store.write_state(path, detector.config(), state, detector.history, KIND)
     except OSError as error:
         raise InputError(f"The model cannot be written to {path} ({error}).") from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a fitted model file. Raises InputError when it is missing or something else."""
-    with store.reading(path, "detector") as file:
-        config: dict[str, Any] = json.loads(file.attrs["config"])
-    return config
 
 
 def load_detector(
@@ -73,22 +65,37 @@ def load_detector(
 
     Raises InputError when the file is missing or something else, or the backbone is not the one of the fit.
     """
-    config = read_config(path)
-    settings, expected = Settings.from_json(config["settings"]), config["backbone"]
+    with _understood(path):
+        config, state, history = store.read_state(path, KIND)
+        settings, expected = Settings.from_json(config["settings"]), config["backbone"]
+        revision = _revision(expected)
     loaded = load_backbone(
         backbone or settings.backbone,
-        revision=None if backbone and Path(backbone).expanduser().is_dir() else _revision(expected),
+        revision=None if backbone and Path(backbone).expanduser().is_dir() else revision,
         resolution=settings.resolution,
         layers=settings.layers,
         device=device,
     )
     _require_same_weights(loaded, expected, path)
-    with store.reading(path, "detector") as file:
-        state = {name: item[()] for name, item in file["state"].items()}
-        history = {name: item[()] for name, item in file.get("history", {}).items()}
-    model = _model(settings, state, str(getattr(loaded, "device", "cpu")))
-    scorer = Scorer(settings, HealthyRange.from_json(config["healthy"]), Embedder(loaded, batch_size), model)
-    return FittedDetector(scorer, Calibration.from_json(config["calibration"]), config["origin"], history)
+    embedder = Embedder(loaded, batch_size)
+    with _understood(path):
+        model = _model(settings, state, str(getattr(loaded, "device", "cpu")))
+        scorer = Scorer(settings, HealthyRange.from_json(config["healthy"]), embedder, model)
+        return FittedDetector(scorer, Calibration.from_json(config["calibration"]), config["origin"], history)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Whatever is missing or unknown in a file becomes one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged, or another version of dinodp wrote it ({type(error).__name__}: {one_line(error)}): "
+            "fit again."
+        ) from error
 
 
 def _revision(provenance: Mapping[str, str]) -> str | None:

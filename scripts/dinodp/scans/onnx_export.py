@@ -173,7 +173,9 @@ def _require_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f'Export needs {error.name}, which is not installed: pip install "dinodp[onnx]".') from error
+        raise InputError(
+            f'Export needs {error.name}, which is not installed: pip install -e ".[onnx]" in the checkout.'
+        ) from error
 
 
 def _write(graph: ScoringGraph, path: Path, size: tuple[int, int], metadata: Mapping[str, str]) -> None:

@@ -1,21 +1,21 @@
 """Score many scans one by one and write their maps, masks and overlays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dinodp.errors import InputError, require_known
+from dinodp.errors import InputError, require_finite, require_known
 from dinodp.logs import logger, progress
-from dinodp.metrics.dice import FALSE_POSITIVE_RATES
-from dinodp.scans.maps import IMAGE_FORMATS, write_image, write_mask, write_picture, write_volume
+from dinodp.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.maps import FULL_RANGE, IMAGE_FORMATS, write_image, write_mask, write_picture, write_volume
 from dinodp.scans.model_file import FittedDetector
 from dinodp.scans.reading import read_scan
 from dinodp.scans.regions import Region, find_regions
 from dinodp.scans.scoring import ScoredScan, window_of
-from dinodp.scans.views import View, views
+from dinodp.scans.views import EncodedView, View, views
 
 N_VIEWS = 3
 
@@ -28,7 +28,7 @@ class PredictionOptions:
     slice_step: int = 1
     masks: bool = False
     overlays: bool = False
-    image_format: str = "png"
+    image_format: str = "tiff"
     n_regions: int = 5
     force: bool = False
 
@@ -36,6 +36,8 @@ class PredictionOptions:
         require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
         if isinstance(self.threshold, str):
             require_known("threshold (or give a number)", self.threshold, FALSE_POSITIVE_RATES)
+        else:
+            require_finite("threshold", self.threshold)
         if self.slice_step < 1 or self.n_regions < 0:
             raise InputError(
                 f"slice_step is {self.slice_step} and n_regions {self.n_regions}: at least 1 and 0 are needed."
@@ -44,7 +46,7 @@ class PredictionOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one scan; ``message`` says why it failed."""
+    """What became of one scan; ``message`` says why it failed; ``record`` is what evaluation needs."""
 
     name: str
     path: Path
@@ -52,7 +54,7 @@ class Result:
     row: dict[str, Any] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
-    views: list[View] = field(default_factory=list)
+    views: list[EncodedView] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,17 +64,22 @@ class Result:
 
 def predict_scans(
     scans: Sequence[tuple[str, Path]], detector: FittedDetector, folder: Path, options: PredictionOptions
-) -> list[Result]:
+) -> Iterator[Result]:
     """Score scans (name, path) one by one and write their maps, masks and overlays into ``folder``.
 
-    A scan that fails is recorded with its sentence and does not stop the others.
+    A scan that fails is recorded with its sentence, leaves no file, and does not stop the others.
     """
-    return [_attempt(name, path, detector, folder, options) for name, path in progress(scans, "predict", unit="scan")]
+    for name, path in progress(scans, "predict", unit="scan"):
+        yield _attempt(name, path, detector, folder, options)
 
 
 def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
+    written: list[Path] = []
     try:
-        return _predict(name, path, detector, folder, options)
+        return _predict(name, path, detector, folder, options, written)
+    except KeyboardInterrupt:
+        _remove(written)
+        raise
     except InputError as error:
         message = str(error)
     except OSError as error:
@@ -80,11 +87,20 @@ def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, opti
     except Exception as error:  # one scan must not cost the others theirs
         logger.exception("%s failed unexpectedly", path)
         message = f"{path} failed unexpectedly ({type(error).__name__}: {error}); the log has the details."
+    _remove(written)
     logger.warning("%s", message)
     return Result(name, path, message)
 
 
-def _predict(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
+def _remove(written: Sequence[Path]) -> None:
+    for path in written:
+        path.unlink(missing_ok=True)
+
+
+def _predict(
+    name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
+) -> Result:
+    """Score one scan; what is written goes to the list ``written``."""
     scorer, calibration = detector.scorer, detector.calibration
     scored = scorer.score(
         read_scan(name, path, scorer.settings.reading()), options.slice_step, force=options.force
@@ -92,22 +108,33 @@ def _predict(name: str, path: Path, detector: FittedDetector, folder: Path, opti
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
-    scores, mask = (_on_disk(values, scored) for values in (scored.anomaly_map, above))
+    scores, mask, inside = (_on_disk(values, scored) for values in (scored.anomaly_map, above, scored.scored))
     count, regions = find_regions(scores, mask, geometry, options.n_regions)
     suffix = ".nii.gz" if geometry is not None else f".{options.image_format}"
+    written.append(folder / "maps" / f"{name}{suffix}")
     if geometry is not None:
-        write_volume(folder / "maps" / f"{name}{suffix}", scores, geometry, "anomaly map, not a diagnosis")
+        write_volume(written[0], scores, geometry, "anomaly map, not a diagnosis")
     else:
-        write_image(folder / "maps" / f"{name}{suffix}", scores, calibration.map_range)
+        write_image(written[0], scores, inside, calibration.map_range)
+        if options.image_format == "png" and scores.max() > calibration.map_range[1]:
+            logger.warning("%s is clipped at %d; --image-format tiff is not.", written[0], FULL_RANGE)
     if options.masks:
-        write_mask(folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}", mask, geometry)
+        written.append(folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}")
+        write_mask(written[-1], mask, geometry)
     window = window_of(scored.measures, scorer.healthy, scorer.settings)
     shown = views(scored, window, calibration, limit, N_VIEWS)
     if options.overlays:
-        _write_overlays(folder / "overlays", name, shown)
-    row = _row(scored, detector, above, count, shown)
-    record = {"name": name, "map": f"maps/{name}{suffix}", "outside": scored.outside, "score": scored.score}
-    return Result(name, path, "", row, _slice_rows(scored), regions, shown, record)
+        for view in shown:
+            number = "" if geometry is None else f"_{view.index:03d}"
+            written.append(folder / "overlays" / f"{name}{number}.png")
+            write_picture(written[-1], view.blended())
+    row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
+    files = [file.relative_to(folder).as_posix() for file in written]
+    record = {
+        "name": name, "map": files[0], "files": files, "outside": scored.outside, "score": scored.score,
+        "slices": slices,
+    }  # fmt: skip
+    return Result(name, path, "", row, slices, regions, [view.encoded() for view in shown], record)
 
 
 def threshold_value(detector: FittedDetector, threshold: str | float) -> float:
@@ -118,12 +145,6 @@ def threshold_value(detector: FittedDetector, threshold: str | float) -> float:
 def _on_disk(stack: Any, scored: ScoredScan) -> Any:
     geometry = scored.scan.geometry
     return stack[0] if geometry is None else geometry.from_stack(stack)
-
-
-def _write_overlays(folder: Path, name: str, shown: Sequence[View]) -> None:
-    for view in shown:
-        number = "" if len(shown) == 1 else f"_{view.index:03d}"
-        write_picture(folder / f"{name}{number}.png", view.blended())
 
 
 def _row(scored: ScoredScan, detector: FittedDetector, above: Any, count: int, shown: Sequence[View]) -> dict[str, Any]:

@@ -10,18 +10,16 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.dicom import read_slices, rescaled
-from dinodp.errors import InputError, require_known
+from dinodp.datasets.dicom import DICOM_SUFFIXES, is_slice, read_slices, rescaled
+from dinodp.errors import InputError, one_line, require_known
 from dinodp.images import read_values
 from dinodp.scans.geometry import VolumeGeometry, require_affine
 from dinodp.scans.scan import Background, Scan, find_foreground
 from dinodp.slices import AXES, SUFFIXES
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 OTHER_VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img")
 SMALLEST_SIDE = 16  # pixels: below it a picture is no scan
-DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"
 EVEN_GAPS = 0.02  # share of the median distance by which the gaps between DICOM slices may differ
 
 
@@ -75,19 +73,9 @@ def find_all(paths: Sequence[Path], pattern: str | None = None) -> list[tuple[st
 def _series_and_files(folder: Path) -> list[Path]:
     """Image and NIfTI files, and folders with DICOM files, below a folder and itself."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
-    series = {file.parent for file in files if _is_dicom(file)}
     single = [file for file in files if file.name.lower().endswith((*IMAGE_SUFFIXES, *SUFFIXES))]
+    series = {file.parent for file in set(files).difference(single) if is_slice(file)}
     return sorted([*series, *single])
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() in DICOM_SUFFIXES:
-        return True
-    if file.suffix and not file.suffix[1:].isdigit():  # files of a series often have no suffix, or a number
-        return False
-    with file.open("rb") as stream:
-        stream.seek(DICOM_MAGIC_AT)
-        return stream.read(4) == DICOM_MAGIC
 
 
 def _require_readable(file: Path) -> None:
@@ -134,7 +122,7 @@ def image_scan(name: str, path: Path, stored: npt.NDArray[Any], options: Reading
     if stored.ndim == 3 and (stored == stored[..., :1]).all():
         stored = stored[..., 0]
     values = stored.astype(np.float32)[None]
-    return Scan(name, path, values, find_foreground(values, options.background, path), None, depth)
+    return Scan(name, path, values, find_foreground(values, options.background, "image", path), None, depth)
 
 
 def _volume(
@@ -152,7 +140,7 @@ def _volume(
             f"{path} ({size} voxels) has {options.axis} slices of {values.shape[2]} x {values.shape[1]} pixels; at "
             f"least {SMALLEST_SIDE} x {SMALLEST_SIDE} are needed: was the model fitted along another axis?"
         )
-    return Scan(name, path, values, find_foreground(values, options.background, path), placed)
+    return Scan(name, path, values, find_foreground(values, options.background, "volume", path), placed)
 
 
 def read_nifti(path: Path, index: int | None) -> tuple[npt.NDArray[np.float32], Callable[[int], VolumeGeometry]]:
@@ -166,7 +154,7 @@ def read_nifti(path: Path, index: int | None) -> tuple[npt.NDArray[np.float32], 
         stored = image.dataobj[:, :, :, index] if len(_squeezed(image.shape)) == 4 else image.dataobj
         voxels = np.asanyarray(stored).astype(np.float32).reshape(shape)
     except Exception as error:  # truncated or damaged compressed data
-        raise InputError(f"{path} is damaged: its voxels cannot be read ({_one_line(error)}).") from error
+        raise InputError(f"{path} is damaged: its voxels cannot be read ({one_line(error)}).") from error
     if not np.isfinite(voxels).all():
         count = int((~np.isfinite(voxels)).sum())
         raise InputError(f"{path} holds {count} voxels that are not finite (NaN or infinity).")
@@ -182,7 +170,7 @@ def _opened(path: Path) -> Any:
     try:
         return nib.load(path)
     except Exception as error:  # nibabel raises many kinds for damaged files
-        raise InputError(f"{path} is not a readable NIfTI volume ({_one_line(error)}).") from error
+        raise InputError(f"{path} is not a readable NIfTI volume ({one_line(error)}).") from error
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -242,7 +230,3 @@ def _step(
         )
     step: npt.NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
     return step
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

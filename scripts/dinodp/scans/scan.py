@@ -44,14 +44,14 @@ class Scan:
         return None if self.geometry is None else self.geometry.spacing
 
 
-def find_foreground(values: Values, background: Background, name: object) -> Foreground:
+def find_foreground(values: Values, background: Background, kind: Kind, name: object) -> Foreground:
     """Which pixels [slice, row, column] show the body: another value than the background's, holes filled.
 
     ``auto`` takes the value of the corners of a volume as background if most of them are alike, else everything below
     Otsu's threshold; an image's ``auto`` has no background. Raises InputError when there is no foreground.
     """
     shape = values.shape[:3]
-    if background == "none" or (background == "auto" and shape[0] == 1):
+    if background == "none" or (background == "auto" and kind == "image"):
         return np.ones(shape, dtype=bool)
     level = _corner_value(values) if background == "auto" else background
     found = _above_otsu(values) if level is None else values != level
@@ -59,6 +59,8 @@ def find_foreground(values: Values, background: Background, name: object) -> For
         found = found.any(axis=3)
     if not found.any():
         raise InputError(f"{name} has no foreground: every voxel has the background's value.")
+    if shape[0] == 1:  # as a stack, every hole of it would be open to the sides
+        return np.asarray(ndimage.binary_fill_holes(found[0]))[None]
     filled: Foreground = ndimage.binary_fill_holes(found)
     return filled
 

@@ -1,13 +1,14 @@
 """Score the slices of a scan, and make its anomaly map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dinodp.models import DirichletProcessMixture, MemoryBank
-from dinodp.scans.canvas import Placement, enlarge, pictures, slice_choice
+from dinodp.scans.canvas import Placement, enlarge, patches_with, pictures, slice_choice
 from dinodp.scans.embedding import Embedder
 from dinodp.scans.healthy import HealthyRange, Measures
 from dinodp.scans.scan import Scan
@@ -25,23 +26,26 @@ class ScoredScan:
     measures: Measures
     chosen: Sequence[int]
     patch_maps: Map
+    patch_foreground: npt.NDArray[np.bool_]  # in the shape of `patch_maps`; a volume's other patches are black
     anomaly_map: Map  # [slice, H, W]; `outside` where nothing was scored
     scored: npt.NDArray[np.bool_]  # [slice, H, W]
 
     @property
     def outside(self) -> float:
-        """What the anomaly map holds where nothing was scored: zero, or the lowest score if that is negative."""
-        return min(0.0, float(self.patch_maps.min()))
+        """What the anomaly map holds where nothing was scored: zero, or what lies just below a lowest score that is
+        not above zero."""
+        return min(0.0, float(np.nextafter(self.patch_maps.min(), np.float32(-np.inf))))
 
     @property
     def slice_scores(self) -> Map:
-        """Mean of the highest 1 % of the patch scores of each chosen slice."""
-        return image_score(self.patch_maps)
+        """Mean of the highest 1 % of the patch scores of each chosen slice, its foreground only [chosen]."""
+        pairs = zip(self.patch_maps, self.patch_foreground, strict=True)
+        return np.array([_highest(scores[inside]) for scores, inside in pairs], dtype=np.float32)
 
     @property
     def score(self) -> float:
-        """Mean of the highest 1 % of all patch scores of the scan."""
-        return float(image_score(self.patch_maps.reshape(1, 1, -1))[0])
+        """Mean of the highest 1 % of all patch scores of the scan, its foreground only."""
+        return _highest(self.patch_maps[self.patch_foreground])
 
     @property
     def calibration_voxels(self) -> Map:
@@ -69,25 +73,32 @@ class Scorer:
         self.healthy.require_same_kind(scan, measures)
         if not force:
             self.healthy.require_similar(scan, measures)
-        placement = Placement.of(scan, self.healthy)
         chosen = chosen_slices(scan, self.healthy, self.settings, every)
-        shown = pictures(scan, chosen, placement, window_of(measures, self.healthy, self.settings))
-        name = self.settings.score_name
-        parts = [patch_scores(self.model, tokens, [name])[name] for tokens in self.embedder.embed(shown)]
-        maps = np.concatenate(parts)
-        return self._enlarged(scan, measures, chosen, maps, placement)
+        window = window_of(measures, self.healthy, self.settings)
+        shown = pictures(scan, chosen, Placement.of(scan, self.healthy), window)
+        return self.score_tokens(scan, measures, chosen, self.embedder.embed(shown))
 
-    def _enlarged(
-        self, scan: Scan, measures: Measures, chosen: Sequence[int], maps: Map, placement: Placement
+    def score_tokens(
+        self, scan: Scan, measures: Measures, chosen: Sequence[int], tokens: Iterable[torch.Tensor]
     ) -> ScoredScan:
+        """As `score`, from the unit embeddings [B, row, col, D] of the chosen slices, batch by batch."""
+        name = self.settings.score_name
+        maps = np.concatenate([patch_scores(self.model, batch, [name])[name] for batch in tokens])
         n_slices, height, width = scan.foreground.shape
+        placement = Placement.of(scan, self.healthy)
         positions = placement.positions((height, width), self.embedder.backbone)
-        enlarged = enlarge(maps, positions, chosen, n_slices)
-        scored = scan.foreground.copy()
+        enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
+        scored = scan.foreground & placement.shown((height, width))
         scored[: chosen[0]] = scored[chosen[-1] + 1 :] = False
-        found = ScoredScan(scan, measures, chosen, maps, enlarged, scored)
+        inside = patches_with(scored[list(chosen)], positions, maps.shape[1:])
+        inside[~inside.any(axis=(1, 2))] = True  # nothing of the slice is seen, as --force may have it
+        found = ScoredScan(scan, measures, chosen, maps, inside, enlarged, scored)
         enlarged[~scored] = found.outside
         return found
+
+
+def _highest(scores: Map) -> float:
+    return float(image_score(scores.reshape(1, 1, -1))[0])
 
 
 def chosen_slices(scan: Scan, healthy: HealthyRange, settings: Settings, step: int) -> list[int]:

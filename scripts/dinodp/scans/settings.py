@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dinodp.errors import InputError, require_known
+from dinodp.errors import InputError, require_finite, require_known
 from dinodp.scans.reading import ReadingOptions
 from dinodp.scans.scan import Background
 
 DEFAULT_BACKBONE = "facebook/dinov2-small"
 PINNED_REVISIONS = {DEFAULT_BACKBONE: "ed25f3a31f01632728cabb09d1542f84ab7b0056"}
 SCORES = {"mixture": ("log_likelihood", "cosine", "euclidean", "mahalanobis"), "memory_bank": ("cosine",)}
+LEAST = {"n_components": 2, "epochs": 1, "bank_size": 1, "slice_step": 1, "resolution": 1, "seed": 0}
+LARGEST_SEED = 2**63 - 1
 DEFAULT_SCORES = {"mixture": "log_likelihood", "memory_bank": "cosine"}
 
 
@@ -35,19 +37,27 @@ class Settings:
     index: int | None = None
     background: Background = "auto"
     window: tuple[float, float] | None = None
+    false_positive_rate: float = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_known("method", self.method, SCORES)
         if self.score is not None:
             require_known(f"score of the method {self.method}", self.score, SCORES[self.method])
-        for name in ("n_components", "epochs", "bank_size", "slice_step", "resolution"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 < self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}; it must lie between 0 and 1.")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.seed > LARGEST_SEED:
+            raise InputError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}.")
+        for name in ("held_out", "false_positive_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         if not 0 <= self.min_foreground < 1:
             raise InputError(f"min_foreground is {self.min_foreground}; it must lie between 0 and 1.")
+        if isinstance(self.background, float | int):
+            require_finite("background", self.background)
+        if self.window is not None:
+            require_finite("window", *self.window)
         if self.window is not None and not self.window[0] < self.window[1]:
             raise InputError(f"The window {self.window[0]:g} {self.window[1]:g} must be a lower and a higher value.")
 

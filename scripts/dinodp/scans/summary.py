@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from dinodp import __version__
-from dinodp.files import write_json, write_text
+from dinodp.files import read_json, write_json, write_text
 from dinodp.scans.gallery import NOTE, write_gallery
 from dinodp.scans.model_file import FittedDetector
 from dinodp.scans.prediction import PredictionOptions, Result
 from dinodp.scans.regions import Region
 
-RECORD = "predictions.json"
+RECORD, GALLERY = "predictions.json", "gallery.html"
+TABLES = ("scans.csv", "slices.csv", "regions.csv")
 SCAN_COLUMNS = (
     "scan", "file", "status", "score", "healthy_with_lower_score", "healthy_held_out", "share_above", "ml_above",
     "regions_above", "highest_slice", "message",
@@ -22,6 +23,18 @@ SCAN_COLUMNS = (
 REGION_COLUMNS = (
     "scan", "region", "size", "volume_ml", "x_mm", "y_mm", "z_mm", "i", "j", "k", "mean_score", "max_score"
 )  # fmt: skip
+
+
+def remove_earlier(folder: Path) -> None:
+    """Delete what an earlier prediction wrote into ``folder``, and nothing else: the files that its record lists."""
+    try:
+        listed = [Path(folder, name) for scan in read_json(folder / RECORD)["scans"] for name in scan["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    inside = [path for path in listed if path.resolve().is_relative_to(folder.resolve())]
+    for path in (*inside, *(folder / name for name in (*TABLES, GALLERY, RECORD))):
+        if path.is_file():
+            path.unlink()
 
 
 def write_summary(
@@ -33,7 +46,7 @@ def write_summary(
     """
     _write_tables(results, folder)
     write_json(folder / RECORD, _record(results, detector, options, model))
-    write_gallery(folder / "gallery.html", results, detector, options, model)
+    write_gallery(folder / GALLERY, results, detector, options, model)
 
 
 def _write_tables(results: Sequence[Result], folder: Path) -> None:

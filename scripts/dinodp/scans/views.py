@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
+from dinodp.report.pictures import data_address
 from dinodp.scans.calibration import Calibration
 from dinodp.scans.canvas import to_grey
 from dinodp.scans.geometry import VolumeGeometry
@@ -29,6 +30,18 @@ Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class EncodedView:
+    """One slice for the gallery: both layers as data: addresses of WebP, some 20 KB instead of 700 KB of pixels."""
+
+    index: int
+    score: float
+    height: int
+    width: int
+    base: str
+    overlay: str
+
+
+@dataclass(frozen=True)
 class View:
     """One slice: ``index`` on disk, its score, ``base`` uint8 [H, W, 3] and ``overlay`` uint8 [H, W, 4]."""
 
@@ -42,6 +55,13 @@ class View:
         pixels = Image.fromarray(self.base).convert("RGBA")
         pixels.alpha_composite(Image.fromarray(self.overlay))
         return np.asarray(pixels.convert("RGB"))
+
+    def encoded(self) -> EncodedView:
+        """The view as the gallery needs it."""
+        base = data_address(Image.fromarray(self.base), "webp", {"quality": 85})
+        overlay = data_address(Image.fromarray(self.overlay), "webp", {"lossless": True, "exact": False})
+        height, width = self.base.shape[:2]
+        return EncodedView(self.index, self.score, height, width, base, overlay)
 
 
 def views(
