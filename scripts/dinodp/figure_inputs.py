@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -82,16 +81,10 @@ def _load_model(
         scores=maps,
         normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
         image_scores=store.read_image_scores(test),
-        curves={score: _curves(curves, score, mask_rule) for score in maps},
+        curves={score: store.read_curves(curves, score, mask_rule) for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
         **data,
     )
-
-
-def _curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[Any]]:
-    with store.reading(path, "curves") as file:
-        group = file.get(f"{score}/{mask_rule}", {})
-        return {name: item[()] for name, item in group.items() if isinstance(item, h5py.Dataset)}
 
 
 def _thresholds(values: dict[str, float]) -> dict[str, float]:

@@ -137,3 +137,10 @@ def read_image_scores(path: Path) -> Maps:
     """Return {score name: float32 [image]} of a scores file."""
     with reading(path, "scores") as file:
         return {name: item[()] for name, item in file["image_scores"].items()}
+
+
+def read_curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[np.floating]]:
+    """Return {name: values of all points} of the curves of a score; empty where it has none (no masks)."""
+    with reading(path, "curves") as file:
+        group = file.get(f"{score}/{mask_rule}", {})
+        return {name: item[()] for name, item in group.items() if isinstance(item, h5py.Dataset)}

@@ -153,6 +153,8 @@ def test_curves_end_in_the_corners():
     assert (curves["fpr"][0], curves["tpr"][0], curves["fpr"][-1], curves["tpr"][-1]) == (0, 0, 1, 1)
     assert (np.diff(curves["fpr"]) >= 0).all()
     assert curves["recall"][-1] == 1
+    assert {len(values) for values in curves.values()} == {len(curves["fpr"])}
+    assert (np.diff(curves["threshold"]) < 0).all()
     area = np.trapezoid(curves["tpr"], curves["fpr"])
     assert area == pytest.approx(evaluate(maps, masks, validation)["pixel_auroc"], abs=1e-3)
 

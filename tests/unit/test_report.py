@@ -12,9 +12,11 @@ import yaml
 from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
 
 from dinodp import store
+from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
 from dinodp.files import read_json
 from dinodp.manifest import read_manifest, select
+from dinodp.metrics import evaluate_stream
 from dinodp.protocol import Protocol, is_variant, read_published
 from dinodp.report import ReportFiles, comparison, write_report
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
@@ -269,6 +271,30 @@ def test_levels_of_the_slider_agree_with_the_metrics(files: ReportFiles) -> None
         assert level["fpr_valid"] == pytest.approx(rate, abs=0.005)
         assert level["flagged"] == pytest.approx((test > level["threshold"]).mean(), abs=1e-4)
     assert (levels[0]["flagged"], levels[-1]["flagged"]) == (pytest.approx(0.5, abs=0.01), 0.0)
+
+
+def test_every_level_of_the_slider_says_what_counting_says() -> None:
+    """At both ends as well: most patches share the lowest score (black background), and nothing exceeds the highest."""
+    rng = np.random.default_rng(0)
+    maps = rng.gamma(2, 1, (12, 8, 8)).astype(np.float32)
+    maps[:, :, :5] = 0
+    masks = np.zeros((12, 48, 48), dtype=np.uint8)
+    masks[:6, 20:30, 36:44] = 255
+    maps[:6, 3:5, 6:7] += 3
+    maps[8, 0, 7] = 40  # the highest scores are false alarms
+    levels = threshold_levels(maps, maps, [0.0], evaluate_stream(maps, masks, maps).curves)
+    pixels = np.stack([anomaly_map(values, (48, 48)) for values in maps])
+    assert (levels[0]["threshold"], levels[-1]["threshold"]) == (0, maps.max())
+    for level in levels:
+        above = pixels > level["threshold"]
+        hits, positives = (above & (masks > 0)).sum(), (masks > 0).sum()
+        assert level["fpr"] == pytest.approx((above & (masks == 0)).sum() / (masks == 0).sum(), rel=1e-2)
+        assert level["recall"] == pytest.approx(hits / positives, abs=1.01 / positives)  # one pixel
+        assert level["dice"] == pytest.approx(2 * hits / (above.sum() + positives), abs=3e-3)
+        if above.any():
+            assert level["precision"] == pytest.approx(hits / above.sum(), abs=5e-3)
+    assert levels[-1]["precision"] is None
+    assert (levels[-1]["recall"], levels[-1]["fpr"], levels[-1]["dice"]) == (0, 0, 0)
 
 
 def test_every_case_has_a_map_of_every_model(files: ReportFiles) -> None:

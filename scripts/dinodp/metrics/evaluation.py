@@ -40,7 +40,7 @@ class Evaluation:
     """Metrics by name (fractions), curves for drawing, metrics of every resample of subjects (may be empty)."""
 
     values: dict[str, float]
-    curves: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    curves: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
     replicates: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 

@@ -47,8 +47,8 @@ class ScoreBins:
         bins: npt.NDArray[np.int32] = np.clip(position, 0, N_BINS - 1, out=position).astype(np.int32)
         return bins
 
-    def lower_edge(self, index: npt.NDArray[np.int64]) -> Floats:
-        """The smallest score of each bin."""
+    def lower_edge(self, index: npt.NDArray[np.int64] | Floats) -> Floats:
+        """The smallest score of each bin; of a fraction, the score within the bin."""
         edges: Floats = self.centre + self.scale * np.sinh(self.first + index / self.bins_per_unit)
         return edges
 

@@ -39,24 +39,35 @@ def pixel_aupr_trapezoid(histograms: ScoreHistograms) -> float:
     return float(np.trapezoid(precision, recall))
 
 
-def curves(histograms: ScoreHistograms, n_points: int = 1000) -> dict[str, npt.NDArray[np.float32]]:
-    """ROC and precision-recall curves thinned to about ``n_points`` each, for drawing.
+def curves(histograms: ScoreHistograms, n_points: int = 1000) -> dict[str, npt.NDArray[np.floating]]:
+    """ROC and precision-recall curves thinned to a few times ``n_points``, from no pixel to all of them.
 
-    ``threshold`` belongs to ``recall`` and ``precision``: pixels at or above it are positive.
+    One point is one threshold: point i of ``fpr``, ``tpr``, ``recall`` (the same as ``tpr``) and ``precision`` belongs
+    to the pixels strictly above ``threshold`` i. The points step evenly along the ROC curve, along recall and in the
+    logarithm of the number of pixels above; a jump, of many pixels with one score, keeps both its ends.
     """
+    false_positives, true_positives, _ = histograms.cumulative()
     fpr, tpr = roc_curve(histograms)
-    precision, recall = precision_recall_curve(histograms)
-    edges = histograms.bins.lower_edge(histograms.occupied())
-    threshold = np.concatenate([edges[:1], edges])
-    roc, pr = _spaced(fpr, tpr, n_points), _spaced(recall, recall, n_points)
-    parts = {"fpr": fpr[roc], "tpr": tpr[roc], "recall": recall[pr], "precision": precision[pr]}
-    parts["threshold"] = threshold[pr]
-    return {name: values.astype(np.float32) for name, values in parts.items()}
+    precision, _ = precision_recall_curve(histograms)
+    above = np.log(np.concatenate([[1.0], np.maximum(false_positives + true_positives, 1)]))
+    index = np.unique(np.concatenate([_spaced(length, n_points) for length in (fpr + tpr, tpr, above)]))
+    columns = {"fpr": fpr, "tpr": tpr, "recall": tpr, "precision": precision}
+    threshold = _strict_thresholds(histograms)[index]
+    return {**{name: values[index].astype(np.float32) for name, values in columns.items()}, "threshold": threshold}
 
 
-def _spaced(x: Floats, y: Floats, n_points: int) -> npt.NDArray[np.int64]:
-    """Indices that step evenly along a rising curve."""
-    length = x + y
-    targets = np.linspace(0, length[-1], n_points)
+def _strict_thresholds(histograms: ScoreHistograms) -> Floats:
+    """Of each point of the curves, the score that its pixels exceed, falling.
+
+    A quarter of a bin below the next bin that has a pixel: a score that lies on an edge may round to either side.
+    """
+    occupied = histograms.occupied()
+    return histograms.bins.lower_edge(np.concatenate([occupied, [occupied[-1] - 1]]) - 0.25)
+
+
+def _spaced(length: Floats, n_points: int) -> npt.NDArray[np.int64]:
+    """Indices that step evenly along ``length``, which rises; of a longer step the index before it as well."""
+    targets = np.linspace(length[0], length[-1], n_points)
     index = np.searchsorted(length, targets).clip(0, len(length) - 1)
-    return np.unique(np.concatenate([[0], index, [len(length) - 1]]))
+    jumps = np.flatnonzero(np.diff(length) > targets[1] - targets[0])
+    return np.unique(np.concatenate([[0], index, jumps, [len(length) - 1]]))

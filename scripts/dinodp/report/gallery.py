@@ -5,7 +5,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -25,7 +24,8 @@ from dinodp.report.pictures import figure, map_to_show, picture, quantised, redu
 N_LEVELS = 96  # steps of the threshold slider
 FIGURES_LEFT_OUT = ("anomaly_maps", "roc_pr_curves")  # the page shows both itself
 NAMED = ("FPR 10 %", "FPR 5 %", "FPR 1 %")
-Curves = Mapping[str, npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float64]
+Curves = Mapping[str, npt.NDArray[np.floating]]
 
 
 def galleries(files: ReportFiles, protocol: Protocol, smoothing_sigma: float) -> list[dict[str, Any]]:
@@ -97,15 +97,9 @@ def _load(
         "image_scores": image_scores,
         "thresholds": thresholds,
         "prevalence": values.get("prevalence"),
-        "curves": _curves(files.curves, score, protocol.mask_rule),
+        "curves": store.read_curves(files.curves, score, protocol.mask_rule),
         "valid": valid,
     }
-
-
-def _curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[np.float32]]:
-    with store.reading(path, "curves") as file:
-        group = file.get(f"{score}/{mask_rule}", {})
-        return {name: item[()] for name, item in group.items() if isinstance(item, h5py.Dataset)}
 
 
 def _case(row: pd.Series, mask_rule: str) -> dict[str, Any]:
@@ -164,13 +158,13 @@ def _shown(
 
 def threshold_levels(
     test: Map, normal_validation: Map, calibrated: Sequence[float], curves: Curves
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Thresholds of the slider, rising, with what each does to the whole test split.
 
     They are quantiles of the test patches, evenly spaced in the logarithm of the share above, the calibrated ones and
     the maximum, which nothing exceeds.
     ``flagged``: share of the test patches above; ``fpr_valid``: of the normal validation patches; with masks also
-    ``recall``, ``precision``, ``fpr`` and ``dice`` of the test pixels, read from the curves.
+    ``recall``, ``precision`` (None where nothing is above), ``fpr`` and ``dice`` of the test pixels.
     """
     shares = np.geomspace(0.5, 1 / test.size, N_LEVELS)
     thresholds = np.unique([*np.quantile(test, 1 - shares), *calibrated, float(test.max())])
@@ -180,29 +174,34 @@ def threshold_levels(
         "fpr_valid": _share_above(normal_validation, thresholds),
         **_at_thresholds(thresholds, curves),
     }
-    exact = {"threshold"}
     return [
-        {name: float(column[i]) if name in exact else _short(float(column[i])) for name, column in columns.items()}
-        for i in range(len(thresholds))
+        {name: _level(name, float(column[i])) for name, column in columns.items()} for i in range(len(thresholds))
     ]
 
 
-def _share_above(maps: Map, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _level(name: str, value: float) -> float | None:
+    return value if name == "threshold" else None if np.isnan(value) else _short(value)
+
+
+def _share_above(maps: Map, thresholds: Floats) -> Floats:
     ordered = np.sort(maps, axis=None)
     above = len(ordered) - np.searchsorted(ordered, thresholds, side="right")
     return np.asarray(above / len(ordered))
 
 
-def _at_thresholds(thresholds: npt.NDArray[np.float64], curves: Curves) -> dict[str, npt.NDArray[np.float64]]:
-    """Recall, precision, FPR and Dice of the test pixels at each threshold; nothing without curves."""
+def _at_thresholds(thresholds: Floats, curves: Curves) -> dict[str, Floats]:
+    """Recall, precision (NaN where nothing is above), FPR and Dice of the test pixels above each threshold.
+
+    Recall and FPR are read from the curves at the threshold, the others follow from them. Nothing without curves.
+    """
     if "threshold" not in curves:
         return {}
-    rising = {name: np.asarray(curves[name], dtype=np.float64)[::-1] for name in ("threshold", "recall", "precision")}
-    recall = np.interp(thresholds, rising["threshold"], rising["recall"], right=0.0)
-    precision = np.interp(thresholds, rising["threshold"], rising["precision"])
-    fpr = np.interp(recall, curves["tpr"], curves["fpr"])
-    dice = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
-    return {"recall": recall, "precision": precision, "fpr": fpr, "dice": dice}
+    rising = {name: np.asarray(curves[name], dtype=np.float64)[::-1] for name in ("threshold", "recall", "fpr")}
+    recall, fpr = (np.interp(thresholds, rising["threshold"], rising[name]) for name in ("recall", "fpr"))
+    anomalous = float(curves["precision"][-1])  # of all pixels
+    hits, alarms = recall * anomalous, fpr * (1 - anomalous)
+    precision = np.divide(hits, hits + alarms, out=np.full_like(hits, np.nan), where=hits + alarms > 0)
+    return {"recall": recall, "precision": precision, "fpr": fpr, "dice": 2 * hits / (anomalous + hits + alarms)}
 
 
 def _short(value: float) -> float:

@@ -197,7 +197,7 @@ class Gallery {
     const output = this.find(".reading"), bold = text => Object.assign(document.createElement("b"), {textContent: text});
     const score = `score > ${significant(level.threshold)}`;
     const flags = `; above it: ${percent(level.flagged, 2)} of test patches, ${percent(level.fpr_valid, 2)} of normal validation patches`;
-    const test = "dice" in level ? [". Test pixels: ", bold(`Dice ${level.dice.toFixed(3)}`), `, recall ${level.recall.toFixed(3)}, precision ${level.precision.toFixed(3)}, FPR ${percent(level.fpr, 2)}`] : [];
+    const test = "dice" in level ? [". Test pixels: ", bold(`Dice ${level.dice.toFixed(3)}`), `, recall ${level.recall.toFixed(3)}, precision ${level.precision?.toFixed(3) ?? "\u2013"}, FPR ${percent(level.fpr, 2)}`] : [];
     output.replaceChildren(bold(score), flags, ...test);
     this.slider.setAttribute("aria-valuetext", score);
   }
@@ -205,7 +205,7 @@ class Gallery {
   mark(level) {
     this.section.querySelectorAll(".panel .marker").forEach(marker => {
       const side = Number(marker.dataset.side), [x, y] = marker.dataset.kind === "roc" ? [level.fpr, level.recall] : [level.recall, level.precision];
-      if ("recall" in level) marker.removeAttribute("hidden"); else marker.setAttribute("hidden", "");
+      if (Number.isFinite(x) && Number.isFinite(y)) marker.removeAttribute("hidden"); else marker.setAttribute("hidden", "");
       marker.setAttribute("cx", side * (x ?? 0));
       marker.setAttribute("cy", side * (1 - (y ?? 0)));
     });
