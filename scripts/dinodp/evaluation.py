@@ -15,6 +15,7 @@ from dinodp.images import read_mask
 from dinodp.logs import logger
 from dinodp.manifest import select
 from dinodp.metrics import Bootstrap, evaluate_stream
+from dinodp.uncertainty import anomalous_subjects
 
 
 class MaskFiles:
@@ -72,15 +73,16 @@ def evaluate_scores(
     Thresholds come from the normal validation images. ``mask_size`` (height, width) has masks resized and maps made at
     that size; ``image_score_fraction``: share of the patches whose mean is the image score. Without masks only image
     metrics appear. The curves file also holds every metric of ``n_resamples`` resamples of the test subjects (0: none),
-    from the same draws for all models.
+    from the same draws for all models, and how many subjects have an anomaly.
     """
     test, valid = select(manifest, "test"), select(manifest, "valid")
     normal = (valid["label"] == "normal").to_numpy()
     test_maps, valid_maps = store.read_maps(test_scores), store.read_maps(valid_scores)
-    labels_of_images = (test["label"] == "anomalous").to_numpy()
-    bootstrap = Bootstrap.of(subjects_of(test), labels_of_images, n_resamples) if n_resamples else None
+    labels_of_images, subjects = (test["label"] == "anomalous").to_numpy(), subjects_of(test)
+    bootstrap = Bootstrap.of(subjects, labels_of_images, n_resamples) if n_resamples else None
+    origin = {**labels, "anomalous_subjects": anomalous_subjects(subjects, labels_of_images)}
     metrics: dict[str, dict[str, dict[str, float]]] = {}
-    with store.writing(curves_path, "curves", dict(labels)) as file:
+    with store.writing(curves_path, "curves", origin) as file:
         for score, maps in test_maps.items():
             for rule in mask_rules:
                 logger.info("Evaluate %s, mask rule %s.", score, rule)

@@ -1,6 +1,6 @@
 """Intervals of a run's metrics, and of the difference between two models, from the resamples that every job wrote."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from dinodp import store
 from dinodp.files import read_json, write_text
 
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
+MIN_SUBJECTS = 3  # with an anomaly; resamples of one are all the same, of two take three values
 Floats = npt.NDArray[np.float64]
 Place = tuple[str, str, str, str, str]  # dataset, embedding, score, mask rule, metric
 INTERVAL_COLUMNS = ["dataset", "embedding", "model", "score", "mask_rule", "metric", "seeds", "value", "low", "high"]
@@ -22,10 +23,31 @@ DIFFERENCE_COLUMNS = [
 
 @dataclass(frozen=True)
 class Resampled:
-    """One metric of one model: its values over seeds [seed], and over resamples, averaged over seeds [resample]."""
+    """One metric of one model: its values over seeds [seed], and over resamples, averaged over seeds [resample].
+
+    ``n_subjects``: the test subjects with an anomaly.
+    """
 
     values: Floats
     replicates: Floats
+    n_subjects: int
+
+
+def interval(replicates: Floats, n_subjects: int) -> tuple[float, float] | tuple[None, None]:
+    """95 % percentile interval of a metric's resamples [resample]; None where it rests on fewer than MIN_SUBJECTS.
+
+    ``n_subjects``: how many of the resampled subjects have an anomaly (`anomalous_subjects`).
+    """
+    known = replicates[np.isfinite(replicates)]
+    if n_subjects < MIN_SUBJECTS or not len(known):
+        return None, None
+    low, high = np.percentile(known, LEVEL)
+    return float(low), float(high)
+
+
+def anomalous_subjects(subjects: Sequence[str], anomalous: Iterable[bool]) -> int:
+    """How many of the ``subjects`` (one name per image) have an ``anomalous`` image."""
+    return len({subject for subject, flag in zip(subjects, anomalous, strict=True) if flag})
 
 
 def collect_intervals(
@@ -34,7 +56,8 @@ def collect_intervals(
     """Write 95 % percentile intervals of every metric, and of every model minus the ``baseline`` model.
 
     ``metrics`` and ``curves`` are the files of the same jobs in the same order. Both tables hold the mean over seeds;
-    the interval is over subjects. A difference uses the same resamples for both models, each with its first score.
+    the interval is over subjects, and empty where too few have an anomaly. A difference uses the same resamples for
+    both models.
     """
     models = _read(metrics, curves)
     rows = [row for name, places in models.items() for row in _interval_rows(name, places)]
@@ -47,9 +70,11 @@ def collect_intervals(
 def _read(metrics: Sequence[Path], curves: Sequence[Path]) -> dict[str, dict[Place, Resampled]]:
     """By model and place: values of all seeds, resamples averaged over them."""
     found: dict[tuple[str, Place], list[tuple[float, Floats]]] = {}
+    subjects: dict[tuple[str, str], int] = {}  # of a data set and embedding
     for metrics_path, curves_path in zip(metrics, curves, strict=True):
         content = read_json(metrics_path)
         with store.reading(curves_path, "curves") as file:
+            subjects[content["dataset"], content["embedding"]] = store.config_of(file)["anomalous_subjects"]
             for score, rules in content["metrics"].items():
                 for rule, values in rules.items():
                     for metric, replicates in file.get(f"replicates/{score}/{rule}", {}).items():
@@ -59,13 +84,14 @@ def _read(metrics: Sequence[Path], curves: Sequence[Path]) -> dict[str, dict[Pla
     models: dict[str, dict[Place, Resampled]] = {}
     for (model, place), items in found.items():
         values = np.array([value for value, _ in items])
-        models.setdefault(model, {})[place] = Resampled(values, np.mean([array for _, array in items], axis=0))
+        replicates = np.mean([array for _, array in items], axis=0)
+        models.setdefault(model, {})[place] = Resampled(values, replicates, subjects[place[:2]])
     return models
 
 
 def _interval_rows(model: str, places: Mapping[Place, Resampled]) -> Iterator[list[object]]:
     for (dataset, embedding, score, rule, metric), found in places.items():
-        low, high = np.percentile(found.replicates, LEVEL)
+        low, high = interval(found.replicates, found.n_subjects)
         row = [dataset, embedding, model, score, rule, metric, len(found.values), found.values.mean(), low, high]
         yield row
 
@@ -79,6 +105,6 @@ def _difference_rows(
         other = next((other for place, other in others.items() if place[:2] + place[3:] == here), None)
         if other is None:
             continue
-        low, high = np.percentile(found.replicates - other.replicates, LEVEL)
+        low, high = interval(found.replicates - other.replicates, found.n_subjects)
         difference = found.values.mean() - other.values.mean()
         yield [dataset, embedding, model, baseline, score, rule, metric, difference, low, high]

@@ -81,6 +81,7 @@ def test_jackknife_of_a_mean_is_its_t_interval():
     low, high = jackknife_interval(x.mean(), (x.sum() - x) / 11)
     assert (low, high) == pytest.approx(stats.t.interval(0.95, 11, x.mean(), stats.sem(x)))
     assert np.isnan(jackknife_interval(1.0, np.ones(1))).all()
+    assert np.isnan(jackknife_interval(1.0, np.ones(2))).all()
 
 
 def test_consistency_is_kappa_by_hand():

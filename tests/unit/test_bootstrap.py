@@ -5,14 +5,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn import metrics as sk
 
 from dinodp import store
 from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
+from dinodp.evaluation import evaluate_scores
+from dinodp.manifest import image_row, make_manifest
 from dinodp.metrics import Bootstrap, evaluate, evaluate_stream
 from dinodp.metrics.bootstrap import resampling_weights
-from dinodp.uncertainty import collect_intervals
+from dinodp.uncertainty import anomalous_subjects, collect_intervals, interval
 
 N_SUBJECTS, PER_SUBJECT = 8, 3
 SUBJECTS = [f"s{index // PER_SUBJECT}" for index in range(N_SUBJECTS * PER_SUBJECT)]
@@ -97,11 +100,11 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.88 <= hits / 120 <= 1.0
 
 
-def write_job(folder, model, seed, value, replicates):
+def write_job(folder, model, seed, value, replicates, n_subjects=20):
     metrics, curves = folder / f"{model}-{seed}.json", folder / f"{model}-{seed}.h5"
     content = {"dataset": "d", "embedding": "e", "model": model, "metrics": {"cosine": {"gt0": {"pixel_auroc": value}}}}
     metrics.write_text(json.dumps(content))
-    with store.writing(curves, "curves", {}) as file:
+    with store.writing(curves, "curves", {"anomalous_subjects": n_subjects}) as file:
         file.create_dataset("replicates/cosine/gt0/pixel_auroc", data=np.asarray(replicates, dtype=float))
     return metrics, curves
 
@@ -121,6 +124,48 @@ def test_differences_are_paired(tmp_path):
     difference = pd.read_csv(tmp_path / "d.csv").iloc[0]
     assert (difference["model"], difference["minus"]) == ("dpmm", "bank")
     assert difference[["value", "low", "high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_one_or_two_subjects_give_no_interval(tmp_path):
+    """All resamples of one subject are the same: an interval of no width, though nothing is known."""
+    replicates = np.array([0.7, 0.8, 0.9])
+    assert interval(replicates, 1) == interval(replicates, 2) == (None, None)
+    assert interval(replicates, 3) == tuple(np.percentile(replicates, [2.5, 97.5]))
+    assert anomalous_subjects(["a", "a", "b", "c"], [True, True, False, True]) == 2
+    jobs = [write_job(tmp_path, model, 0, 0.8, np.full(50, 0.8), n_subjects=2) for model in ("bank", "dpmm")]
+    collect_intervals(*zip(*jobs, strict=True), "bank", tmp_path / "i.csv", tmp_path / "d.csv")
+    for name in ("i.csv", "d.csv"):
+        frame = pd.read_csv(tmp_path / name)
+        assert frame["value"].notna().all()
+        assert frame[["low", "high"]].isna().all().all()
+
+
+@pytest.mark.parametrize("anomalous", [2, 3])
+def test_subjects_with_an_anomaly_are_counted_from_the_files(tmp_path, anomalous):
+    """Four subjects, of which some have a lesion: evaluated, then collected."""
+    rows, generator = [], np.random.default_rng(0)
+    for split, count in (("train", 1), ("valid", 2), ("test", 8)):
+        for index in range(count):
+            path, mask = (tmp_path / f"{split}-{index}{end}.png" for end in ("", "-mask"))
+            label = "anomalous" if split == "test" and index < 2 * anomalous else "normal"
+            pixels = np.zeros((16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+            pixels[2:8, 2:8] = 255
+            Image.fromarray(pixels).save(mask)
+            rows.append(image_row(split, label, path, mask if label == "anomalous" else None, f"s{index // 2}", index))
+    for split, count in (("valid", 2), ("test", 8)):
+        maps = generator.random((count, 4, 4)).astype(np.float32)
+        store.write_maps(tmp_path / f"{split}.h5", {}, {"cosine": maps}, {"cosine": maps.max(axis=(1, 2))})
+    evaluate_scores(
+        test_scores=tmp_path / "test.h5", valid_scores=tmp_path / "valid.h5", manifest=make_manifest(rows),
+        labels={"dataset": "d", "embedding": "e", "model": "m"}, mask_rules=["gt0"], smoothing_sigma=0, n_resamples=20,
+        metrics_path=tmp_path / "m.json", curves_path=tmp_path / "m.h5",
+    )  # fmt: skip
+    collect_intervals([tmp_path / "m.json"], [tmp_path / "m.h5"], "m", tmp_path / "i.csv", tmp_path / "d.csv")
+    frame = pd.read_csv(tmp_path / "i.csv")
+    assert len(frame) > 5
+    assert frame["low"].notna().all() == (anomalous == 3)
+    assert frame["low"].isna().all() == (anomalous == 2)
 
 
 def slow_metrics(maps, masks, thresholds, chosen):
@@ -148,7 +193,7 @@ def test_intervals_of_a_paired_difference_are_those_of_a_slow_reference(case, tm
         files = tmp_path / f"{name}.json", tmp_path / f"{name}.h5"
         metrics = {"cosine": {"gt0": result.values}}
         files[0].write_text(json.dumps({"dataset": "d", "embedding": "e", "model": name, "metrics": metrics}))
-        with store.writing(files[1], "curves", {}) as file:
+        with store.writing(files[1], "curves", {"anomalous_subjects": 4}) as file:
             for metric, values in result.replicates.items():
                 file.create_dataset(f"replicates/cosine/gt0/{metric}", data=values)
         jobs.append(files)

@@ -73,7 +73,7 @@ def run(tmp_path_factory):
             image = generator.normal(120, 5, mask.shape) + 0.2 * mask
             Image.fromarray(np.uint8(image)).save(path)
             Image.fromarray(mask).save(path.with_suffix(".mask.png"))
-            rows.append(image_row(split, label, path, path.with_suffix(".mask.png"), f"{label}{index // 3}", index % 3))
+            rows.append(image_row(split, label, path, path.with_suffix(".mask.png"), f"{label}{index % 4}", index // 4))
     manifest = make_manifest(rows)
     for split in ("valid", "test"):
         frame = select(manifest, split)
@@ -93,7 +93,7 @@ def test_cases_of_files(run):
     assert anomalous["lesion_share"].tolist() == pytest.approx([(2 + i) * 10 / 1600 for i in range(12)])
     assert (anomalous["contrast"] > 5).all()
     assert cases[cases["label"] == "normal"]["lesion_share"].isna().all()
-    assert cases["level"].tolist()[:3] == [0, 0.5, 1]
+    assert cases["level"].tolist()[:12:4] == [0, 0.5, 1]
 
 
 def test_a_stratum_has_the_metrics_of_its_images(run):
@@ -122,6 +122,17 @@ def test_a_stratum_has_the_metrics_of_its_images(run):
     prevalences = [found.loc[("lesion_share", name, "prevalence"), "value"] for name in ("small", "medium", "large")]
     assert prevalences == sorted(prevalences)
     assert valid["label"].eq("normal").all()
+
+
+def test_a_stratum_of_two_subjects_has_no_interval(run, tmp_path):
+    folder, manifest = run
+    cases = pd.read_csv(folder / "cases.csv")
+    files = (folder / "test.h5", folder / "valid.h5")
+    manifest = manifest.assign(subject=manifest["subject"].replace(["anomalous2", "anomalous3"], "anomalous1"))
+    stratify(manifest, cases, *files, "cosine", RUN, {"dataset": "d"}, tmp_path / "strata.csv")
+    found = pd.read_csv(tmp_path / "strata.csv")
+    assert found["value"].notna().all()
+    assert found["interval_low"].isna().all()
 
 
 def test_without_masks_there_are_no_rows_and_tables_are_joined(run, tmp_path):

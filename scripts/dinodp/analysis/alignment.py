@@ -14,6 +14,8 @@ from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
+from dinodp.uncertainty import MIN_SUBJECTS
+
 N_CLASSES = 3  # of intensity: dark, middle, bright; on T1 about fluid, grey and white matter
 N_INTENSITIES = 8  # equally filled bins
 N_CELLS = 8  # rows and columns of the cells that tell places apart
@@ -142,12 +144,12 @@ def all_measures(data: PatchLabels, normal: PatchLabels) -> Measures:
 
 
 def jackknife_interval(value: float, without: Floats) -> tuple[float, float]:
-    """95 % interval of a value from those without one group of subjects each [group]; NaN for fewer than two groups.
+    """95 % interval of a value from those without one group of subjects each [group]; NaN for fewer than MIN_SUBJECTS.
 
     The bootstrap would repeat subjects, and repeated patches share information that is none.
     """
     n = len(without)
-    if n < 2:
+    if n < MIN_SUBJECTS:
         return float("nan"), float("nan")
     error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
     half = float(stats.t.ppf(0.975, n - 1)) * error

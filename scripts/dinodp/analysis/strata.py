@@ -15,7 +15,7 @@ from dinodp.logs import logger
 from dinodp.manifest import select
 from dinodp.metrics import Bootstrap, evaluate_stream
 from dinodp.protocol import Protocol
-from dinodp.uncertainty import LEVEL
+from dinodp.uncertainty import anomalous_subjects, interval
 
 PROPERTIES = {
     "lesion_share": ("small", "medium", "large"),
@@ -109,13 +109,14 @@ def _stratum_rows(
         bootstrap=_bootstrap(test.iloc[against], labels[against], run),
         image_score_fraction=fraction,
     )
+    n_subjects = anomalous_subjects(subjects_of(chosen), labels[rows])
     values = {**result.values, "image_auroc": images.values.get("image_auroc")}
     replicates = {**result.replicates, "image_auroc": images.replicates.get("image_auroc")}
     shared = {key: place[key] for key in ("property", "stratum", "low", "high")}
     shared |= {"images": len(rows), "subjects": len(set(subjects_of(chosen)))}
     wanted = ("prevalence", "pixel_auroc", "pixel_average_precision", *protocol.dice_metrics, "image_auroc")
     return [
-        {**shared, "metric": name, "value": values[name], **_interval(replicates.get(name))}
+        {**shared, "metric": name, "value": values[name], **_interval(replicates.get(name), n_subjects)}
         for name in wanted
         if values.get(name) is not None
     ]
@@ -126,11 +127,9 @@ def _bootstrap(frame: pd.DataFrame, labels: npt.NDArray[np.bool_], run: Mapping[
     return Bootstrap.of(subjects_of(frame), labels, n_resamples) if n_resamples else None
 
 
-def _interval(replicates: npt.NDArray[np.float64] | None) -> dict[str, float | None]:
-    if replicates is None:
-        return {"interval_low": None, "interval_high": None}
-    low, high = np.percentile(replicates, LEVEL)
-    return {"interval_low": float(low), "interval_high": float(high)}
+def _interval(replicates: npt.NDArray[np.float64] | None, n_subjects: int) -> dict[str, float | None]:
+    low, high = (None, None) if replicates is None else interval(replicates, n_subjects)
+    return {"interval_low": low, "interval_high": high}
 
 
 def collect_strata(files: Sequence[Path], path: Path) -> None:

@@ -85,5 +85,5 @@ def show(rows: Sequence[dict[str, Any]], out: Path | None) -> None:
 def count_of(subjects: Sequence[str], masks: dict[str, Path | None]) -> str:
     """How much the intervals rest on."""
     number = len(set(subjects))
-    few = " With so few the intervals are rough." if number < 20 else ""
+    few = " With so few the intervals are rough; there is none where under 3 have a lesion." if number < 20 else ""
     return f"{len(masks)} scans of {number} subjects; intervals are over subjects.{few}"

@@ -37,11 +37,15 @@ PIXEL_METRICS = {
 
 @dataclass
 class Evaluation:
-    """Metrics by name (fractions), curves for drawing, metrics of every resample of subjects (may be empty)."""
+    """Metrics by name (fractions), curves for drawing, metrics of every resample of subjects (may be empty).
+
+    ``n_subjects``: how many subjects have an anomaly, where that was counted.
+    """
 
     values: dict[str, float]
     curves: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
     replicates: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    n_subjects: int = 0
 
 
 @dataclass(frozen=True)

@@ -160,10 +160,19 @@ def difference_rows(differences: pd.DataFrame | None, mask_rule: str, rows: Sequ
     shown = []
     for record in differences[differences["mask_rule"] == mask_rule].to_dict("records"):
         if tuple(record[key] for key in PLACE) in wanted:
-            value, low, high = (100 * record[name] for name in ("value", "low", "high"))
-            reading = "lower" if high < 0 else "higher" if low > 0 else "no difference shown"
-            shown.append({**record, "value": value, "low": low, "high": high, "reading": reading})
+            value, low, high = (_percent(record[name]) for name in ("value", "low", "high"))
+            shown.append({**record, "value": value, "low": low, "high": high, "reading": _reading(low, high)})
     return sorted(shown, key=lambda record: wanted[tuple(record[key] for key in PLACE)])
+
+
+def _percent(share: float) -> float | None:
+    return None if pd.isna(share) else 100 * share
+
+
+def _reading(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "too few subjects"
+    return "lower" if high < 0 else "higher" if low > 0 else "no difference shown"
 
 
 def counts(rows: Sequence[Record]) -> dict[str, int]:

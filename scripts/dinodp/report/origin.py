@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from dinodp import store
+from dinodp.evaluation import subjects_of
 from dinodp.manifest import SPLITS, read_manifest
 from dinodp.provenance import library_digest, package_versions
 from dinodp.report.comparison import Record
 from dinodp.report.files import ReportFiles
+from dinodp.uncertainty import MIN_SUBJECTS, anomalous_subjects
 
 FEW_SUBJECTS = 20
 CPU_FILE = Path("/proc/cpuinfo")
@@ -33,6 +35,7 @@ def _data_row(name: str, manifest: Path, checksums: Path | None) -> dict[str, An
         "dataset": name,
         **{split: _images(frame[frame["split"] == split]) for split in SPLITS},
         "subjects": test["subject"].replace("", pd.NA).nunique() or None,
+        "anomalous_subjects": anomalous_subjects(subjects_of(test), test["label"] == "anomalous"),
         "manifest": _sha256(manifest),
         "checksums": None if checksums is None else _sha256(checksums),
     }
@@ -95,11 +98,7 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
     known = {row["dataset"] for row in rows if row["published"] is not None}
     if without := [name for name in run["datasets"] if name not in known]:
         said.append(f"Nothing is published for {', '.join(without)}.")
-    said += [
-        f"{row['dataset']} has {row['subjects']} test subjects, which is few: take its values and intervals as rough."
-        for row in data
-        if row["subjects"] and row["subjects"] < FEW_SUBJECTS
-    ]
+    said += [sentence for row in data if (sentence := _few_subjects(row))]
     if len(run["seeds"]) == 1:
         said.append("One seed: how much the fits vary is not known.")
     loose = [name for name in run["embeddings"] if _unpinned(config["embeddings"][name])]
@@ -108,6 +107,16 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
     accepted = {name: config["datasets"][name].get("accept", []) for name in run["datasets"]}
     said += [f"{name}: accepted deviations: {', '.join(names)}." for name, names in accepted.items() if names]
     return said
+
+
+def _few_subjects(row: Mapping[str, Any]) -> str:
+    """What few test subjects mean for a data set; empty where there are enough."""
+    if row["anomalous_subjects"] < MIN_SUBJECTS:
+        return f"{row['dataset']}: fewer than {MIN_SUBJECTS} test subjects have an anomaly, so nothing has an interval."
+    if row["subjects"] and row["subjects"] < FEW_SUBJECTS:
+        few = f"{row['dataset']} has {row['subjects']} test subjects, which is few"
+        return f"{few}: take its values and intervals as rough."
+    return ""
 
 
 def _unpinned(embedding: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from dinodp.scans.maps import read_map
 from dinodp.scans.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.summary import RECORD
 from dinodp.slices import AXES
-from dinodp.uncertainty import LEVEL
+from dinodp.uncertainty import anomalous_subjects, interval
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms
@@ -166,6 +166,7 @@ def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamp
     result = Evaluation({name: metric(histograms) for name, metric in PIXEL_METRICS.items()})
     result.values.update(dice.values(), prevalence=histograms.prevalence)
     bootstrap = Bootstrap.of(labels.subjects, np.asarray(labels.anomalous), n_resamples)
+    result.n_subjects = anomalous_subjects(labels.subjects, labels.anomalous)
     result.replicates = pixel_replicates(counts, bootstrap.weights, list(dice.values())) if n_resamples else {}
     labels.evaluate(result, bootstrap)
     return result
@@ -241,20 +242,12 @@ class ImageLabels:
                 result.replicates[what] = image_auroc_replicates(values, truth, index, bootstrap.weights)
 
 
-def interval(replicates: npt.NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
-    """The 95 % percentile interval of finite resamples; none where there is none, such as of a single class."""
-    finite = replicates[np.isfinite(replicates)]
-    if not len(finite):
-        return None, None
-    low, high = np.percentile(finite, LEVEL)
-    return float(low), float(high)
-
-
 def metric_rows(result: Evaluation) -> list[dict[str, Any]]:
     """One row per metric: value, and interval where there is one."""
     rows = []
     for name, value in result.values.items():
-        low, high = interval(result.replicates[name]) if name in result.replicates else (None, None)
+        known = name in result.replicates
+        low, high = interval(result.replicates[name], result.n_subjects) if known else (None, None)
         rows.append({"metric": name, "value": value, "low": low, "high": high})
     return rows
 
@@ -264,7 +257,7 @@ def difference_rows(first: Evaluation, second: Evaluation) -> list[dict[str, Any
     rows = []
     for name, value in first.values.items():
         if name in first.replicates and name in second.replicates:
-            low, high = interval(first.replicates[name] - second.replicates[name])
+            low, high = interval(first.replicates[name] - second.replicates[name], first.n_subjects)
             other = second.values[name]
             rows.append(
                 {"metric": name, "first": value, "second": other, "difference": value - other, "low": low, "high": high}
