@@ -148,12 +148,13 @@ def _model(folder: Path, manifest: Path, name: str, seed: int, smoothing_sigma: 
 
 def _tables() -> dict[str, pd.DataFrame]:
     place = {"dataset": DATASET, "embedding": EMBEDDING, "score": "cosine", "mask_rule": "gt0"}
+    first = {**place, "variant": False, "primary": True}
     rows = [
-        {**place, "model": "dpmm_diag", "family": "dpmm", "normalised": "yes", "seed": seed, "metric": name, "value": v}
+        {**first, "model": "dpmm_diag", "family": "dpmm", "normalised": "yes", "seed": seed, "metric": name, "value": v}
         for name, (values, _) in MIXTURE.items()
         for seed, v in enumerate(values)
     ]
-    bank = {**place, "model": "memory_bank", "family": "memory_bank", "normalised": "yes", "seed": 0}
+    bank = {**first, "model": "memory_bank", "family": "memory_bank", "normalised": "yes", "seed": 0}
     rows += [{**bank, "metric": name, "value": value} for name, value in (("pixel_auroc", 0.97), ("dice_fpr10", 0.3))]
     intervals = [
         {**place, "model": "dpmm_diag", "metric": name, "seeds": 2, "value": np.mean(values), "low": low, "high": high}

@@ -7,10 +7,15 @@ from typing import Any
 import pandas as pd
 
 from dinodp.files import read_json, write_text
+from dinodp.protocol import is_variant
 
 
 def collect_metrics(files: Sequence[Path], path: Path) -> None:
-    """Write one row per value: dataset, embedding, model, family, normalised, seed, score, mask_rule, metric, value."""
+    """Write one row per value: dataset, embedding, model, family, normalised, variant, seed, score, primary, ...
+
+    ``variant``: the model is another than the paper's (`is_variant`); ``primary``: the score is the model's first; then
+    mask_rule, metric, value.
+    """
     rows = [row for file in files for row in _tidy_rows(read_json(file))]
     write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
@@ -23,12 +28,14 @@ def _tidy_rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "model": content["model"],
         "family": options["family"],
         "normalised": "" if options["family"] == "control" else "yes" if options.get("normalise", True) else "no",
+        "variant": is_variant(options),
         "seed": int(content["seed"]),
     }
     for score, rules in content["metrics"].items():
+        labels |= {"score": score, "primary": score == options["scores"][0]}
         for rule, values in rules.items():
             for metric, value in values.items():
-                yield {**labels, "score": score, "mask_rule": rule, "metric": metric, "value": value}
+                yield {**labels, "mask_rule": rule, "metric": metric, "value": value}
 
 
 def _from_path(path: Path, depth: int) -> list[str]:

@@ -78,7 +78,7 @@ def _load_model(
     return ModelData(
         name=name,
         family=config["family"],
-        scores=maps,
+        scores={score: maps[score] for score in config["scores"]},
         normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
         image_scores=store.read_image_scores(test),
         curves={score: store.read_curves(curves, score, mask_rule) for score in maps},

@@ -14,7 +14,9 @@ DICE = {
     "pixel": ("dice_pixel_fpr10", "dice_pixel_fpr05", "dice_pixel_fpr01"),
 }
 
+FEATURES = {"resample": "after_normalisation", "pca_dims": None, "position": None}
 PAPER_MIXTURE = {
+    **FEATURES,
     "covariance": "diag",
     "components": 500,
     "reg_covar": 1e-6,
@@ -25,20 +27,24 @@ PAPER_MIXTURE = {
     "init": "paper",
     "epochs": 40,
     "images_per_batch": 12,
-    "resample": "after_normalisation",
-    "pca_dims": None,
-    "position": None,
 }
+PAPER_BANK = {**FEATURES, "normalise": True, "shots": None, "coreset_fraction": None}
+PAPER_MODELS: dict[str, Mapping[str, Any]] = {"dpmm": PAPER_MIXTURE, "memory_bank": PAPER_BANK}
+MASK_SIZES = {"schulthess2025": None, "schulthess2026": (448, 448)}  # to which the papers resize masks; None: their own
 
 
 def is_variant(options: Mapping[str, Any]) -> bool:
-    """Whether a mixture of the catalog is another than the paper's; unit length or not is both the paper's."""
-    return options["family"] == "dpmm" and any(options.get(key, value) != value for key, value in PAPER_MIXTURE.items())
+    """Whether a mixture or memory bank of the catalog is another than the paper's.
+
+    Unit length or not is both the paper's for a mixture; a bank of a few images, or a coreset, is not.
+    """
+    wanted = PAPER_MODELS.get(options["family"], {})
+    return any(options.get(key, value) != value for key, value in wanted.items())
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Mask rule, maps that thresholds are calibrated on, form of the AUPR; and whose published values are compared.
+    """How maps become values: masks, smoothing, thresholds, form of the AUPR; and whose published values are compared.
 
     Published values belong to the catalog's embedding ``published_embedding``, which the papers' table (published.csv)
     calls ``published_as``.
@@ -50,6 +56,8 @@ class Protocol:
     published_embedding: str = "dinov2_vits14"
     published_as: str = "dinov2_vits14"
     published_sources: tuple[str, ...] = ("schulthess2025", "schulthess2026")
+    smoothing_sigma: float = 0.0
+    mask_size: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Self:
@@ -62,7 +70,21 @@ class Protocol:
             published_embedding=embedding,
             published_as=run.get("published_as", embedding),
             published_sources=tuple(run.get("published_sources", cls.published_sources)),
+            smoothing_sigma=float(run.get("smoothing_sigma", cls.smoothing_sigma)),
+            mask_size=tuple(run["mask_size"]) if run.get("mask_size") else cls.mask_size,
         )
+
+    def deviations(self, metric: str, source: str) -> list[str]:
+        """In what the value of a metric was made otherwise than the one that a paper (``source``) published."""
+        found = [] if self.smoothing_sigma == 0 else [f"maps smoothed with sigma {self.smoothing_sigma:g}"]
+        if self.mask_size != (size := MASK_SIZES.get(source)):
+            there = "their own" if size is None else f"{size[0]}x{size[1]}"
+            found.append(f"masks of another size (there: {there})")
+        if metric == AUPR["average_precision"]:
+            found.append("average precision (there: the trapezoid)")
+        if metric in DICE["pixel"]:
+            found.append("thresholds of full-resolution maps (there: of patches)")
+        return found
 
     @property
     def aupr_metric(self) -> str:

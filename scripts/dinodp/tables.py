@@ -19,7 +19,7 @@ from dinodp.protocol import Protocol
 FAMILIES = ("memory_bank", "dpmm", "gaussian_mixture", "k_means", "gaussian", "bayesian_mixture", "control")
 SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
 DETECTION = ("pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid")
-KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule"]
+KEYS = ["dataset", "embedding", "family", "model", "variant", "score", "normalised", "mask_rule"]
 COSTS = (
     "fit_seconds",
     "backbone_ms_per_image",
@@ -87,7 +87,7 @@ def table1(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     """Pixel AUROC and AUPR of each model's primary score, percent, beside the published values."""
     frame = _compare(primary_scores(metrics), published, protocol.published_embedding, DETECTION, "table1")
     caption = "Pixel-wise detection of anomalies, in percent. AP: average precision; AUPR: trapezoid, as published."
-    notes = _notes(frame, protocol.published_embedding)
+    notes = _notes(frame, published, protocol)
     short = f"Pixel-wise detection of anomalies, in percent. AUPR: {AUPR_NAMES[protocol.aupr]}."
     return Table(frame, caption, notes, short, PAPER_LABELS, _detection_headings(frame, protocol))
 
@@ -98,7 +98,7 @@ def table2(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     where = "patches" if protocol.threshold_maps == "patch" else "pixels"
     caption = f"Dice, in percent, at thresholds calibrated to a false positive rate (FPR) on normal validation {where}."
     headings = {name: f"FPR {int(name[-2:])} %" for name in protocol.dice_metrics if f"{name}_mean" in frame}
-    return Table(frame, caption, _notes(frame, protocol.published_embedding), caption, PAPER_LABELS, headings)
+    return Table(frame, caption, _notes(frame, published, protocol), caption, PAPER_LABELS, headings)
 
 
 def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> Table:
@@ -107,7 +107,7 @@ def table3(metrics: pd.DataFrame, costs: pd.DataFrame, published: pd.DataFrame, 
     frame = _compare(mixtures, published, protocol.published_embedding, DETECTION, "table3")
     caption = "Scores of the mixture, embeddings with and without unit length, in percent. AP, AUPR as in table 1."
     labels = {**PAPER_LABELS, "score": "Score", "normalised": "Unit length"}
-    notes = _notes(frame, protocol.published_embedding)
+    notes = _notes(frame, published, protocol)
     short = "Scores of the mixture, embeddings with and without unit length, in percent. AUPR as in table 1."
     return Table(frame, caption, notes, short, labels, _detection_headings(frame, protocol))
 
@@ -145,16 +145,17 @@ def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> 
 
 
 def primary_scores(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Keep one score per model: the first of ``SCORES`` that it has (cosine where there is one)."""
-    order = metrics["score"].map(_rank(SCORES))
-    first = order.groupby([metrics["dataset"], metrics["embedding"], metrics["model"]]).transform("min")
-    return metrics[order == first]
+    """Keep the first score of each model's catalog entry."""
+    return metrics[metrics["primary"]]
 
 
 def _compare(
     rows: pd.DataFrame, published: pd.DataFrame, published_embedding: str, names: Sequence[str], table: str
 ) -> pd.DataFrame:
-    """Mean and std in percent per (KEYS), with published value and difference beside each metric that has one."""
+    """Mean and std in percent per (KEYS), with published value and difference beside each metric that has one.
+
+    A variant of the paper's model has none.
+    """
     wide = _wide(rows, names)
     present = [name for name in names if name in wide]
     if wide.empty or not present:
@@ -162,13 +163,13 @@ def _compare(
     frame = _order(_mean_and_std(wide, KEYS, present))
     for name in present:
         mean = frame[f"{name}_mean"]
-        values = published_values(frame, published, name).where(mean.notna())
+        values = published_values(frame, published, name).where(mean.notna() & ~frame["variant"])
         if values.notna().any():
             place = frame.columns.get_indexer(pd.Index([f"{name}_std"]))[0] + 1
             frame.insert(place, f"{name}_published", values)
             difference = (mean - values).where(frame["embedding"] == published_embedding)
             frame.insert(place + 1, f"{name}_difference", difference)
-    return frame.drop(columns="family").dropna(axis="columns", how="all")
+    return frame.drop(columns=["family", "variant"]).dropna(axis="columns", how="all")
 
 
 def _wide(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -226,21 +227,31 @@ def _published_lookup(published: pd.DataFrame, metric: str) -> dict[tuple[object
 
 
 def _without_score(row: Any, known: dict[tuple[object, ...], float]) -> float:
-    """The follow-up paper names no score: its value is that of the cosine, unit length, and the full memory bank."""
-    few = row.family == "memory_bank" and any(word in row.model for word in ("shot", "coreset"))
-    if few or (row.score, row.normalised) != ("cosine", "yes"):
+    """The follow-up paper names no score: its value is that of the cosine and unit length."""
+    if (row.score, row.normalised) != ("cosine", "yes"):
         return float("nan")
     return known.get((row.dataset, row.family, "", ""), float("nan"))
 
 
-def _notes(frame: pd.DataFrame, published_embedding: str) -> tuple[str, ...]:
-    if not any(str(column).endswith("_published") for column in frame):
+def _notes(frame: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> tuple[str, ...]:
+    compared = [str(column).removesuffix("_published") for column in frame if str(column).endswith("_published")]
+    if not compared:
         return (SPREAD_NOTE,)
     return (
         SPREAD_NOTE,
-        f"Published values are for {published_embedding}; a difference (ours minus published, percentage points) is "
-        "given only for that embedding. Values of another embedding are not comparable with them.",
+        f"Published values are for {protocol.published_embedding}; a difference (ours minus published, percentage "
+        "points) is given only for that embedding. Values of another embedding are not comparable with them.",
+        *_deviations(compared, published, protocol),
     )
+
+
+def _deviations(compared: Sequence[str], published: pd.DataFrame, protocol: Protocol) -> list[str]:
+    """One sentence per paper whose values were made otherwise."""
+    known = published[published["metric"].isin(compared)][["source", "metric"]].drop_duplicates()
+    found: dict[str, dict[str, None]] = {}
+    for source, metric in known.itertuples(index=False, name=None):
+        found.setdefault(source, {}).update(dict.fromkeys(protocol.deviations(metric, source)))
+    return [f"Otherwise than in {source}: {', '.join(names)}." for source, names in found.items() if names]
 
 
 # Formatting

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,23 +58,29 @@ def collect_intervals(
 
     ``metrics`` and ``curves`` are the files of the same jobs in the same order. Both tables hold the mean over seeds;
     the interval is over subjects, and empty where too few have an anomaly. A difference uses the same resamples for
-    both models.
+    both models: every score of a model against the first score of the baseline.
     """
-    models = _read(metrics, curves)
+    contents = [read_json(path) for path in metrics]
+    models = _read(contents, curves)
     rows = [row for name, places in models.items() for row in _interval_rows(name, places)]
     write_text(intervals, pd.DataFrame(rows, columns=INTERVAL_COLUMNS).to_csv(index=False))
+    first = next((content["options"]["scores"][0] for content in contents if content["model"] == baseline), "")
+    compared = {_without_score(place): found for place, found in models.get(baseline, {}).items() if place[2] == first}
     others = [name for name in models if name != baseline]
-    rows = [row for name in others for row in _difference_rows(name, models[name], baseline, models.get(baseline, {}))]
+    rows = [row for name in others for row in _difference_rows(name, models[name], baseline, compared)]
     write_text(differences, pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).to_csv(index=False))
 
 
-def _read(metrics: Sequence[Path], curves: Sequence[Path]) -> dict[str, dict[Place, Resampled]]:
+def _without_score(place: Place) -> tuple[str, ...]:
+    return place[:2] + place[3:]
+
+
+def _read(contents: Sequence[Mapping[str, Any]], curves: Sequence[Path]) -> dict[str, dict[Place, Resampled]]:
     """By model and place: values of all seeds, resamples averaged over them."""
     found: dict[tuple[str, Place], list[tuple[float, Floats]]] = {}
     subjects: dict[tuple[str, str], int] = {}  # of a data set and embedding
-    for metrics_path, curves_path in zip(metrics, curves, strict=True):
-        content = read_json(metrics_path)
-        with store.reading(curves_path, "curves") as file:
+    for content, path in zip(contents, curves, strict=True):
+        with store.reading(path, "curves") as file:
             subjects[content["dataset"], content["embedding"]] = store.config_of(file)["anomalous_subjects"]
             for score, rules in content["metrics"].items():
                 for rule, values in rules.items():
@@ -97,14 +104,14 @@ def _interval_rows(model: str, places: Mapping[Place, Resampled]) -> Iterator[li
 
 
 def _difference_rows(
-    model: str, places: Mapping[Place, Resampled], baseline: str, others: Mapping[Place, Resampled]
+    model: str, places: Mapping[Place, Resampled], baseline: str, compared: Mapping[tuple[str, ...], Resampled]
 ) -> Iterator[list[object]]:
-    """Every score of a model against the one score of the baseline."""
-    for (dataset, embedding, score, rule, metric), found in places.items():
-        here = (dataset, embedding, rule, metric)
-        other = next((other for place, other in others.items() if place[:2] + place[3:] == here), None)
+    """Every score of a model against the first score of the baseline."""
+    for place, found in places.items():
+        other = compared.get(_without_score(place))
         if other is None:
             continue
+        dataset, embedding, score, rule, metric = place
         low, high = interval(found.replicates - other.replicates, found.n_subjects)
         difference = found.values.mean() - other.values.mean()
         yield [dataset, embedding, model, baseline, score, rule, metric, difference, low, high]

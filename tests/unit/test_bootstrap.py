@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,7 +103,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 
 def write_job(folder, model, seed, value, replicates, n_subjects=20):
     metrics, curves = folder / f"{model}-{seed}.json", folder / f"{model}-{seed}.h5"
-    content = {"dataset": "d", "embedding": "e", "model": model, "metrics": {"cosine": {"gt0": {"pixel_auroc": value}}}}
+    content = {"dataset": "d", "embedding": "e", "model": model, "options": {"scores": ["cosine"]}}
+    content["metrics"] = {"cosine": {"gt0": {"pixel_auroc": value}}}
     metrics.write_text(json.dumps(content))
     with store.writing(curves, "curves", {"anomalous_subjects": n_subjects}) as file:
         file.create_dataset("replicates/cosine/gt0/pixel_auroc", data=np.asarray(replicates, dtype=float))
@@ -124,6 +126,19 @@ def test_differences_are_paired(tmp_path):
     difference = pd.read_csv(tmp_path / "d.csv").iloc[0]
     assert (difference["model"], difference["minus"]) == ("dpmm", "bank")
     assert difference[["value", "low", "high"]].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_a_difference_is_from_the_baselines_first_score(tmp_path):
+    """The first of its catalog entry, not of the alphabet."""
+    jobs = [write_job(tmp_path, "bank", 0, 0.8, np.full(9, 0.8)), write_job(tmp_path, "dpmm", 0, 0.7, np.full(9, 0.7))]
+    content = json.loads(jobs[0][0].read_text())
+    content["options"]["scores"] = ["mahalanobis", "cosine"]
+    content["metrics"]["mahalanobis"] = {"gt0": {"pixel_auroc": 0.6}}
+    jobs[0][0].write_text(json.dumps(content))
+    with h5py.File(jobs[0][1], "a") as file:
+        file.create_dataset("replicates/mahalanobis/gt0/pixel_auroc", data=np.full(9, 0.6))
+    collect_intervals(*zip(*jobs, strict=True), "bank", tmp_path / "i.csv", tmp_path / "d.csv")
+    assert pd.read_csv(tmp_path / "d.csv")["value"].tolist() == pytest.approx([0.1])
 
 
 def test_one_or_two_subjects_give_no_interval(tmp_path):
@@ -156,9 +171,10 @@ def test_subjects_with_an_anomaly_are_counted_from_the_files(tmp_path, anomalous
     for split, count in (("valid", 2), ("test", 8)):
         maps = generator.random((count, 4, 4)).astype(np.float32)
         store.write_maps(tmp_path / f"{split}.h5", {}, {"cosine": maps}, {"cosine": maps.max(axis=(1, 2))})
+    labels = {"dataset": "d", "embedding": "e", "model": "m", "options": {"scores": ["cosine"]}}
     evaluate_scores(
         test_scores=tmp_path / "test.h5", valid_scores=tmp_path / "valid.h5", manifest=make_manifest(rows),
-        labels={"dataset": "d", "embedding": "e", "model": "m"}, mask_rules=["gt0"], smoothing_sigma=0, n_resamples=20,
+        labels=labels, mask_rules=["gt0"], smoothing_sigma=0, n_resamples=20,
         metrics_path=tmp_path / "m.json", curves_path=tmp_path / "m.h5",
     )  # fmt: skip
     collect_intervals([tmp_path / "m.json"], [tmp_path / "m.h5"], "m", tmp_path / "i.csv", tmp_path / "d.csv")
@@ -192,7 +208,8 @@ def test_intervals_of_a_paired_difference_are_those_of_a_slow_reference(case, tm
         found[name] = result
         files = tmp_path / f"{name}.json", tmp_path / f"{name}.h5"
         metrics = {"cosine": {"gt0": result.values}}
-        files[0].write_text(json.dumps({"dataset": "d", "embedding": "e", "model": name, "metrics": metrics}))
+        labels = {"dataset": "d", "embedding": "e", "model": name, "options": {"scores": ["cosine"]}}
+        files[0].write_text(json.dumps({**labels, "metrics": metrics}))
         with store.writing(files[1], "curves", {"anomalous_subjects": 4}) as file:
             for metric, values in result.replicates.items():
                 file.create_dataset(f"replicates/cosine/gt0/{metric}", data=values)

@@ -27,6 +27,7 @@ from dinodp.report.pictures import TOP, map_to_show, quantised, reduced_mask, ru
 from dinodp.report.protocols import protocol_table
 
 PROTOCOL = Protocol()
+RESIZED = Protocol(mask_size=(448, 448))  # as in the follow-up
 COMMAND = "snakemake --cores 2 --configfile config/none.yaml"
 
 
@@ -83,7 +84,8 @@ def test_variants_and_other_mask_rules_get_no_verdict(files: ReportFiles) -> Non
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
     both = pd.concat([metrics, metrics.assign(mask_rule="eq255")])
     published = read_published(files.published, PROTOCOL)
-    rows = comparison.result_rows(both, None, published, PROTOCOL, 1.0, variants=["dpmm_diag"])
+    both["variant"] = both["model"] == "dpmm_diag"
+    rows = comparison.result_rows(both, None, published, RESIZED, 1.0)
     found = {(row["model"], row["mask_rule"]): row for row in rows if row["metric"] == "pixel_auroc"}
     assert found["dpmm_diag", "gt0"]["verdict"] == "variant"
     assert found["dpmm_diag", "gt0"]["difference"] == pytest.approx(95.6 - 96.21)
@@ -96,6 +98,42 @@ def test_the_catalogs_paper_models_are_no_variants(root: Path) -> None:
     models = yaml.safe_load((root / "config/catalog.yaml").read_text())["models"]
     plain = {name for name, options in models.items() if options["family"] == "dpmm" and not is_variant(options)}
     assert plain == {"dpmm_diag", "dpmm_diag_raw"}
+    banks = {name for name, options in models.items() if options["family"] == "memory_bank" and not is_variant(options)}
+    assert banks == {"memory_bank"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "verdict"),
+    [
+        (PROTOCOL, "pixel_auroc", "reproduced"),
+        (Protocol(smoothing_sigma=4), "pixel_auroc", "other protocol"),
+        (RESIZED, "pixel_auroc", "other protocol"),
+        (PROTOCOL, "dice_fpr10", "differs"),
+        (Protocol(threshold_maps="pixel"), "dice_pixel_fpr10", "other protocol"),
+        (Protocol(aupr="average_precision"), "pixel_average_precision", "other protocol"),
+    ],
+)
+def test_another_protocol_gets_no_verdict(files: ReportFiles, protocol: Protocol, metric: str, verdict: str) -> None:
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    names = {"dice_fpr10": "dice_pixel_fpr10", "pixel_aupr_trapezoid": "pixel_average_precision"}
+    both = pd.concat([metrics, metrics.replace({"metric": names})]).drop_duplicates()
+    rows = comparison.result_rows(both, None, read_published(files.published, protocol), protocol, 1.0)
+    (row,) = [row for row in rows if (row["model"], row["metric"]) == ("dpmm_diag", metric)]
+    assert row["verdict"] == verdict
+    assert row["difference"] is not None
+    assert ("; here " in row["origin"]) == (verdict == "other protocol")
+
+
+def test_anomalydinos_protocol_is_compared_with_no_value(files: ReportFiles, root: Path) -> None:
+    run = yaml.safe_load((root / "config/anomalydino.yaml").read_text())["run"]
+    published = read_published(files.published, Protocol.of(run))
+    assert published.empty
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    rows = comparison.result_rows(metrics, None, published, Protocol.of(run), 1.0)
+    assert {row["verdict"] for row in rows} == {"–"}
+    config = {**CONFIG, "run": {**CONFIG["run"], "published_sources": []}}
+    assert "This run is compared with no published value." in limits(config, rows, [])
+    assert not [sentence for sentence in limits(config, rows, []) if sentence.startswith("Nothing is published")]
 
 
 def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -> None:
@@ -103,16 +141,16 @@ def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -
     control = metrics[:1].assign(model="oracle", family="control", score="oracle")
     both = pd.concat([metrics, control, metrics.assign(embedding="classical")])
     rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
-    first = comparison.headline(rows, both, PROTOCOL)
+    first = comparison.headline(rows, PROTOCOL)
     assert {(row["model"], row["embedding"]) for row in first} == {("memory_bank", EMBEDDING), ("dpmm_diag", EMBEDDING)}
-    other = comparison.headline(rows, both, Protocol(published_embedding="dinov3"))
+    other = comparison.headline(rows, Protocol(published_embedding="dinov3"))
     assert {row["embedding"] for row in other} == {EMBEDDING, "classical"}
 
 
 def test_without_masks_the_headline_is_image_auroc(files: ReportFiles) -> None:
     metrics = pd.read_csv(files.metrics, keep_default_na=False)[:2].assign(metric="image_auroc")
     rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
-    assert [row["metric"] for row in comparison.headline(rows, metrics, PROTOCOL)] == ["image_auroc"]
+    assert [row["metric"] for row in comparison.headline(rows, PROTOCOL)] == ["image_auroc"]
 
 
 def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
@@ -129,7 +167,8 @@ def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
         },
     }
     models = {**CONFIG["models"], "dpmm_diag": {"init": "paper"}, "ours": {"init": "spread"}}
-    table = protocol_table({**CONFIG, "run": run, "models": models}, comparison.primary_rows(rows, both))
+    config = {**CONFIG, "run": run, "models": models}
+    table = protocol_table(config, rows)
     assert table["names"] == ["paper", "ours"]
     starts = dict(table["choices"])["Means start from"]
     assert starts[0].startswith("first K")
@@ -141,6 +180,21 @@ def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
     assert found["Dice, FPR 1 %"]["values"][1] is None  # not computed at pixel thresholds here
     assert found["Dice, FPR 1 %"]["difference"] is None
     assert protocol_table(CONFIG, rows) == {}
+    renamed = both.assign(embedding="classical")
+    rows = comparison.result_rows(renamed, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    other = protocol_table({**config, "run": {**run, "embeddings": ["classical"]}}, rows)
+    assert {row["published"] for row in other["rows"]} == {None}  # those are of DINOv2's embeddings
+
+
+def test_the_first_score_is_the_catalogs_first(files: ReportFiles) -> None:
+    """Not the cosine, where the entry names another one first."""
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    likelihood = metrics.assign(score="log_likelihood", value=metrics["value"] - 0.1)
+    both = pd.concat([metrics.assign(primary=False), likelihood])
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    assert {row["score"] for row in comparison.headline(rows, PROTOCOL)} == {"log_likelihood"}
+    models = comparison.by_model(rows, "gt0")[DATASET, EMBEDDING]
+    assert {row["score"] for values in models.values() for row in values.values()} == {"log_likelihood"}
 
 
 def test_without_intervals_a_difference_has_no_reading(files: ReportFiles, tmp_path: Path) -> None:

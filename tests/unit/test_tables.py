@@ -1,5 +1,6 @@
 """Tables: numbers worked out by hand, published values matched, formats escaped."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,19 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dinodp.collecting import collect_metrics
 from dinodp.errors import InputError
 from dinodp.latex import escape_latex
 from dinodp.protocol import Protocol, read_published
-from dinodp.tables import TABLES, Table, write_table
+from dinodp.tables import TABLES, Table, primary_scores, write_table
 
 PUBLISHED = Path(__file__).parents[2] / "resources/published/published.csv"
 PAPER = "dinov2_vits14"
 PROTOCOL = Protocol()
 
 
-def rows(model: str, family: str, score: str, values: dict[str, list[float]], **labels: str) -> list[dict[str, Any]]:
+def rows(model: str, family: str, score: str, values: dict[str, list[float]], **labels: object) -> list[dict[str, Any]]:
     """Tidy rows; the values of a metric are those of seeds 0, 1, ..."""
     base = {"dataset": "brats2021", "embedding": PAPER, "normalised": "" if family == "control" else "yes"}
+    base |= {"variant": False, "primary": True}
     labels = {**base, "model": model, "family": family, "score": score, "mask_rule": "gt0", **labels}
     return [
         {**labels, "seed": seed, "metric": metric, "value": value}
@@ -42,10 +45,10 @@ def metrics() -> pd.DataFrame:
     return pd.DataFrame(
         rows("random", "control", "random", {"pixel_auroc": [0.5], "dice_fpr10": [0.01]})
         + rows("dpmm_diag", "dpmm", "cosine", auroc | dice)
-        + rows("dpmm_diag", "dpmm", "log_likelihood", {"pixel_auroc": [0.9, 0.9]})
+        + rows("dpmm_diag", "dpmm", "log_likelihood", {"pixel_auroc": [0.9, 0.9]}, primary=False)
         + rows("dpmm_raw", "dpmm", "cosine", {"pixel_auroc": [0.9506]}, normalised="no")
         + rows("memory_bank", "memory_bank", "cosine", {"pixel_auroc": [0.98]})
-        + rows("memory_bank_4shot", "memory_bank", "cosine", {"pixel_auroc": [0.96]})
+        + rows("memory_bank_4shot", "memory_bank", "cosine", {"pixel_auroc": [0.96]}, variant=True)
         + rows("dpmm_diag", "dpmm", "cosine", {"pixel_auroc": [0.8]}, embedding="vit_tiny")
         + rows("dpmm_diag", "dpmm", "cosine", {"pixel_auroc": [0.7]}, dataset="phantoms")
     )
@@ -96,6 +99,48 @@ def test_published_value_of_raw_embeddings_and_of_the_bank(
     assert one(table, model="memory_bank")["pixel_auroc_published"] == 97.71
     assert np.isnan(one(table, model="memory_bank_4shot")["pixel_auroc_published"])
     assert np.isnan(one(table, model="random")["pixel_auroc_published"])
+
+
+def test_a_variant_has_no_published_value(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    """Whatever its name: it is decided from the options."""
+    variant = rows("few", "memory_bank", "cosine", {"pixel_auroc": [0.9]}, variant=True)
+    variant += rows("dpmm_k50", "dpmm", "cosine", {"pixel_auroc": [0.9]}, variant=True)
+    frame = pd.concat([metrics, pd.DataFrame(variant)], ignore_index=True)
+    for name in ("few", "dpmm_k50"):
+        row = one(TABLES["table1"](frame, cost_rows, published, PROTOCOL), model=name)
+        assert np.isnan(row["pixel_auroc_published"])
+        assert np.isnan(row["pixel_auroc_difference"])
+
+
+def test_metrics_say_what_is_a_variant_and_which_score_is_first(tmp_path: Path) -> None:
+    options = {"family": "memory_bank", "shots": 4, "scores": ["mahalanobis", "cosine"]}
+    content = {"dataset": "d", "embedding": "e", "model": "few", "seed": "0", "options": options}
+    values = {score: {"gt0": {"pixel_auroc": 0.5}} for score in ("cosine", "mahalanobis")}
+    (tmp_path / "m.json").write_text(json.dumps({**content, "metrics": values}))
+    collect_metrics([tmp_path / "m.json"], tmp_path / "m.csv")
+    frame = pd.read_csv(tmp_path / "m.csv", keep_default_na=False)
+    assert frame["variant"].all()
+    assert dict(zip(frame["score"], frame["primary"], strict=True)) == {"cosine": False, "mahalanobis": True}
+    assert list(primary_scores(frame)["score"]) == ["mahalanobis"]
+
+
+def test_values_of_one_embedding_are_not_taken_for_another() -> None:
+    """The first paper's mixture is of DINOv2, also where DINOv3's values are asked for."""
+    other = read_published(PUBLISHED, Protocol(published_as="dinov3_vits16"))
+    assert set(other[other["method"] == "dpmm"]["source"]) == {"schulthess2026"}
+    mine = read_published(PUBLISHED, PROTOCOL)
+    assert set(mine[mine["method"] == "dpmm"]["source"]) == {"schulthess2025", "schulthess2026"}
+
+
+def test_tables_say_in_what_the_published_protocol_is_another(
+    metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame
+) -> None:
+    notes = TABLES["table1"](metrics, cost_rows, published, Protocol(smoothing_sigma=4)).notes
+    assert "Otherwise than in schulthess2025: maps smoothed with sigma 4." in notes
+    notes = TABLES["table2"](metrics, cost_rows, published, PROTOCOL).notes
+    assert not [note for note in notes if note.startswith("Otherwise")]
 
 
 def test_another_embedding_has_no_difference(

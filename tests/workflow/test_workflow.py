@@ -96,7 +96,7 @@ def test_analyses_are_made_and_reported(finished):
     alignment = pd.read_csv(finished / "results/alignment/phantoms/classical.csv")
     assert {"explained by place", "explained by intensity"} <= set(alignment["measure"])
     text = (finished / "results/report.html").read_text()
-    for heading in ("Where it fails", "Do components follow anatomy?", "Protocols: as published and corrected"):
+    for heading in ("Where it fails", "Do components follow anatomy?", "Protocols side by side"):
         assert heading in text
 
 

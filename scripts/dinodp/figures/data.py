@@ -10,15 +10,14 @@ import pandas as pd
 from dinodp.errors import InputError
 
 Array = npt.NDArray[Any]
-PRIMARY_SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
 
 
 @dataclass(frozen=True)
 class ModelData:
     """One fitted model.
 
-    ``scores`` and ``normal_validation``: {score: [image, row, col]}; ``image_scores``: {score: [image]};
-    ``curves``: {score: {fpr, tpr, recall, precision}}; ``thresholds``: {score: {threshold_fpr10: value, ...}}.
+    ``scores`` (in the order of the catalog) and ``normal_validation``: {score: [image, row, col]}; ``image_scores``:
+    {score: [image]}; ``curves``: {score: {fpr, tpr, recall, precision}}; ``thresholds``: {score: {name: value}}.
     Mixtures also have ``history`` ({epoch, train_log_likelihood, validation_log_likelihood, active_components, ...}:
     [epoch]), ``chosen_epoch``, and of the K active components ``means`` [K, D], ``covariances_diag`` [K, D],
     ``weights`` [K] and ``assignments`` (test rows -> component index [n, row, col]).
@@ -40,12 +39,10 @@ class ModelData:
 
     @property
     def primary_score(self) -> str:
-        """The score that represents the model: cosine where it has it."""
-        known = [score for score in PRIMARY_SCORES if score in self.scores]
-        names = known or list(self.scores)
-        if not names:
+        """The score that represents the model: its first."""
+        if not self.scores:
             raise InputError(f"Model {self.name!r} has no scores to draw.")
-        return names[0]
+        return next(iter(self.scores))
 
 
 @dataclass(frozen=True)

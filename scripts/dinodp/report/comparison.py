@@ -1,12 +1,12 @@
 """The report's tables: published beside reproduced with a verdict, all results, differences between models, cost."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from dinodp.protocol import DICE, Protocol
-from dinodp.tables import HEADINGS, primary_scores, published_values
+from dinodp.tables import HEADINGS, published_values
 
 IMAGE_METRICS = ("image_auroc",)
 NAMES = {
@@ -19,10 +19,15 @@ REPORTED = (
     *IMAGE_METRICS, "pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid", "aupro_30", "max_dice",
     *DICE["patch"], *DICE["pixel"],
 )  # fmt: skip
-KEYS = ["dataset", "embedding", "family", "model", "score", "normalised", "mask_rule", "metric"]
+KEYS = [
+    "dataset", "embedding", "family", "model", "variant", "score", "primary", "normalised", "mask_rule", "metric"
+]  # fmt: skip
 PLACE = ["dataset", "embedding", "model", "score", "mask_rule", "metric"]
 REPRODUCED, WITHIN, DIFFERS = "reproduced", "within the interval", "differs"
-OTHER, OTHER_MASKS, VARIANT, NOTHING = "other embedding", "other mask rule", "variant", "–"
+COMPARABLE = (REPRODUCED, WITHIN, DIFFERS)
+OTHER, OTHER_MASKS, OTHER_PROTOCOL, VARIANT, NOTHING = (
+    "other embedding", "other mask rule", "other protocol", "variant", "–"
+)  # fmt: skip
 COST_DIGITS = {
     "fit_seconds": 1,
     "backbone_ms_per_image": 1,
@@ -41,14 +46,13 @@ def result_rows(
     published: pd.DataFrame,
     protocol: Protocol,
     tolerance: float,
-    variants: Collection[str] = (),
 ) -> list[Record]:
     """One row per (data set, embedding, model, score, mask rule, metric), values in percent.
 
     ``mean`` and ``std`` (n - 1) over seeds; ``low`` and ``high`` of the 95 % interval over subjects; ``published`` and
     its ``origin``; ``difference`` (ours minus published, percentage points) for the published embedding and mask rule
-    only; ``verdict`` against ``tolerance`` (percentage points): none of ``variants``, models that are not the paper's.
-    What is not known is None.
+    only; ``verdict`` against ``tolerance`` (percentage points), where model and protocol are the paper's: else what is
+    not. What is not known is None.
     """
     frame = _over_seeds(metrics[metrics["metric"].isin(REPORTED)])
     frame["published"] = _published(frame, published)
@@ -61,7 +65,7 @@ def result_rows(
         {name: None if pd.isna(value) else value for name, value in record.items()}
         for record in frame.to_dict("records")
     ]
-    return [row | _verdict(row, published, protocol, tolerance, variants) for row in rows]
+    return [row | _verdict(row, published, protocol, tolerance) for row in rows]
 
 
 def _over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -79,26 +83,27 @@ def _published(frame: pd.DataFrame, published: pd.DataFrame) -> "pd.Series[float
     return values
 
 
-def _verdict(
-    row: Record, published: pd.DataFrame, protocol: Protocol, tolerance: float, variants: Collection[str]
-) -> Record:
+def _verdict(row: Record, published: pd.DataFrame, protocol: Protocol, tolerance: float) -> Record:
     if row["published"] is None:
         return {"origin": None, "difference": None, "verdict": NOTHING}
-    origin = _origin(row, published)
+    source, origin = _origin(row, published)
     if row["embedding"] != protocol.published_embedding:
         return {"origin": origin, "difference": None, "verdict": OTHER}
     if row["mask_rule"] != protocol.mask_rule:
         return {"origin": origin, "difference": None, "verdict": OTHER_MASKS}
     difference = row["mean"] - row["published"]
-    if row["model"] in variants:
+    if row["variant"]:
         return {"origin": origin, "difference": difference, "verdict": VARIANT}
+    if deviations := protocol.deviations(row["metric"], source):
+        origin = f"{origin}; here {', '.join(deviations)}"
+        return {"origin": origin, "difference": difference, "verdict": OTHER_PROTOCOL}
     inside = row["low"] is not None and row["low"] <= row["published"] <= row["high"]
     verdict = REPRODUCED if abs(difference) <= tolerance else WITHIN if inside else DIFFERS
     return {"origin": origin, "difference": difference, "verdict": verdict}
 
 
-def _origin(row: Record, published: pd.DataFrame) -> str:
-    """Where a published value comes from: source, table, and whether it was read in the paper itself."""
+def _origin(row: Record, published: pd.DataFrame) -> tuple[str, str]:
+    """The source of a published value; and in words: source, table, and whether it was read in the paper itself."""
     known = published[
         (published["dataset"] == row["dataset"])
         & (published["metric"] == row["metric"])
@@ -106,10 +111,10 @@ def _origin(row: Record, published: pd.DataFrame) -> str:
         & (published["method"] == row["family"])
     ]
     first = known.iloc[0]
-    return f"{first['source']}, table {first['table']}, {first['provenance']}"
+    return str(first["source"]), f"{first['source']}, table {first['table']}, {first['provenance']}"
 
 
-def headline(rows: Sequence[Record], metrics: pd.DataFrame, protocol: Protocol) -> list[Record]:
+def headline(rows: Sequence[Record], protocol: Protocol) -> list[Record]:
     """The rows of the first table: every model but the controls by its first score, the metrics of the protocol.
 
     Of the embedding that the published values are for where the run has it, else of all embeddings; image AUROC where
@@ -119,19 +124,13 @@ def headline(rows: Sequence[Record], metrics: pd.DataFrame, protocol: Protocol) 
     with_masks = {row["dataset"] for row in rows if row["metric"] in protocol.metrics}
     return [
         row
-        for row in primary_rows(rows, metrics)
-        if row["mask_rule"] == protocol.mask_rule
+        for row in rows
+        if row["primary"]
+        and row["mask_rule"] == protocol.mask_rule
         and row["family"] != "control"
         and row["metric"] in (protocol.metrics if row["dataset"] in with_masks else IMAGE_METRICS)
         and (protocol.published_embedding not in embeddings or row["embedding"] == protocol.published_embedding)
     ]
-
-
-def primary_rows(rows: Sequence[Record], metrics: pd.DataFrame) -> list[Record]:
-    """The rows of each model's first score."""
-    places = primary_scores(metrics)[PLACE[:4]].drop_duplicates()
-    known = set(places.itertuples(index=False, name=None))
-    return [row for row in rows if tuple(row[name] for name in PLACE[:4]) in known]
 
 
 def overview(protocol: Protocol) -> tuple[str, ...]:
@@ -140,14 +139,12 @@ def overview(protocol: Protocol) -> tuple[str, ...]:
     return ("pixel_auroc", "pixel_average_precision", "aupro_30", middle, "max_dice", *IMAGE_METRICS)
 
 
-def by_model(
-    rows: Sequence[Record], metrics: pd.DataFrame, mask_rule: str
-) -> dict[tuple[str, str], dict[str, dict[str, Record]]]:
+def by_model(rows: Sequence[Record], mask_rule: str) -> dict[tuple[str, str], dict[str, dict[str, Record]]]:
     """Rows of the first score of every model: {(data set, embedding): {model: {metric: row}}}."""
     found: dict[tuple[str, str], dict[str, dict[str, Record]]] = {}
-    for row in primary_rows(rows, metrics):
+    for row in rows:
         dataset, embedding, model = (str(row[name]) for name in PLACE[:3])
-        if row["mask_rule"] == mask_rule:
+        if row["primary"] and row["mask_rule"] == mask_rule:
             found.setdefault((dataset, embedding), {}).setdefault(model, {})[str(row["metric"])] = row
     return found
 
@@ -178,7 +175,7 @@ def _reading(low: float | None, high: float | None) -> str:
 def counts(rows: Sequence[Record]) -> dict[str, int]:
     """How many rows of a table have each verdict."""
     verdicts = [str(row["verdict"]) for row in rows]
-    return {name: verdicts.count(name) for name in (REPRODUCED, WITHIN, DIFFERS, VARIANT, OTHER) if name in verdicts}
+    return {name: verdicts.count(name) for name in (*COMPARABLE, VARIANT, OTHER_PROTOCOL, OTHER) if name in verdicts}
 
 
 def cost_rows(costs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -96,7 +96,9 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
             "nothing here reproduces or contradicts them."
         )
     known = {row["dataset"] for row in rows if row["published"] is not None}
-    if without := [name for name in run["datasets"] if name not in known]:
+    if run.get("published_sources") == []:
+        said.append("This run is compared with no published value.")
+    elif without := [name for name in run["datasets"] if name not in known]:
         said.append(f"Nothing is published for {', '.join(without)}.")
     said += [sentence for row in data if (sentence := _few_subjects(row))]
     if len(run["seeds"]) == 1:

@@ -11,7 +11,7 @@ import yaml
 
 from dinodp import pages
 from dinodp.files import write_text
-from dinodp.protocol import Protocol, is_variant, read_published
+from dinodp.protocol import Protocol, read_published
 from dinodp.report import comparison, origin
 from dinodp.report.analysis import alignments, strata_columns, strata_rows
 from dinodp.report.curve_panels import curve_panels
@@ -34,9 +34,8 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     metrics = pd.read_csv(files.metrics, keep_default_na=False, dtype={"normalised": str})
     intervals, differences = _table(files.intervals), _table(files.differences)
     published = read_published(files.published, protocol)
-    variants = [name for name, options in config["models"].items() if is_variant(options)]
-    rows = comparison.result_rows(metrics, intervals, published, protocol, run["tolerance"], variants)
-    first = comparison.headline(rows, metrics, protocol)
+    rows = comparison.result_rows(metrics, intervals, published, protocol, run["tolerance"])
+    first = comparison.headline(rows, protocol)
     minus = comparison.difference_rows(differences, protocol.mask_rule, first)
     sections = galleries(files, protocol, run["smoothing_sigma"])
     data = origin.data_rows(files)
@@ -48,11 +47,11 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             rows=rows,
             first=first,
             overview=comparison.overview(protocol),
-            by_model=comparison.by_model(rows, metrics, protocol.mask_rule),
+            by_model=comparison.by_model(rows, protocol.mask_rule),
             strata=strata_rows(files.strata),
-        strata_columns=strata_columns(protocol),
-        alignments=alignments(files.alignment, files.alignment_figures),
-        protocols=protocol_table(config, comparison.primary_rows(rows, metrics)),
+            strata_columns=strata_columns(protocol),
+            alignments=alignments(files.alignment, files.alignment_figures),
+            protocols=protocol_table(config, rows),
             counts=comparison.counts(first),
             axis=comparison.scale(_offsets(first), "difference", "low", "high"),
             differences=minus,

@@ -1,10 +1,10 @@
-"""Protocols side by side: what the published code does, what this project corrects, and what that changes."""
+"""Protocols side by side: in what they differ, and what that changes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dinodp.protocol import Protocol
-from dinodp.report.comparison import Record
+from dinodp.report.comparison import COMPARABLE, Record
 from dinodp.tables import AUPR_NAMES
 
 QUANTITIES: dict[str, Callable[[Protocol], str]] = {
@@ -25,10 +25,10 @@ MASKS = {"gt0": "every value above 0", "eq255": "only 255"}
 
 
 def protocol_table(config: Mapping[str, Any], rows: Sequence[Record]) -> dict[str, Any]:
-    """Names, choices and values of the run's protocols, from the ``rows`` of the models' first scores; else empty.
+    """Names, choices and values of the run's protocols, from the result ``rows``; empty where the run names none.
 
-    ``choices``: (what is chosen, one text per protocol); ``rows``: data set, embedding, quantity, published value, one
-    result row or None per protocol, and the last minus the first.
+    ``choices``: (what is chosen, one text per protocol); ``rows``: data set, embedding, quantity, published value where
+    that of the first protocol is comparable with it, one result row or None per protocol, and the last minus the first.
     """
     run = config["run"]
     named = {name: _protocol(run, entry) for name, entry in run.get("protocols", {}).items()}
@@ -67,6 +67,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     found: dict[tuple[str, ...], Record] = {}
     for row in rows:
+        if not row["primary"]:
+            continue
         found[tuple(str(row[name]) for name in ("dataset", "embedding", "model", "mask_rule", "metric"))] = row
     table = []
     for dataset in run["datasets"]:
@@ -85,7 +87,7 @@ def _compared(values: Sequence[Record | None]) -> dict[str, Any]:
     first, last = values[0], values[-1]
     known = first is not None and last is not None
     return {
-        "published": first["published"] if first else None,
+        "published": first["published"] if first and first["verdict"] in COMPARABLE else None,
         "values": list(values),
         "difference": last["mean"] - first["mean"] if known and first and last else None,
     }
