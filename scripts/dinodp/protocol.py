@@ -39,7 +39,8 @@ def is_variant(options: Mapping[str, Any]) -> bool:
     Unit length or not is both the paper's for a mixture; a bank of a few images, or a coreset, is not.
     """
     wanted = PAPER_MODELS.get(options["family"], {})
-    return any(options.get(key, value) != value for key, value in wanted.items())
+    given = {"init": "spread", **options}  # what a mixture does where the entry does not say
+    return any(given.get(key, value) != value for key, value in wanted.items())
 
 
 @dataclass(frozen=True)

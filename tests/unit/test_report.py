@@ -100,6 +100,7 @@ def test_the_catalogs_paper_models_are_no_variants(root: Path) -> None:
     assert plain == {"dpmm_diag", "dpmm_diag_raw"}
     banks = {name for name, options in models.items() if options["family"] == "memory_bank" and not is_variant(options)}
     assert banks == {"memory_bank"}
+    assert is_variant({"family": "dpmm"})  # its means start from the whole training set
 
 
 @pytest.mark.parametrize(
