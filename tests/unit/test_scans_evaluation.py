@@ -188,8 +188,8 @@ def test_mistakes(case, capsys):
 
 
 def test_no_interval_without_a_finite_resample():
-    assert interval(np.array([np.nan, np.nan])) == (None, None)
-    assert interval(np.array([np.nan, 2.0])) == (2.0, 2.0)
+    assert interval(np.array([np.nan, np.nan]), 5) == (None, None)
+    assert interval(np.array([np.nan, 2.0]), 5) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("suffix", ["tiff", "png"])
