@@ -9,6 +9,12 @@ from runner import SHARED
 from dinodp.backbones import Backbone, load_backbone
 
 VIT_TINY = SHARED / "weights/vit-tiny-patch16-224"
+WEIGHTS = {"vit_tiny": "published", "vits14": "random"}
+
+
+def backbone_names(small: bool) -> list[str]:
+    """ViT-S/14, and ViT-Tiny where it is; the small run is the same everywhere."""
+    return ["vits14"] if small or not VIT_TINY.is_dir() else list(WEIGHTS)
 
 
 def random_vit_small(folder: Path) -> Path:

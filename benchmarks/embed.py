@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from backbone import VIT_TINY, backbone
+from backbone import WEIGHTS, backbone, backbone_names
 from made_data import slices
 from runner import Row, alternate, arguments, report, timed
 
 from dinodp.embeddings import embed_split
 from dinodp.images import read_image
 
-SIZES = {"cpu": (8, 24), "cuda": (64, 2048)}  # batch, images
+SIZES = {"cpu": (8, 48), "cuda": (64, 2048)}  # batch, images
+SMALL = (8, 16)
 
 
-def embed_against_forward(name: str, device: str, repeats: int, workers: int, dtype: str = "float32") -> Row:
-    batch, n_images = SIZES[device]
+def embed_against_forward(name: str, options: Namespace, dtype: str = "float32") -> Row:
+    device, workers = options.device, options.threads
+    batch, n_images = SMALL if options.small else SIZES[device]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model = backbone(name, folder, device, dtype)
@@ -35,13 +37,14 @@ def embed_against_forward(name: str, device: str, repeats: int, workers: int, dt
             for _ in range(n_images // batch):
                 model.embed(pixels)
 
-        row = alternate(ours, forward, repeats)
+        row = alternate(ours, forward, options.repeats)
         prepare = timed(lambda: model.prepare(read_image(paths[0])))
     share = [float(f"{1 / value:.4g}") for value in reversed(row["ratio"]["wall"])]
     share_cpu = [float(f"{1 / value:.4g}") for value in reversed(row["ratio"]["cpu"])]
     return {
         "what": "embedding a split / bare forward pass",
         "backbone": name,
+        "weights": WEIGHTS[name],
         "dtype": dtype,
         "batch": batch,
         "images": n_images,
@@ -54,11 +57,9 @@ def embed_against_forward(name: str, device: str, repeats: int, workers: int, dt
 
 
 def measure(options: Namespace) -> list[Row]:
-    device, repeats, threads = options.device, options.repeats, options.threads
-    names = [*(["vit_tiny"] if VIT_TINY.is_dir() else []), "vits14"]
-    rows = [embed_against_forward(name, device, repeats, threads) for name in (names[:1] if options.small else names)]
-    if device == "cuda":
-        rows += [embed_against_forward("vits14", device, repeats, threads, dtype) for dtype in ("bfloat16", "float16")]
+    rows = [embed_against_forward(name, options) for name in backbone_names(options.small)]
+    if options.device == "cuda":
+        rows += [embed_against_forward("vits14", options, dtype) for dtype in ("bfloat16", "float16")]
     return rows
 
 

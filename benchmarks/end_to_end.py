@@ -13,12 +13,11 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 from backbone import backbone
-from made_data import clustered, slices
+from made_data import bank_of, slices
 from runner import Row, arguments, median, peak_mib, report
 from score_mixture import fitted
 
 from dinodp.images import read_image
-from dinodp.models import MemoryBank
 
 D, PATCHES = 384, 1024
 MEASURED = {"cpu": (10**3, 10**4, 10**5), "cuda": (10**3, 10**4, 10**5, 10**6, 10**7, 10**7.5)}
@@ -51,36 +50,40 @@ def measure(options: Namespace) -> list[Row]:
         (path,) = slices(Path(place), 1)
         image = model.prepare(read_image(path))
         mixture = fitted(D, device)
-        sizes = [round(size) for size in MEASURED[device]]
-        remembered = clustered(max(sizes), D, seed=1)
         for batch in BATCHES[device]:
-            pixels = torch.stack([image] * batch)
+            pixels = torch.stack([image] * batch).to(device)
             tokens = torch.nn.functional.normalize(model.embed(pixels).float().flatten(0, 2), dim=-1)
-            banks = {size: MemoryBank(device).fit(remembered[:size]) for size in sizes}
             calls = {"backbone": lambda p=pixels: model.embed(p), "mixture": lambda t=tokens: mixture.distances(t)}
-            calls |= {f"bank {size}": lambda t=tokens, b=bank: b.distances(t) for size, bank in banks.items()}
-            found = interleaved(calls, options.repeats)
-            per_image = {name: {kind: value / batch for kind, value in times.items()} for name, times in found.items()}
-            rows += rows_of(per_image, sizes, batch, device)
+            for size in (round(size) for size in MEASURED[device]):  # one bank in memory at a time
+                bank = bank_of(size, D, device)
+                found = interleaved(calls | {"bank": lambda t=tokens, b=bank: b.distances(t)}, options.repeats)
+                rows.append(row_of(found, batch, size))
+                del bank
+            rows += extrapolated(rows[-1])
     memory = {"what": "peak memory", "host_mib": round(peak_mib())}
     if device == "cuda":
         memory["gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
     return [*rows, memory]
 
 
-def rows_of(per_image: dict[str, dict[str, float]], sizes: list[int], batch: int, device: str) -> list[Row]:
+def row_of(found: dict[str, dict[str, float]], batch: int, size: int) -> Row:
     """Backbone plus scoring, per image."""
-    largest = sizes[-1]
+    row: Row = {"what": "ms per image", "batch": batch, "bank": size, "measured": True}
+    for kind in ("wall", "cpu"):
+        backbone, mixture, bank = (found[name][kind] / batch for name in ("backbone", "mixture", "bank"))
+        times = {"backbone": backbone, "mixture": backbone + mixture, "bank": backbone + bank}
+        row[kind] = {name: round(value, 3) for name, value in times.items()}
+    return row
+
+
+def extrapolated(largest: Row) -> list[Row]:
+    """Rows of larger banks: the search takes time in proportion to their size."""
     rows = []
-    for size in [*sizes, *(round(size) for size in EXTRAPOLATED if size > largest)]:
-        row: Row = {"what": "ms per image", "batch": batch, "bank": size, "measured": size <= largest}
+    for size in (round(size) for size in EXTRAPOLATED if size > largest["bank"]):
+        row = {**largest, "bank": size, "measured": False}
         for kind in ("wall", "cpu"):
-            bank = per_image[f"bank {min(size, largest)}"][kind] * max(1.0, size / largest)
-            row[kind] = {
-                "backbone": round(per_image["backbone"][kind], 3),
-                "mixture": round(per_image["backbone"][kind] + per_image["mixture"][kind], 3),
-                "bank": round(per_image["backbone"][kind] + bank, 3),
-            }
+            backbone, total = largest[kind]["backbone"], largest[kind]["bank"]
+            row[kind] = {**largest[kind], "bank": round(backbone + (total - backbone) * size / largest["bank"], 3)}
         rows.append(row)
     return rows
 

@@ -10,9 +10,10 @@ import warnings
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import torch
 from made_data import clustered, embeddings_file
-from runner import Row, alternate, arguments, child_peak_mib, median, peak_mib, report, set_threads, timed
+from runner import Row, alternate, arguments, child_peak_mib, median, peak_mib, report, set_threads, spread, timed
 from sklearn.mixture import BayesianGaussianMixture
 
 from dinodp.embeddings import EmbeddingReader
@@ -20,6 +21,7 @@ from dinodp.models import DirichletProcessMixture, fit_mixture
 from dinodp.models.fitting import _run_epoch
 
 N, D, K, IMAGES = 12_288, 384, 500, 12
+KINDS = ("wall", "cpu")
 
 
 def matrix_products(x: torch.Tensor, means: torch.Tensor) -> None:
@@ -31,14 +33,18 @@ def matrix_products(x: torch.Tensor, means: torch.Tensor) -> None:
 
 
 def step_against_products(device: str, repeats: int) -> Row:
+    """A step, most of whose components are dead, against the products of all of them; and of those that it used."""
     x = clustered(N, D).to(device)
     mixture = DirichletProcessMixture(K, device=device)
     before = peak_mib()
     mixture.initialize(x, generator=torch.Generator().manual_seed(0))
     mixture.partial_fit(x)
     beyond = peak_mib() - before
+    used = mixture._relevant_log_densities(x - mixture._centre)[0]
     row = alternate(lambda: mixture.partial_fit(x), lambda: matrix_products(x, mixture.means_), repeats)
-    return {"what": "step in memory / matrix products", **row, "mib_beyond_data": round(beyond)}
+    own = alternate(lambda: mixture.partial_fit(x), lambda: matrix_products(x, mixture.means_[used]), repeats)
+    about = {"components": K, "used": len(used), "ratio_to_products_of_used": own["ratio"]}
+    return {"what": "step in memory / matrix products", **about, **row, "mib_beyond_data": round(beyond)}
 
 
 def epoch_against_products(device: str, repeats: int, n_images: int) -> Row:
@@ -60,14 +66,15 @@ def epoch_against_products(device: str, repeats: int, n_images: int) -> Row:
     return {"what": "epoch streamed from HDF5 / matrix products", "images": n_images, **row}
 
 
-def step_against_scikit_learn(repeats: int, n: int, k: int) -> Row:
-    """One of our steps and one iteration of scikit-learn's variational EM: fits of 3 and of 1 iteration, halved."""
+def steps_against_scikit_learn(repeats: int, n: int, k: int) -> list[Row]:
+    """Our first step, in which no component is dead yet, and a later one, against an iteration of scikit-learn's.
+
+    An iteration of its variational EM: fits of 3 and of 1 iteration, the difference halved.
+    """
     x = clustered(n, D)
-    mixture = DirichletProcessMixture(k)
-    mixture.initialize(x, generator=torch.Generator().manual_seed(0))
     array = x.numpy()
 
-    def theirs(iterations: int) -> None:
+    def theirs(iterations: int) -> np.ndarray:
         model = BayesianGaussianMixture(
             n_components=k,
             covariance_type="diag",
@@ -78,38 +85,46 @@ def step_against_scikit_learn(repeats: int, n: int, k: int) -> Row:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.fit(array)
+            return np.array(timed(lambda: model.fit(array)))
 
-    mixture.partial_fit(x)  # warm
-    ratios: dict[str, list[float]] = {"wall": [], "cpu": []}
-    for _ in range(repeats):
-        ours, one, three = timed(lambda: mixture.partial_fit(x)), timed(lambda: theirs(1)), timed(lambda: theirs(3))
-        for index, kind in enumerate(ratios):
-            ratios[kind].append(2 * ours[index] / (three[index] - one[index]))
-    return {
-        "what": "step / iteration of scikit-learn's BayesianGaussianMixture",
-        "n": n,
-        "k": k,
-        "repeats": repeats,
-        "ratio": {kind: sorted(float(f"{value:.4g}") for value in values) for kind, values in ratios.items()},
-        "ours_s": {"wall": median(ours[0]), "cpu": median(ours[1])},
-    }
+    def ours() -> tuple[np.ndarray, np.ndarray]:
+        mixture = DirichletProcessMixture(k)
+        mixture.initialize(x, generator=torch.Generator().manual_seed(0))
+        return tuple(np.array(timed(lambda: mixture.partial_fit(x))) for _ in range(2))
+
+    ours(), theirs(1)  # warm
+    times = np.array([(*ours(), (theirs(3) - theirs(1)) / 2) for _ in range(repeats)])  # [repeat, what, wall and cpu]
+    first, later, other = times.transpose(1, 2, 0)
+    what, about = "scikit-learn's BayesianGaussianMixture", {"n": n, "k": k, "repeats": repeats}
+    return [
+        {
+            "what": f"{name} / iteration of {what}",
+            **about,
+            "ours_s": {kind: median(ours) for kind, ours in zip(KINDS, seconds, strict=True)},
+            "other_s": {kind: median(theirs) for kind, theirs in zip(KINDS, other, strict=True)},
+            "ratio": {kind: spread(values) for kind, values in zip(KINDS, seconds / other, strict=True)},
+        }
+        for name, seconds in (("first step", first), ("later step", later))
+    ]
 
 
-def fit_of(n_images: int) -> None:
-    """A fit of one epoch from a file of so many images; prints its peak memory."""
+def fit_of(path: Path) -> None:
+    """A fit of one epoch from a file; prints its peak memory."""
     set_threads(2)
-    with tempfile.TemporaryDirectory() as folder:
-        reader = EmbeddingReader(embeddings_file(Path(folder) / "train.h5", n_images))
-        mixture = DirichletProcessMixture(100)
-        generator = torch.Generator().manual_seed(0)
-        valid = EmbeddingReader(reader.path, rows=range(12))
-        fit_mixture(mixture, reader, valid, epochs=1, images_per_batch=12, generator=generator, init="spread")
-        print(peak_mib())
+    reader = EmbeddingReader(path)
+    mixture = DirichletProcessMixture(100)
+    generator = torch.Generator().manual_seed(0)
+    valid = EmbeddingReader(path, rows=range(12))
+    fit_mixture(mixture, reader, valid, epochs=1, images_per_batch=12, generator=generator, init="spread")
+    print(peak_mib())
 
 
 def memory_of_images() -> Row:
-    peaks = {n: round(child_peak_mib("fit_diagonal.py", "--fit", str(n))) for n in (96, 384, 1536)}
+    peaks = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n_images in (96, 384, 1536):
+            path = embeddings_file(Path(folder) / f"{n_images}.h5", n_images)
+            peaks[n_images] = round(child_peak_mib("fit_diagonal.py", "--fit", str(path)))
     return {"what": "peak MiB of a fit by number of images (K = 100)", "peak_mib": peaks}
 
 
@@ -118,12 +133,12 @@ def measure(options: Namespace) -> list[Row]:
     if options.small:
         return rows
     rows.append(epoch_against_products(options.device, options.repeats, 2 * IMAGES))
-    return [*rows, step_against_scikit_learn(options.repeats, N, K), memory_of_images()]
+    return [*rows, *steps_against_scikit_learn(options.repeats, N, K), memory_of_images()]
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--fit"]:
-        fit_of(int(sys.argv[2]))
+        fit_of(Path(sys.argv[2]))
     else:
         options = arguments(__doc__)
         report("fit_diagonal", measure(options), options)

@@ -41,7 +41,9 @@ class DenseMixture(DirichletProcessMixture):
         means = self.means_ - self._centre
         self._full = DenseComponents(self._log_weights, means, self.covariances_)  # type: ignore[assignment]
 
-    def _add_second_moment(self, s2: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
+    def _add_second_moment(
+        self, s2: torch.Tensor, used: torch.Tensor, r: torch.Tensor, centred: torch.Tensor
+    ) -> None:
         for k, column in enumerate(r.T):
             s2[k] += (centred * column[:, None]).T @ centred
 

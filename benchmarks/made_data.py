@@ -7,6 +7,9 @@ import torch
 from PIL import Image
 
 from dinodp import store
+from dinodp.models import MemoryBank
+
+PER_CHUNK = 10**6  # embeddings of a bank that are made at once
 
 
 def clustered(n: int, dim: int, seed: int = 0, n_clusters: int = 150) -> torch.Tensor:
@@ -21,6 +24,12 @@ def clustered(n: int, dim: int, seed: int = 0, n_clusters: int = 150) -> torch.T
     width = 0.1 + 0.4 * torch.rand(n_clusters, generator=fixed)[labels, None]
     x = (centres[labels] + width * torch.randn(n, dim, generator=generator) * spectrum) @ basis
     return torch.nn.functional.normalize(x, dim=1)
+
+
+def bank_of(n: int, dim: int, device: str) -> MemoryBank:
+    """A memory bank of n clustered embeddings, made a million at a time, so that only the device holds all."""
+    sizes = [min(PER_CHUNK, n - first) for first in range(0, n, PER_CHUNK)]
+    return MemoryBank(device).fit((clustered(size, dim, seed=1 + index) for index, size in enumerate(sizes)), n)
 
 
 def embeddings_file(path: Path, n_images: int, grid: int = 32, dim: int = 384, seed: int = 0) -> Path:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from made_data import clustered, embeddings_file
+from made_data import bank_of, clustered, embeddings_file
 from runner import Row, alternate, arguments, report
 
 from dinodp.embeddings import EmbeddingReader
@@ -21,10 +21,9 @@ def against_faiss(m: int, threads: int, repeats: int) -> Row:
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    x, queries = clustered(m, D, seed=1), clustered(QUERIES, D, seed=2)
+    bank, queries = bank_of(m, D, "cpu"), clustered(QUERIES, D, seed=2)
     index = faiss.IndexFlatIP(D)
-    index.add(x.numpy())
-    bank = MemoryBank().fit(x)
+    index.add(bank.embeddings_.numpy())
     ours, theirs = bank.distances(queries), 1 - torch.from_numpy(index.search(queries.numpy(), 1)[0][:, 0])
     row = alternate(lambda: bank.distances(queries), lambda: index.search(queries.numpy(), 1), repeats, warm_up=0)
     about = {"bank": m, "queries": QUERIES, "threads": threads, "faiss": faiss.__version__}
@@ -40,9 +39,9 @@ def against_faiss(m: int, threads: int, repeats: int) -> Row:
 
 
 def against_products(m: int, device: str, repeats: int) -> Row:
-    """On a GPU: the search against the bare matrix products, in float32, TF32 and bfloat16."""
-    x, queries = clustered(m, D, seed=1).to(device), clustered(QUERIES, D, seed=2).to(device)
-    bank, half = MemoryBank(device).fit(x), (x.bfloat16(), queries.bfloat16())
+    """On a GPU: the search (float32) against the bare matrix products in bfloat16."""
+    bank, queries = bank_of(m, D, device), clustered(QUERIES, D, seed=2).to(device)
+    half = (bank.embeddings_.bfloat16(), queries.bfloat16())
 
     def products() -> None:
         for part in half[0].split(32768):

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from backbone import VIT_TINY, backbone
+from backbone import WEIGHTS, backbone, backbone_names
 from made_data import clustered, slices
 from runner import Row, alternate, arguments, report
 
@@ -35,17 +35,17 @@ def score_against_forward(name: str, model: Backbone, path: Path, device: str, r
     mixture = fitted(tokens.shape[-1], device)
     row = alternate(lambda: patch_scores(mixture, tokens, scores), lambda: model.embed(pixels), repeats)
     share = {kind: [float(f"{r / (1 + r):.3g}") for r in values] for kind, values in row["ratio"].items()}
-    about = {"backbone": name, "scores": scores, "batch": BATCH, "active": int(mixture.active_.sum())}
-    return {"what": "scoring / forward pass", **about, "share_of_time_per_image": share, **row}
+    about: Row = {"backbone": name, "weights": WEIGHTS[name], "active": int(mixture.active_.sum())}
+    about |= {"scores": scores, "batch": BATCH, "share_of_time_per_image": share}
+    return {"what": "scoring / forward pass", **about, **row}
 
 
 def measure(options: Namespace) -> list[Row]:
     small, device = options.small, options.device
-    names = [*(["vit_tiny"] if VIT_TINY.is_dir() else []), "vits14"][: 1 if small else 2]
     rows = []
     with tempfile.TemporaryDirectory() as place:
         (path,) = slices(Path(place), 1)
-        for name in names:
+        for name in backbone_names(small):
             model = backbone(name, Path(place), device)
             for scores in (["cosine"],) if small else (["cosine"], list(MIXTURE_SCORES)):
                 rows.append(score_against_forward(name, model, path, device, options.repeats, scores))

@@ -127,7 +127,7 @@ def _gathered(chunks: Iterable[torch.Tensor], n: int | None) -> torch.Tensor:
         kept = list(chunks)
         if not kept:
             raise InputError("A memory bank needs at least one embedding; none was given.")
-        return torch.cat(kept)
+        return torch.cat(kept) if len(kept) > 1 else kept[0]
     whole, first = torch.empty(0), 0
     for chunk in chunks:
         whole = chunk.new_empty((n, chunk.shape[1])) if first == 0 else whole
