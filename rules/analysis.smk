@@ -43,8 +43,8 @@ rule stratify:
 
 rule collect_strata:
     input:
-        strata=of_shown_models(
-            "results/strata/{dataset}/{embedding}/{model}/seed-{seed}.csv"
+        strata=over(
+            f"results/strata/{FITTED}.csv", models=FIGURE_MODELS, seeds=first_seed
         ),
     output:
         table="results/strata.csv",
@@ -65,7 +65,7 @@ rule align:
     input:
         manifest="results/data/{dataset}/manifest.csv",
         tokens="results/embeddings/{dataset}/{embedding}/test.h5",
-        models=lambda wildcards: of_alignment_models(wildcards, MODEL_FILE),
+        models=beside(MODEL_FILE, RUN["alignment_models"], seeds_of),
     output:
         table="results/alignment/{dataset}/{embedding}.csv",
         png=report(
@@ -85,7 +85,7 @@ rule align:
         mem_mb=growing(6000),
         runtime=growing(60),
     params:
-        names=lambda wildcards: of_alignment_models(wildcards, "{model}"),
+        names=beside("{model}", RUN["alignment_models"], seeds_of),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         mask_rule=RUN["mask_rules"][0],
         library=LIBRARY,

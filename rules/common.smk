@@ -1,11 +1,14 @@
 # Functions only: what the configuration asks for, as paths. No rules here.
-import hashlib
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 from snakemake.utils import validate
+
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+from dinodp.provenance import digest_of_files
 
 
 def validate_config():
@@ -23,15 +26,8 @@ def validate_config():
 validate_config()
 
 
-def library_digest():
-    """Digest of the library's source: a parameter of every rule, so that a changed module reruns what it made."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(workflow.basedir, "scripts/dinodp").rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-LIBRARY = library_digest()
+# A parameter of every rule, so that a changed module makes anew what it had made.
+LIBRARY = digest_of_files(Path(workflow.basedir, "scripts/dinodp").rglob("*.py"))
 RUN = config["run"]
 FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
@@ -47,12 +43,12 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def entry(kind, name):
-    """The catalog entry of a name, or one sentence that lists the names that exist."""
+def entry(kind, name, key=None):
+    """The catalog entry of a name under run.``key``, or one sentence that lists the names that exist."""
     if name not in config[kind]:
         known = ", ".join(sorted(config[kind]))
         raise WorkflowError(
-            f"Unknown name '{name}' under run.{kind}: the catalog (config/catalog.yaml) has {known}."
+            f"Unknown name '{name}' under run.{key or kind}: the catalog (config/catalog.yaml) has {known}."
         )
     return config[kind][name]
 
@@ -60,8 +56,8 @@ def entry(kind, name):
 def archive_of(dataset):
     """The archive that a data set comes from: none where the user's own copy lies at its root."""
     options = entry("datasets", dataset)
-    source = options.get("archive")
-    if source is None or Path(options["root"]).exists():
+    source, root = options.get("archive"), options.get("root")
+    if source is None or (root and Path(root).exists()):
         return None
     entry("archives", source["name"])
     return source
@@ -84,17 +80,32 @@ def reader_options(wildcards):
     }
 
 
-for kind in ("datasets", "embeddings", "models"):
-    for name in RUN[kind]:
-        entry(kind, name)
+def check_names():
+    """Every name of the run is one of the catalog; models that are compared are models of the run."""
+    for kind in ("datasets", "embeddings", "models"):
+        for name in RUN[kind]:
+            entry(kind, name)
+    entry("models", RUN["baseline"], "baseline")
+    protocols = RUN.get("protocols", {})
+    named = {key: RUN.get(key, []) for key in ("figure_models", "alignment_models")}
+    named["protocols"] = [options["model"] for options in protocols.values()]
+    for key, names in named.items():
+        for name in names:
+            if name not in RUN["models"]:
+                raise WorkflowError(
+                    f"run.{key} names the model '{name}', which is not among run.models: {', '.join(RUN['models'])}."
+                )
+
+
+check_names()
 
 
 def is_random(model):
-    """A bank of all training images is the same for every seed; everything else is fitted once per seed."""
+    """Whether a model depends on the seed: not a bank of all training images, one Gaussian, or the oracle."""
     options = entry("models", model)
-    return options["family"] != "memory_bank" or bool(
-        options.get("shots") or options.get("coreset_fraction")
-    )
+    if options["family"] == "memory_bank":
+        return bool(options.get("shots") or options.get("coreset_fraction"))
+    return options["family"] != "gaussian" and options["scores"] != ["oracle"]
 
 
 def fit_processes(wildcards):
@@ -139,15 +150,32 @@ def seeds_of(model):
     return RUN["seeds"] if is_random(model) else RUN["seeds"][:1]
 
 
-def fitted(pattern):
-    """Expand a pattern over every (dataset, embedding, model, seed) of the run."""
+def first_seed(model):
+    return seeds_of(model)[:1]
+
+
+def over(
+    pattern,
+    datasets=RUN["datasets"],
+    embeddings=RUN["embeddings"],
+    models=RUN["models"],
+    seeds=seeds_of,
+):
+    """A pattern over data sets, embeddings, models and the seeds of each model."""
     return [
         pattern.format(dataset=dataset, embedding=embedding, model=model, seed=seed)
-        for dataset in RUN["datasets"]
-        for embedding in RUN["embeddings"]
-        for model in RUN["models"]
-        for seed in seeds_of(model)
+        for dataset in datasets
+        for embedding in embeddings
+        for model in models
+        for seed in seeds(model)
     ]
+
+
+def beside(pattern, models, seeds):
+    """A pattern over models and their seeds, for the data set and the embedding of a job."""
+    return lambda wildcards: over(
+        pattern, [wildcards.dataset], [wildcards.embedding], models, seeds
+    )
 
 
 def shards_of(pattern):
@@ -166,50 +194,13 @@ def memory_banks():
     ]
 
 
-def metrics_files(wildcards=None):
-    return fitted("results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json")
-
-
-def curves_files(wildcards=None):
-    return fitted("results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5")
-
-
-def fit_costs(wildcards=None):
-    return fitted("results/models/{dataset}/{embedding}/{model}/seed-{seed}.cost.json")
-
-
-def score_costs(wildcards=None):
-    return fitted(
-        "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.cost.json"
-    )
-
-
-def embedding_costs(wildcards=None):
-    return expand(
-        "results/embeddings/{dataset}/{embedding}/test.cost.json",
-        dataset=RUN["datasets"],
-        embedding=RUN["embeddings"],
-    )
-
-
-def figure_models(wildcards):
-    """The models that a figure compares (run.figure_models), each at its first seed."""
-    return RUN.get("figure_models", RUN["models"])
-
-
-def of_figure_models(pattern):
-    return lambda wildcards: [
-        pattern.format(
-            dataset=wildcards.dataset,
-            embedding=wildcards.embedding,
-            model=model,
-            seed=seeds_of(model)[0],
-        )
-        for model in figure_models(wildcards)
-    ]
-
-
-MODEL_FILE = "results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5"
+FITTED = "{dataset}/{embedding}/{model}/seed-{seed}"
+MODEL_FILE = f"results/models/{FITTED}.h5"
+TEST_SCORES = f"results/scores/{FITTED}/test.h5"
+VALID_SCORES = f"results/scores/{FITTED}/valid.h5"
+METRICS_FILE = f"results/metrics/{FITTED}.json"
+CURVES_FILE = f"results/curves/{FITTED}.h5"
+FIGURE_MODELS = RUN.get("figure_models", RUN["models"])
 # What decides how scores are evaluated: a change of it evaluates anew.
 EVALUATED = {
     key: RUN[key]
@@ -223,20 +214,6 @@ EVALUATED = {
     )
     if key in RUN
 }
-
-
-def of_alignment_models(wildcards, pattern):
-    """A pattern over the models whose components are compared (run.alignment_models) and their seeds."""
-    return [
-        pattern.format(
-            dataset=wildcards.dataset,
-            embedding=wildcards.embedding,
-            model=model,
-            seed=seed,
-        )
-        for model in RUN["alignment_models"]
-        for seed in seeds_of(model)
-    ]
 
 
 def alignment_files(extension):
@@ -264,25 +241,6 @@ def all_figures(*formats):
     )
 
 
-def shown_models():
-    """(data set, embedding, model) of every gallery of the report: the figure models."""
-    return [
-        (dataset, embedding, model)
-        for dataset in RUN["datasets"]
-        for embedding in RUN["embeddings"]
-        for model in figure_models(None)
-    ]
-
-
-def of_shown_models(pattern):
-    return [
-        pattern.format(
-            dataset=dataset, embedding=embedding, model=model, seed=seeds_of(model)[0]
-        )
-        for dataset, embedding, model in shown_models()
-    ]
-
-
 def report_templates():
     folder = Path(workflow.basedir, "scripts/dinodp/report/templates")
     return sorted(map(str, folder.iterdir()))
@@ -296,18 +254,15 @@ def used_config():
 
 
 def command_line():
-    """The command that makes this run again."""
-    files = dict.fromkeys(
-        os.path.relpath(path, workflow.basedir) for path in workflow.configfiles
-    )
-    named = [
-        f" --configfile {path}" for path in files if Path(path).name != "catalog.yaml"
-    ]
+    """The command that makes this run again; of an option that is given twice Snakemake takes the last."""
+    files = [os.path.relpath(path, workflow.basedir) for path in workflow.configfiles]
+    named = [path for path in dict.fromkeys(files) if Path(path).name != "catalog.yaml"]
     values = [
-        f" --config {shlex.quote(f'{key}={value}')}"
-        for key, value in workflow.config_settings.config.items()
+        f"{key}={value}" for key, value in workflow.config_settings.config.items()
     ]
-    return "snakemake --cores 2" + "".join(named + values)
+    options = ["--configfile", *named] if named else []
+    options += ["--config", *values] if values else []
+    return shlex.join(["snakemake", "--cores", "2", *options])
 
 
 def git(*arguments):

@@ -27,7 +27,7 @@ rule evaluate:
 
 rule collect_metrics:
     input:
-        metrics=metrics_files(),
+        metrics=over(METRICS_FILE),
     output:
         table="results/metrics.csv",
     log:
@@ -45,8 +45,8 @@ rule collect_metrics:
 
 rule collect_intervals:
     input:
-        metrics=metrics_files(),
-        curves=curves_files(),
+        metrics=over(METRICS_FILE),
+        curves=over(CURVES_FILE),
     output:
         intervals="results/intervals.csv",
         differences="results/differences.csv",
@@ -66,9 +66,13 @@ rule collect_intervals:
 
 rule collect_costs:
     input:
-        embeddings=embedding_costs(),
-        fits=fit_costs(),
-        scores=score_costs(),
+        embeddings=expand(
+            "results/embeddings/{dataset}/{embedding}/test.cost.json",
+            dataset=RUN["datasets"],
+            embedding=RUN["embeddings"],
+        ),
+        fits=over(f"results/models/{FITTED}.cost.json"),
+        scores=over(f"results/scores/{FITTED}/test.cost.json"),
     output:
         table="results/costs.csv",
     log:

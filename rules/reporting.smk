@@ -30,21 +30,11 @@ rule draw_figure:
     input:
         manifest="results/data/{dataset}/manifest.csv",
         tokens="results/embeddings/{dataset}/{embedding}/test.h5",
-        models=of_figure_models(
-            "results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5"
-        ),
-        test=of_figure_models(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5"
-        ),
-        valid=of_figure_models(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5"
-        ),
-        metrics=of_figure_models(
-            "results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json"
-        ),
-        curves=of_figure_models(
-            "results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"
-        ),
+        models=beside(MODEL_FILE, FIGURE_MODELS, first_seed),
+        test=beside(TEST_SCORES, FIGURE_MODELS, first_seed),
+        valid=beside(VALID_SCORES, FIGURE_MODELS, first_seed),
+        metrics=beside(METRICS_FILE, FIGURE_MODELS, first_seed),
+        curves=beside(CURVES_FILE, FIGURE_MODELS, first_seed),
     output:
         png=report(
             "results/figures/{dataset}/{embedding}/{figure}.png",
@@ -62,7 +52,7 @@ rule draw_figure:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        names=figure_models,
+        names=FIGURE_MODELS,
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         mask_rule=RUN["mask_rules"][0],
         library=LIBRARY,
@@ -105,18 +95,10 @@ rule write_report:
         checksums=expand(
             "results/data/{dataset}/checksums.csv", dataset=RUN["datasets"]
         ),
-        test=of_shown_models(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5"
-        ),
-        valid=of_shown_models(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5"
-        ),
-        model_metrics=of_shown_models(
-            "results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json"
-        ),
-        curves=of_shown_models(
-            "results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5"
-        ),
+        test=over(TEST_SCORES, models=FIGURE_MODELS, seeds=first_seed),
+        valid=over(VALID_SCORES, models=FIGURE_MODELS, seeds=first_seed),
+        model_metrics=over(METRICS_FILE, models=FIGURE_MODELS, seeds=first_seed),
+        curves=over(CURVES_FILE, models=FIGURE_MODELS, seeds=first_seed),
         templates=local(report_templates()),
     output:
         report=report(
@@ -133,7 +115,9 @@ rule write_report:
         runtime=growing(30),
     params:
         datasets=RUN["datasets"],
-        models=shown_models(),
+        models=over(
+            "{dataset}/{embedding}/{model}", models=FIGURE_MODELS, seeds=first_seed
+        ),
         config=used_config(),
         command=command_line(),
         commit=git_commit(),

@@ -20,7 +20,7 @@ write_report(
         published=Path(files.published),
         manifests={name: Path(path) for name, path in zip(params.datasets, files.manifests, strict=True)},
         checksums={name: Path(path) for name, path in zip(params.datasets, files.checksums, strict=True)},
-        models=[ModelFiles(*place, *(Path(path) for path in paths)) for place, *paths in per_model],
+        models=[ModelFiles(*place.split("/"), *(Path(path) for path in paths)) for place, *paths in per_model],
         figures=[Path(path) for path in files.figures],
         intervals=Path(files.intervals),
         differences=Path(files.differences),

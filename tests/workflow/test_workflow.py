@@ -3,6 +3,8 @@
 import functools
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -224,6 +226,13 @@ def test_every_run_file_can_be_listed_without_data(project, name):
         ({"models": ["dpmm_typo"]}, "Unknown name 'dpmm_typo' under run.models"),
         ({"mask_rules": ["gt1"]}, "Configuration, run.mask_rules.0: 'gt1' is not one of ['gt0', 'eq255']."),
         ({"seeds": []}, "Configuration, run.seeds: [] should be non-empty."),
+        (
+            {"figure_models": ["dpmm_demo", "k_means"]},
+            "run.figure_models names the model 'k_means', which is not among run.models: memory_bank, dpmm_demo,",
+        ),
+        ({"alignment_models": ["dpmm_diag"]}, "run.alignment_models names the model 'dpmm_diag', which is not among"),
+        ({"protocols": {"a": {"model": "bank"}}}, "run.protocols names the model 'bank', which is not among"),
+        ({"baseline": "memory_bnak"}, "Unknown name 'memory_bnak' under run.baseline"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
@@ -233,6 +242,23 @@ def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
     assert result.returncode != 0
     assert sentence in result.text
     assert len(result.text.splitlines()) < 12
+
+
+def test_a_name_that_is_no_wildcard_is_refused(project):
+    (project / "config/wrong.yaml").write_text(yaml.safe_dump({**SMALL, "models": {"my-model": {"family": "dpmm"}}}))
+    result = snakemake(project, "-n", "--configfile", "config/wrong.yaml", check=False)
+    assert result.returncode != 0
+    assert "Configuration, models: 'my-model' does not match '^[a-z0-9_]+$'" in result.text
+
+
+def test_the_command_of_the_report_names_all_files_and_values_once(project):
+    (project / "config/more.yaml").write_text("run:\n  seeds: [3]\n")
+    (project / "print.smk").write_text('include: "Snakefile"\nprint("COMMAND", command_line(), RUN["seeds"])\n')
+    given = ["--configfile", "config/small.yaml", "config/more.yaml", "--config", "run={title: A b}"]
+    text = snakemake(project, "-s", str(project / "print.smk"), "-n", *given).text
+    (command,) = re.findall(r"COMMAND (.*) \[3\]", text)
+    expected = ["snakemake", "--cores", "2", *given[:3], "--config", "run={'title': 'A b'}"]
+    assert shlex.split(command) == expected
 
 
 def test_the_catalog_is_found_from_any_working_directory(project, tmp_path):
