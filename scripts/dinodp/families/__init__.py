@@ -15,13 +15,13 @@ import torch
 from dinodp import store
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import require_known
-from dinodp.families.base import IMAGES_PER_READ, FitTask, Fitted, FittedModel
+from dinodp.families.base import FitTask, Fitted, FittedModel
 from dinodp.families.control import ControlFamily
 from dinodp.families.gaussian import GaussianFamily
 from dinodp.families.k_means import KMeansFamily
 from dinodp.families.memory_bank import MemoryBankFamily
 from dinodp.families.mixture import BayesianMixtureFamily, DirichletProcessFamily, GaussianMixtureFamily
-from dinodp.features import Features
+from dinodp.features import IMAGES_PER_READ, Features
 from dinodp.logs import progress
 from dinodp.manifest import select
 from dinodp.parallel.distributed import current_group, is_first

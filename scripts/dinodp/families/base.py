@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
+from dinodp.costs import BYTES_PER_MIB
+from dinodp.features import IMAGES_PER_READ
 from dinodp.models.fitting import EmbeddingSource
+from dinodp.store import Maps
 
-Maps = dict[str, npt.NDArray[np.float32]]
-BYTES_PER_MIB = 2**20
-IMAGES_PER_READ = 8
 IMAGES_PER_SHARD = 64  # a shard holds whole blocks of as many images; every number of images per read divides it
 
 

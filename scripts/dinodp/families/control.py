@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from dinodp.families.base import FitTask, Fitted, Maps, Source
+from dinodp.families.base import FitTask, Fitted, Source
 from dinodp.images import read_mask
+from dinodp.store import Maps
 
 
 class ControlFamily:

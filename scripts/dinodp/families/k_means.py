@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 
 from dinodp.errors import require_known
-from dinodp.families.base import FitTask, Fitted, Maps, Source, chunks
+from dinodp.families.base import FitTask, Fitted, Source, chunks
 from dinodp.logs import logger, progress
 from dinodp.models import MemoryBank, spread_embeddings
+from dinodp.store import Maps
 
 SCORES = ("cosine", "euclidean")
 QUERIES_PER_CHUNK = 4096

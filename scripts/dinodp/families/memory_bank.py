@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dinodp.families.base import BYTES_PER_MIB, IMAGES_PER_READ, IMAGES_PER_SHARD, FitTask, Fitted, Maps, Source, chunks
+from dinodp.costs import BYTES_PER_MIB
+from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, Source, chunks
+from dinodp.features import IMAGES_PER_READ
 from dinodp.logs import logger
 from dinodp.models import MemoryBank, coreset, few_shot
 from dinodp.scores import patch_scores
+from dinodp.store import Maps
 
 BYTES_PER_GIB = 2**30
 BANK_MEMORY_GIB = 4.0  # of the host; a larger bank is streamed

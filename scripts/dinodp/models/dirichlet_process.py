@@ -12,15 +12,13 @@ import torch
 import torch.nn.functional as functional
 
 from dinodp.errors import InputError, require_known
-from dinodp.models.full_covariance import FullComponents, columns_by_row
+from dinodp.models.full_covariance import LOG_2PI, SLACK, FullComponents, columns_by_row
 from dinodp.parallel.distributed import Group, sum_over
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
 ROUNDING = 1e-5  # of a length, far above float32's
-SLACK = 1.0  # nats, far above float32's rounding of a log-density
 ROWS_PER_CHUNK = 2048  # embeddings per matrix product: bounds memory at a few [chunk, K] arrays
-LOG_2PI = math.log(2 * math.pi)
 NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
 
 CovarianceType = Literal["diag", "full", "spherical"]

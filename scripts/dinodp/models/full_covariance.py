@@ -17,7 +17,7 @@ from dinodp.errors import InputError
 FIRST_BLOCK = 32  # leading directions in which every pair is looked at; each further block doubles them
 ROWS_AT_ONCE = 1024  # embeddings whose first block is computed at once: [1024, K 32] floats
 COMPONENTS_AT_ONCE = 64
-SLACK = 1.0  # nats, far above float32's rounding of a bound
+SLACK = 1.0  # nats, far above float32's rounding of a log-density
 LOG_2PI = math.log(2 * math.pi)
 
 

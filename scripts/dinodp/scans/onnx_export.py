@@ -20,7 +20,7 @@ from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
 from dinodp.files import replaced_file
 from dinodp.models import DirichletProcessMixture, MemoryBank
-from dinodp.models.dirichlet_process import LOG_2PI
+from dinodp.models.full_covariance import LOG_2PI
 from dinodp.scans.model_file import FittedDetector
 from dinodp.scores import patch_scores
 
