@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
 from dinodp import store
 from dinodp.files import write_json
-from dinodp.images import read_mask
+from dinodp.images import read_mask, resize_mask
 from dinodp.logs import logger
 from dinodp.manifest import select
 from dinodp.metrics import Bootstrap, evaluate_stream
@@ -35,11 +34,6 @@ class MaskFiles:
             shape = (int(height), int(width)) if self.size is None else (int(self.size[0]), int(self.size[1]))
             values = read_mask(str(mask)) if mask else np.zeros(shape, dtype=np.uint8)
             yield values if values.shape == shape else resize_mask(values, shape)
-
-
-def resize_mask(mask: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """A mask [H, W] at ``size`` (height, width): the nearest pixel."""
-    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def image_sizes(frame: pd.DataFrame, size: Sequence[int] | None = None) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Read images and masks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,9 @@ def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:
             "convert it to 8 or 16 bits with one intensity window for all images."
         )
     return values / top
+
+
+def resize_mask(mask: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
+    """A mask [H, W] at ``size`` (height, width): the nearest pixel, so that small lesions keep their share of it."""
+    height, width = size
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

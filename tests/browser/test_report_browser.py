@@ -17,10 +17,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from synthetic_run import CONFIG, DATASET, map_of, write_run
 
+from dinodp.images import resize_mask
 from dinodp.manifest import read_manifest, select
 from dinodp.report import ReportFiles, write_report
 from dinodp.report.cases import lesion_mask
-from dinodp.report.pictures import reduced_mask
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900")
@@ -123,7 +123,7 @@ def numpy_dice(files: ReportFiles, model: int, name: str, threshold: float, shap
     frame = select(read_manifest(files.manifests[DATASET]), "test")
     row = int(np.flatnonzero([Path(image).stem == name for image in frame["image"]])[0])
     above = map_of(files, model, row, shape) > threshold
-    mask = reduced_mask(lesion_mask(frame.iloc[row], "gt0"), shape)
+    mask = resize_mask(lesion_mask(frame.iloc[row], "gt0").astype(np.uint8), shape) > 0
     return float(2 * (mask & above).sum() / (mask.sum() + above.sum()))
 
 
@@ -193,6 +193,9 @@ def test_marker_runs_along_the_curves(page: webdriver.Chrome) -> None:
         marker = find(page, ".panel .marker")
         assert float(marker.get_attribute("cx")) == pytest.approx(200 * step["fpr"], abs=0.1)
         assert float(marker.get_attribute("cy")) == pytest.approx(200 * (1 - step["recall"]), abs=0.1)
+        lower = find(page, ".marker[data-kind=pr]")
+        height = min(1, step["precision"] / float(lower.get_attribute("data-top")))
+        assert float(lower.get_attribute("cy")) == pytest.approx(200 * (1 - height), abs=0.1)
         places.append(marker.get_attribute("cx"))
     assert places[0] != places[1]
 
@@ -306,6 +309,9 @@ def test_printed_page_shows_cases_and_hides_controls(page: webdriver.Chrome) -> 
         assert not find(page, ".threshold input").is_displayed()
         assert find(page, ".over").is_displayed()
         assert find(page, ".reading").text.startswith("score > ")
+        style = "const s = getComputedStyle(document.querySelector(arguments[0])); return [s.display, s.breakInside]"
+        assert page.execute_script(style, "#headline-table tbody tr") == ["table-row", "avoid"]
+        assert page.execute_script(style, ".case")[1] == "avoid"
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 

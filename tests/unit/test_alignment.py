@@ -65,11 +65,24 @@ def test_random_components_follow_nothing_though_there_are_many():
     assert abs(kappa) < 0.02
 
 
-def test_half_of_the_entropy():
-    """Two independent fair bits: one is known, so half of the entropy is explained."""
-    bits = np.random.default_rng(3).integers(0, 2, (2, 40_000))
-    share = explained_share(2 * bits[0] + bits[1], bits[0])
+def test_half_of_what_can_be_explained():
+    """Two independent fair bits each, one of them shared."""
+    bits = np.random.default_rng(3).integers(0, 2, (3, 40_000))
+    share = explained_share(2 * bits[0] + bits[1], 2 * bits[0] + bits[2])
     assert share == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("parts", [1, 4, 12])
+def test_the_best_is_one_however_many_components_there_are(parts):
+    """Components that split every class of intensity into ``parts``: no components can follow intensity better."""
+    generator = np.random.default_rng(4)
+    intensity = generator.random(SHAPE)
+    split = generator.integers(0, parts, SHAPE)
+    bins = quantile_bins(intensity.ravel(), 8).reshape(SHAPE)
+    classes = intensity_classes(intensity.ravel()).reshape(SHAPE)
+    assert label_measures(labels(bins * parts + split, intensity))["explained by intensity"] == pytest.approx(1)
+    found = label_measures(labels(classes * parts + split, intensity))
+    assert found["agreement with intensity classes"] == pytest.approx(1)
 
 
 def test_one_component_has_nothing_to_explain():

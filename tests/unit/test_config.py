@@ -12,6 +12,17 @@ def test_the_configuration_page_matches_the_schema(root):
     assert printed == (root / "config/README.md").read_text()
 
 
+def test_no_description_of_the_schema_is_cut_at_a_comma(root):
+    """Unquoted text between braces ends at a comma, and what follows becomes a key without a value."""
+
+    def keys_without_value(schema, path=""):
+        items = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+        for key, value in items:
+            yield from [f"{path}/{key}"] if value is None else keys_without_value(value, f"{path}/{key}")
+
+    assert list(keys_without_value(yaml.safe_load((root / "config/schemas/config.schema.yaml").read_text()))) == []
+
+
 RUN_FILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem != "catalog")
 
 

@@ -9,21 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
 
 from dinodp import store
 from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
+from dinodp.evaluation import evaluate_scores
 from dinodp.files import read_json
+from dinodp.images import resize_mask
 from dinodp.manifest import read_manifest, select
-from dinodp.metrics import evaluate_stream
+from dinodp.metrics import evaluate, evaluate_stream
 from dinodp.protocol import Protocol, is_variant, read_published
 from dinodp.report import ReportFiles, comparison, write_report
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.curve_panels import axis_end, curve_panels
 from dinodp.report.gallery import galleries, threshold_levels
 from dinodp.report.origin import data_rows, limits
 from dinodp.report.page import number
-from dinodp.report.pictures import TOP, map_to_show, quantised, reduced_mask, runs, shown_size
+from dinodp.report.pictures import TOP, map_to_show, quantised, runs, shown_size
 from dinodp.report.protocols import protocol_table
 
 PROTOCOL = Protocol()
@@ -276,13 +280,56 @@ def test_without_masks_cases_are_chosen_by_score() -> None:
 def test_dice_of_an_image_is_numpys(files: ReportFiles) -> None:
     frame = select(read_manifest(files.manifests[DATASET]), "test")
     maps = store.read_maps(files.models[0].test)["cosine"]
-    dice, share = image_dice(frame, maps, 0.1, "gt0", 0.0)
+    dice, share = image_dice(frame, maps, 0.1, PROTOCOL)
     row = int(np.flatnonzero(frame["label"] == "anomalous")[3])
     mask = lesion_mask(frame.iloc[row], "gt0")
     above = map_of(files, 0, row, mask.shape) > 0.1
     assert dice[row] == pytest.approx(2 * (mask & above).sum() / (mask.sum() + above.sum()))
     assert share[row] == pytest.approx(mask.mean())
     assert np.isnan(dice[(frame["label"] == "normal").to_numpy()]).all()
+
+
+def test_masks_of_another_size_are_what_is_evaluated(files: ReportFiles, tmp_path: Path) -> None:
+    """The Dice that chooses cases, the metrics and the page: all at the size that the run resizes masks to."""
+    frame = select(read_manifest(files.manifests[DATASET]), "test")
+    maps = store.read_maps(files.models[0].test)["cosine"]
+    protocol = Protocol(mask_size=(30, 70))
+    dice, _ = image_dice(frame, maps, 0.1, protocol)
+    row = int(np.flatnonzero(frame["label"] == "anomalous")[3])
+    with Image.open(frame["mask"].iloc[row]) as image:
+        mask = np.asarray(image.resize((70, 30), Image.Resampling.NEAREST)) > 0
+    above = map_of(files, 0, row, (30, 70)) > 0.1
+    assert dice[row] == pytest.approx(2 * (mask & above).sum() / (mask.sum() + above.sum()))
+    evaluate_scores(
+        test_scores=files.models[0].test, valid_scores=files.models[0].valid,
+        manifest=read_manifest(files.manifests[DATASET]), labels={}, mask_rules=["gt0"], smoothing_sigma=0,
+        n_resamples=0, mask_size=(30, 70), metrics_path=tmp_path / "m.json", curves_path=tmp_path / "c.h5",
+    )  # fmt: skip
+    values = read_json(tmp_path / "m.json")["metrics"]["cosine"]["gt0"]
+    masks = [resize_mask(lesion_mask(case, "gt0").astype(np.uint8), (30, 70)) for _, case in frame.iterrows()]
+    valid = store.read_maps(files.models[0].valid)["cosine"]
+    for name, value in evaluate(maps, masks, valid).items():
+        assert values[name] == pytest.approx(value), name
+    config = {**CONFIG, "run": {**CONFIG["run"], "mask_size": [30, 70]}}
+    write_report(tmp_path / "report.html", files, config, COMMAND, "unknown")
+    assert "masks and maps of 70 × 30 pixels" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("highest", "end"), [(0.034, 0.05), (0.05, 0.05), (0.6, 1.0), (1.0, 1.0), (0.0003, 0.0005)])
+def test_the_axis_ends_where_the_curves_do(highest: float, end: float) -> None:
+    assert axis_end(highest) == pytest.approx(end)
+
+
+def test_curves_are_drawn_on_an_axis_of_their_height(files: ReportFiles) -> None:
+    recall = np.linspace(0, 1, 200, dtype=np.float32)
+    curves = {"fpr": recall, "tpr": recall, "recall": recall, "precision": np.float32(0.04) * (1 - recall)}
+    curves["precision"][0] = 1  # the first pixels say nothing
+    roc, pr = curve_panels([{"name": "m", "curves": curves, "prevalence": 0.001}])
+    assert (roc["top"], pr["top"]) == (1.0, 0.05)
+    heights = [float(pair.split(",")[1]) for pair in pr["lines"][0]["points"].split()]
+    assert heights[0] == 0  # cut
+    assert heights[1] == pytest.approx(200 * (1 - 0.04 / 0.05), abs=5)
+    assert heights[-1] == 200
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -322,9 +369,9 @@ def test_smoothed_maps_are_shown_smoothed() -> None:
 def test_sizes_shown_keep_the_aspect_and_never_grow() -> None:
     assert shown_size(100, 80) == (100, 80)
     assert shown_size(512, 1024) == (128, 256)
-    mask = np.zeros((512, 1024), dtype=bool)
-    mask[100:300, 200:600] = True
-    assert reduced_mask(mask, (128, 256)).mean() == pytest.approx(mask.mean(), rel=0.05)
+    mask = np.zeros((512, 1024), dtype=np.uint8)
+    mask[100:300, 200:600] = 1
+    assert resize_mask(mask, (128, 256)).mean() == pytest.approx(mask.mean(), rel=0.05)
 
 
 def test_levels_of_the_slider_agree_with_the_metrics(files: ReportFiles) -> None:
@@ -369,7 +416,7 @@ def test_every_level_of_the_slider_says_what_counting_says() -> None:
 
 
 def test_every_case_has_a_map_of_every_model(files: ReportFiles) -> None:
-    (section,) = galleries(files, PROTOCOL, 0.0)
+    (section,) = galleries(files, PROTOCOL)
     assert [model["name"] for model in section["models"]] == ["memory_bank", "dpmm_diag"]
     assert all(len(model["maps"]) == len(section["cases"]) for model in section["models"])
     chosen = [group for model in section["models"] for group in model["groups"]]

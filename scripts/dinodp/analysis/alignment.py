@@ -1,7 +1,8 @@
 """Do mixture components follow anatomy? Agreement of components with intensity, place and other subjects' components.
 
 The paper's second claim is that normalised embeddings are aligned between subjects and raw ones are not. Every measure
-is 0 for components drawn at random and 1 for the best there can be.
+is 0 for components drawn at random and 1 for the best there can be, however many components and labels there are: what
+two labellings share is divided by the smaller of their entropies.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,15 +50,15 @@ class PatchLabels:
 
 
 def explained_share(components: Ints, labels: Ints, seed: int = 0) -> float:
-    """Share of the entropy of ``components`` [n] that ``labels`` [n] explain, corrected for chance; may be below 0.
+    """What ``labels`` [n] explain of ``components`` [n] as a share of the most they can; may be below 0.
 
-    (I - I0) / (H - I0): I their mutual information, I0 its mean over shuffled labels, H the entropy of the components;
-    0 where there is one component.
+    (I - I0) / (H - I0): I their mutual information, I0 its mean over shuffled labels, H the smaller of their entropies:
+    three labels cannot explain all of a hundred components. 0 where there is one component or one label.
     """
     generator = np.random.default_rng(seed)
     shuffled = [_information(components, generator.permutation(labels)) for _ in range(N_PERMUTATIONS)]
-    chance, entropy = float(np.mean(shuffled)), _information(components, components)
-    return 0.0 if entropy - chance < 1e-12 else (_information(components, labels) - chance) / (entropy - chance)
+    chance, most = float(np.mean(shuffled)), min(_information(values, values) for values in (components, labels))
+    return 0.0 if most - chance < 1e-12 else (_information(components, labels) - chance) / (most - chance)
 
 
 def _information(first: Ints, second: Ints) -> float:
@@ -89,13 +90,14 @@ def place_cells(shape: tuple[int, int, int]) -> Ints:
 
 
 def label_measures(data: PatchLabels) -> Measures:
-    """Agreement with intensity classes (adjusted mutual information), and shares of the entropy explained."""
+    """Agreement with intensity classes (adjusted mutual information), and what intensity and place explain."""
     inside = data.tissue
     components, values = data.components[inside], data.intensity[inside]
     intensity, place = quantile_bins(values, N_INTENSITIES), place_cells(inside.shape)[inside]
     labels = {"intensity": intensity, "place": place, "both": place * N_INTENSITIES + intensity}
+    agreement = adjusted_mutual_info_score(intensity_classes(values), components, average_method="min")
     return {
-        "agreement with intensity classes": float(adjusted_mutual_info_score(intensity_classes(values), components)),
+        "agreement with intensity classes": float(agreement),
         **{f"explained by {name}": explained_share(components, label) for name, label in labels.items()},
     }
 

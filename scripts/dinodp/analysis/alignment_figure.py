@@ -56,7 +56,10 @@ def _parts(figure: Figure, n_models: int) -> Any:
 
 
 def example_images(chosen: pd.DataFrame, data: PatchLabels) -> list[tuple[int, str]]:
-    """Up to four images: two normal subjects and an anomalous one at the same level, else the middle of each kind."""
+    """Up to four images of as many subjects, as (row, text): three normal and an anomalous one, near one level.
+
+    The first is in the middle of its subject, or of the list where no level is known.
+    """
     labels = chosen["label"].to_numpy()
     normal, anomalous = (np.flatnonzero(labels == kind) for kind in ("normal", "anomalous"))
     wanted = {"normal": normal, "anomalous": anomalous}

@@ -36,6 +36,7 @@ FAMILIES: dict[str, Any] = {
     "bayesian_mixture": BayesianMixtureFamily,
     "control": ControlFamily,
 }
+MIXTURES = tuple(name for name, family in FAMILIES.items() if issubclass(family, DirichletProcessFamily))
 
 
 def open_split(

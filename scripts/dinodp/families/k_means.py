@@ -70,10 +70,6 @@ class KMeansFamily:
         }
         return {name: measure[name](x).reshape(tokens.shape[:3]).float().cpu().numpy() for name in self.names}
 
-    def assign(self, x: torch.Tensor) -> torch.Tensor:
-        """Index [n] of the centre with the highest cosine similarity to each embedding [n, D]."""
-        return self._bank.nearest(x)[1]
-
 
 def nearest_distance(x: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     """Euclidean distance [n] of embeddings [n, D] to the nearest of the means [K, D]."""

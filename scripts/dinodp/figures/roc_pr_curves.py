@@ -1,5 +1,7 @@
 """Receiver operating characteristic and precision-recall curves over all test pixels."""
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,7 +35,7 @@ def draw(data: FigureData) -> Figure:
     precision_recall.axhline(prevalence, color="0.5", linewidth=0.8, linestyle=":")
     _finish(roc, "False positive rate", "True positive rate", "ROC, all test pixels", 1.0)
     title = f"Precision-recall (dotted: prevalence {100 * prevalence:.2g} %)"
-    _finish(precision_recall, "Recall", "Precision", title, max(_highest_precision(curves) for curves in shown))
+    _finish(precision_recall, "Recall", "Precision", title, max(highest_precision(curves) for curves in shown))
     figure.legend(*roc.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(data.title)
     return figure
@@ -60,7 +62,7 @@ def _prevalence(curves: dict[str, Array]) -> float:
     return float(precision[recall >= recall.max()].min())
 
 
-def _highest_precision(curves: dict[str, Array]) -> float:
+def highest_precision(curves: Mapping[str, Array]) -> float:
     """Highest precision but at the very first pixels, where it jumps to 0 or 1."""
     return float(curves["precision"][curves["recall"] >= FIRST_RECALL].max())
 

@@ -1,14 +1,15 @@
 """Which test images a reader should see: the best, the median and the worst of a model, and its false alarms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from dinodp.anomaly_maps import Map, anomaly_map
-from dinodp.images import read_mask
+from dinodp.images import read_mask, resize_mask
 from dinodp.metrics.evaluation import MASK_RULES
+from dinodp.protocol import Protocol
 
 PER_GROUP = 3
 Floats = npt.NDArray[np.float64]
@@ -17,25 +18,24 @@ FALSE_ALARM = "normal, highest score"
 FOUND, MISSED = "anomalous, highest score", "anomalous, lowest score"
 
 
-def lesion_mask(row: pd.Series, mask_rule: str) -> npt.NDArray[np.bool_]:
-    """Anomalous pixels [H, W] of a manifest row."""
+def lesion_mask(row: pd.Series, mask_rule: str, size: Sequence[int] | None = None) -> npt.NDArray[np.bool_]:
+    """Anomalous pixels [H, W] of a manifest row; resized to ``size`` (height, width) if one is given."""
     if not row["mask"]:
-        return np.zeros((int(row["height"]), int(row["width"])), dtype=bool)
-    return np.asarray(MASK_RULES[mask_rule](read_mask(row["mask"])))
+        return np.zeros(size or (int(row["height"]), int(row["width"])), dtype=bool)
+    mask = read_mask(row["mask"])
+    return np.asarray(MASK_RULES[mask_rule](mask if size is None else resize_mask(mask, size)))
 
 
-def image_dice(
-    manifest: pd.DataFrame, maps: Map, threshold: float, mask_rule: str, smoothing_sigma: float
-) -> tuple[Floats, Floats]:
-    """Dice of each image at its mask's own resolution, and the lesion's share of the image, [n] each.
+def image_dice(manifest: pd.DataFrame, maps: Map, threshold: float, protocol: Protocol) -> tuple[Floats, Floats]:
+    """Dice of each image as the protocol reads masks and maps, and the lesion's share of the image, [n] each.
 
     The Dice of an image without an anomalous pixel is NaN.
     """
     dice, share = np.full(len(manifest), np.nan), np.zeros(len(manifest))
     for index in np.flatnonzero(manifest["mask"].to_numpy() != ""):
-        mask = lesion_mask(manifest.iloc[index], mask_rule)
+        mask = lesion_mask(manifest.iloc[index], protocol.mask_rule, protocol.mask_size)
         if mask.any():
-            above = anomaly_map(maps[index], (mask.shape[0], mask.shape[1]), smoothing_sigma) > threshold
+            above = anomaly_map(maps[index], (mask.shape[0], mask.shape[1]), protocol.smoothing_sigma) > threshold
             dice[index] = 2 * (mask & above).sum() / (mask.sum() + above.sum())
             share[index] = mask.mean()
     return dice, share

@@ -14,12 +14,12 @@ from dinodp.anomaly_maps import Map
 from dinodp.evaluation import has_pixel_labels
 from dinodp.figures.style import score_label
 from dinodp.files import read_json
-from dinodp.images import read_image
+from dinodp.images import read_image, resize_mask
 from dinodp.manifest import read_manifest, select
 from dinodp.protocol import Protocol
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.files import ModelFiles, ReportFiles
-from dinodp.report.pictures import figure, map_to_show, picture, quantised, reduced_mask, runs, shown_size
+from dinodp.report.pictures import figure, map_to_show, picture, quantised, runs, shown_size
 
 N_LEVELS = 96  # steps of the threshold slider
 FIGURES_LEFT_OUT = ("anomaly_maps", "roc_pr_curves")  # the page shows both itself
@@ -28,27 +28,23 @@ Floats = npt.NDArray[np.float64]
 Curves = Mapping[str, npt.NDArray[np.floating]]
 
 
-def galleries(files: ReportFiles, protocol: Protocol, smoothing_sigma: float) -> list[dict[str, Any]]:
+def galleries(files: ReportFiles, protocol: Protocol) -> list[dict[str, Any]]:
     """One gallery per (data set, embedding), in the order of ``files.models``."""
     places = groupby(files.models, key=lambda model: (model.dataset, model.embedding))
     return [
-        gallery(list(models), files.manifests[place[0]], files.figures, protocol, smoothing_sigma)
+        gallery(list(models), files.manifests[place[0]], files.figures, protocol)
         for place, models in places
     ]
 
 
 def gallery(
-    models: Sequence[ModelFiles],
-    manifest_path: Path,
-    figures: Sequence[Path],
-    protocol: Protocol,
-    smoothing_sigma: float,
+    models: Sequence[ModelFiles], manifest_path: Path, figures: Sequence[Path], protocol: Protocol
 ) -> dict[str, Any]:
     """What the page shows of one data set and embedding: every model's cases, each with the map of all models."""
     full = read_manifest(manifest_path)
     manifest, valid = select(full, "test"), select(full, "valid")
     normal = (valid["label"] == "normal").to_numpy()
-    loaded = [_load(model, manifest, normal, protocol, smoothing_sigma) for model in models]
+    loaded = [_load(model, manifest, normal, protocol) for model in models]
     rows = sorted({row for model in loaded for group in model["groups"].values() for row in group})
     cases = [_case(manifest.iloc[row], protocol.mask_rule) for row in rows]
     dataset, embedding = models[0].dataset, models[0].embedding
@@ -59,7 +55,7 @@ def gallery(
         "embedding": embedding,
         "has_masks": has_pixel_labels(manifest),
         "cases": cases,
-        "models": [_shown(model, rows, cases, smoothing_sigma) for model in loaded],
+        "models": [_shown(model, rows, cases, protocol.smoothing_sigma) for model in loaded],
         "figures": [
             {"name": _title(path.stem), "address": figure(path)} for path in own if path.stem not in FIGURES_LEFT_OUT
         ],
@@ -71,11 +67,7 @@ def _title(name: str) -> str:
 
 
 def _load(
-    files: ModelFiles,
-    manifest: pd.DataFrame,
-    normal: npt.NDArray[np.bool_],
-    protocol: Protocol,
-    smoothing_sigma: float,
+    files: ModelFiles, manifest: pd.DataFrame, normal: npt.NDArray[np.bool_], protocol: Protocol
 ) -> dict[str, Any]:
     """Scores of one model by its first score, and the cases chosen for it."""
     metrics = read_json(files.metrics)
@@ -84,7 +76,7 @@ def _load(
     values = metrics["metrics"][score][protocol.mask_rule]
     thresholds = {text: float(values[name]) for name, text in zip(protocol.thresholds, NAMED, strict=True)}
     image_scores = store.read_image_scores(files.test)[score].astype(np.float64)
-    dice, share = image_dice(manifest, maps, thresholds[NAMED[1]], protocol.mask_rule, smoothing_sigma)
+    dice, share = image_dice(manifest, maps, thresholds[NAMED[1]], protocol)
     by_dice = has_pixel_labels(manifest) and not np.isnan(dice).all()
     groups = choose_by_dice(manifest, dice, share, image_scores) if by_dice else choose_by_score(manifest, image_scores)
     return {
@@ -115,7 +107,7 @@ def _case(row: pd.Series, mask_rule: str) -> dict[str, Any]:
         "full_size": f"{image.shape[1]} × {image.shape[0]}",
         "lesion": _short(float(mask.mean())),
         "image": picture(image, (height, width)),
-        "mask": runs(reduced_mask(mask, (height, width))),
+        "mask": runs(resize_mask(mask.astype(np.uint8), (height, width)) > 0),
     }
 
 

@@ -37,7 +37,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     rows = comparison.result_rows(metrics, intervals, published, protocol, run["tolerance"])
     first = comparison.headline(rows, protocol)
     minus = comparison.difference_rows(differences, protocol.mask_rule, first)
-    sections = galleries(files, protocol, run["smoothing_sigma"])
+    sections = galleries(files, protocol)
     data = origin.data_rows(files)
     page = (
         _environment()

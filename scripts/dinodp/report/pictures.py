@@ -61,12 +61,6 @@ def runs(mask: npt.NDArray[np.bool_]) -> list[int]:
     return [0, *lengths] if values[0] else lengths
 
 
-def reduced_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask at ``size`` (height, width): the nearest pixel, so that small lesions keep their share of the area."""
-    pixels = Image.fromarray(mask.astype(np.uint8)).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return np.asarray(pixels) > 0
-
-
 def map_to_show(patch_map: Map, size: tuple[int, int], smoothing_sigma: float) -> Map:
     """Values that the page upsamples bilinearly: the patch scores or, of a smoothed map, twice their grid."""
     if smoothing_sigma == 0:

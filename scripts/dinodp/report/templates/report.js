@@ -207,7 +207,7 @@ class Gallery {
       const side = Number(marker.dataset.side), [x, y] = marker.dataset.kind === "roc" ? [level.fpr, level.recall] : [level.recall, level.precision];
       if (Number.isFinite(x) && Number.isFinite(y)) marker.removeAttribute("hidden"); else marker.setAttribute("hidden", "");
       marker.setAttribute("cx", side * (x ?? 0));
-      marker.setAttribute("cy", side * (1 - (y ?? 0)));
+      marker.setAttribute("cy", side * (1 - Math.min(1, (y ?? 0) / marker.dataset.top)));
     });
   }
 
