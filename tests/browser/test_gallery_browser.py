@@ -22,12 +22,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """The gallery of two volumes that were scored and one that was not, with a name that needs escaping."""
+    """The gallery of two volumes that were scored and one that was not, with a name that needs escaping.
+
+    The first by name is the last by score.
+    """
     folder: Path = tmp_path_factory.mktemp("gallery")
     model = str(folder / "model.h5")
     assert main(["fit", str(healthy_folder(folder / "healthy")), "--out", model, *FAST, "--window", "0", "900"]) == 0
-    save(folder / "new/a<b>.nii.gz", head(7, lesion=True))
-    save(folder / "new/plain.nii.gz", head(8))
+    save(folder / "new/a<b>.nii.gz", head(8))
+    save(folder / "new/lesion.nii.gz", head(7, lesion=True))
     (folder / "new/torn.nii.gz").write_bytes(b"x")
     assert main(["predict", str(folder / "new"), "--model", model, "--out", str(folder / "out")]) == 1
     options = webdriver.ChromeOptions()
@@ -50,11 +53,12 @@ def test_opens_without_a_message_or_a_request(page: webdriver.Chrome) -> None:
     count = "return performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length"
     assert page.execute_script(count) == 0
     assert page.execute_script("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert "backbone classical" in page.find_element(By.CSS_SELECTOR, ".quiet").text
     assert "it is no diagnosis" in page.find_element(By.CSS_SELECTOR, ".note").text
 
 
 def test_shows_scans_sides_regions_and_failures(page: webdriver.Chrome) -> None:
-    assert names(page) == ["a<b>", "plain"]
+    assert names(page) == ["a<b>", "lesion"]
     first = page.find_element(By.CSS_SELECTOR, ".scan")
     assert len(first.find_elements(By.CSS_SELECTOR, "figure")) == 3
     assert [side.text for side in first.find_elements(By.CSS_SELECTOR, ".side")[:2]] == ["R", "L"]
@@ -79,6 +83,7 @@ def test_orders_by_score(page: webdriver.Chrome) -> None:
     button.click()
     scores = [float(item.get_attribute("data-score")) for item in page.find_elements(By.CSS_SELECTOR, ".scan")]
     assert scores == sorted(scores, reverse=True)
+    assert names(page) == ["lesion", "a<b>"]
     assert button.get_attribute("aria-pressed") == "true"
     page.find_element(By.CSS_SELECTOR, "[data-order=name]").click()
-    assert names(page) == ["a<b>", "plain"]
+    assert names(page) == ["a<b>", "lesion"]

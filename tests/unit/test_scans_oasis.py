@@ -103,16 +103,21 @@ def test_anisotropic_voxels_stored_in_16_bits(oasis, upright):
 def test_example_script(oasis, shared, root):
     """The example, as a user runs it."""
     (oasis / "new").mkdir()
-    shutil.copy(oasis / "t1.nii.gz", oasis / "new/a.nii.gz")
+    shutil.copy(oasis / "t1.nii.gz", oasis / "new/a_t1.nii.gz")
+    shutil.copy(oasis / "seg.nii.gz", oasis / "new/a_seg.nii.gz")  # no scan
+    (oasis / "new/b_t1.nii.gz").write_bytes(b"x")
     command = [
         sys.executable, root / "examples/own_scans.py", oasis / "healthy", oasis / "new", "--out", oasis / "example",
         "--backbone", shared / "weights/vit-tiny-patch16-224", "--layer", "8", "--resolution", "96", "--components",
-        "40", "--epochs", "2", "--slice-step", "20",
+        "40", "--epochs", "2", "--slice-step", "20", "--pattern", "*_t1.nii.gz",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(root / "scripts")}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].startswith("a.nii.gz")
-    assert "like the healthy ones" in done.stdout
-    assert nib.load(oasis / "example/a.nii.gz").shape == nib.load(oasis / "t1.nii.gz").shape
-    assert {path.name for path in (oasis / "example").iterdir()} == {"a.nii.gz", "model.h5", "model.card.md"}
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("a_t1 ")
+    assert "like the healthy ones" in lines[1]
+    assert "b_t1.nii.gz is not a readable NIfTI volume" in lines[2]
+    assert "Traceback" not in done.stderr
+    assert nib.load(oasis / "example/a_t1.nii.gz").shape == nib.load(oasis / "t1.nii.gz").shape
+    assert {path.name for path in (oasis / "example").iterdir()} == {"a_t1.nii.gz", "model.h5", "model.card.md"}
