@@ -20,6 +20,10 @@ MAP_SHAPE, OUTSIDE = (12, 14, 6), -5.0
 LESION_AT, LESION_RADIUS = (24, 28, 16), 4
 FAST = {"backbone": "classical", "resolution": 168, "n_components": 16, "epochs": 2, "slice_step": 2}
 FAST["window"] = (0, 900)
+FAST_FIT = [
+    "--backbone", "classical", "--resolution", "168", "--components", "16", "--epochs", "2", "--slice-step", "2"
+]  # fmt: skip
+WINDOW = ["--window", "0", "900"]  # so that the lesion does not darken the rest
 ORIENTATIONS = [
     np.column_stack([axes, flips]) for axes in permutations(range(3)) for flips in product((1, -1), repeat=3)
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scan_phantoms import head, healthy_folder, save
+from scan_phantoms import FAST_FIT, WINDOW, head, healthy_folder, save
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
@@ -14,7 +14,6 @@ from dinodp.cli import main
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1180,900")
-FAST = ["--backbone", "classical", "--resolution", "168", "--components", "16", "--epochs", "2", "--slice-step", "2"]
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver (Debian: chromium, chromium-driver)"
 )
@@ -28,7 +27,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]
     """
     folder: Path = tmp_path_factory.mktemp("gallery")
     model = str(folder / "model.h5")
-    assert main(["fit", str(healthy_folder(folder / "healthy")), "--out", model, *FAST, "--window", "0", "900"]) == 0
+    assert main(["fit", str(healthy_folder(folder / "healthy")), "--out", model, *FAST_FIT, *WINDOW]) == 0
     save(folder / "new/a<b>.nii.gz", head(8))
     save(folder / "new/lesion.nii.gz", head(7, lesion=True))
     (folder / "new/torn.nii.gz").write_bytes(b"x")

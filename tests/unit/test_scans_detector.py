@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from scan_phantoms import (
     AFFINE,
     FAST,
@@ -20,13 +21,14 @@ from scan_phantoms import (
 )
 from sklearn.base import clone
 
+from dinodp.cli import _parser
 from dinodp.errors import InputError
 from dinodp.scans.canvas import Placement, pictures
 from dinodp.scans.detector import AnomalyDetector
 from dinodp.scans.embedding import Embedder, TokenFile
 from dinodp.scans.fitting import Source, sources_of, split_subjects
 from dinodp.scans.reading import find_scans
-from dinodp.scans.settings import DEFAULT_SCORES, SCORES, Settings
+from dinodp.scans.settings import DEFAULT_BACKBONE, DEFAULT_SCORES, PINNED_REVISIONS, SCORES, Settings
 from dinodp.scores import BANK_SCORES, MIXTURE_SCORES
 
 
@@ -224,6 +226,21 @@ def test_no_subject_is_on_both_sides():
     assert len(train) + len(held_out) == 30
     with pytest.raises(InputError, match="All 2 healthy scans are of one subject: at least two are needed"):
         split_subjects(sources(["p1_a", "p1_b"]), settings)
+
+
+def test_the_pinned_revision_is_that_of_the_catalog(root):
+    entries = yaml.safe_load((root / "config/catalog.yaml").read_text())["embeddings"].values()
+    catalog = {entry["backbone"]: entry["revision"] for entry in entries if "revision" in entry}
+    assert {name: catalog[name] for name in PINNED_REVISIONS} == PINNED_REVISIONS
+    assert Settings().pinned_revision == catalog[DEFAULT_BACKBONE]
+
+
+def test_settings_have_one_default_each():
+    """The detector's, the command line's and those of a model file."""
+    fit = vars(_parser().parse_args(["fit", "healthy", "--out", "m.h5"]))
+    for name, default in Settings().to_json().items():
+        assert AnomalyDetector().get_params()[name] == default
+        assert name == "false_positive_rate" or fit[name] == default
 
 
 def test_names_of_scores_are_those_of_the_models():

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from scan_phantoms import (
     AFFINE,
+    FAST_FIT,
     LESION_AT,
     ORIENTATIONS,
     SHAPE,
+    WINDOW,
     head,
     healthy_folder,
     lesion_mask,
@@ -30,15 +32,12 @@ from dinodp.cli import main
 from dinodp.errors import InputError
 from dinodp.scans.maps import encoded, read_map
 
-FAST = ["--backbone", "classical", "--resolution", "168", "--components", "16", "--epochs", "2", "--slice-step", "2"]
-WINDOW = ["--window", "0", "900"]  # so that the lesion does not darken the rest
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
     healthy, path = healthy_folder(folder / "healthy"), folder / "model.h5"
-    assert main(["fit", str(healthy), "--out", str(path), *FAST, *WINDOW]) == 0
+    assert main(["fit", str(healthy), "--out", str(path), *FAST_FIT, *WINDOW]) == 0
     return path
 
 
@@ -102,7 +101,7 @@ def test_anisotropic_voxels(tmp_path):
     thick = AFFINE @ np.diag([1, 1, 3, 1])
     for seed in range(4):
         save(tmp_path / f"healthy/h{seed}.nii.gz", head(seed)[:, :, 1::3], thick)
-    assert main(["fit", str(tmp_path / "healthy"), "--out", str(tmp_path / "m.h5"), *FAST, *WINDOW]) == 0
+    assert main(["fit", str(tmp_path / "healthy"), "--out", str(tmp_path / "m.h5"), *FAST_FIT, *WINDOW]) == 0
     for number, orientation in enumerate(ORIENTATIONS[::11]):
         path = tmp_path / f"new/l{number}.nii.gz"
         save(path, *reoriented(head(7, lesion=True)[:, :, 1::3], oblique(thick), orientation))
@@ -237,7 +236,7 @@ def test_every_third_slice(model, tmp_path):
 def test_one_volume_of_four_dimensions(tmp_path):
     for seed in range(4):
         save(tmp_path / f"h/{seed}.nii.gz", np.stack([head(seed) * 0 + 7, head(seed)], axis=3))
-    assert main(["fit", str(tmp_path / "h"), "--index", "1", "--out", str(tmp_path / "m.h5"), *FAST]) == 0
+    assert main(["fit", str(tmp_path / "h"), "--index", "1", "--out", str(tmp_path / "m.h5"), *FAST_FIT]) == 0
     save(tmp_path / "x.nii.gz", np.stack([head(5) * 0, head(5)], axis=3))
     assert predict(tmp_path / "m.h5", tmp_path / "out", tmp_path / "x.nii.gz") == 0
     assert nib.load(tmp_path / "out/maps/x.nii.gz").shape == SHAPE
@@ -249,7 +248,7 @@ def test_images(tmp_path, bits, capsys):
         save_photo(tmp_path / f"healthy/h{seed}.png", photo(seed, bits=bits))
     save_photo(tmp_path / "new/spot.png", photo(9, spot=True, bits=bits))
     save_photo(tmp_path / "new/plain.png", photo(0, bits=bits))
-    assert main(["fit", str(tmp_path / "healthy"), "--out", str(tmp_path / "m.h5"), *FAST]) == 0
+    assert main(["fit", str(tmp_path / "healthy"), "--out", str(tmp_path / "m.h5"), *FAST_FIT]) == 0
     for kind in ("png", "tiff"):
         options = ["--image-format", kind, "--masks", "--overlays", "--threshold", "fpr05"]
         assert predict(tmp_path / "m.h5", tmp_path / kind, tmp_path / "new", options=options) == 0
@@ -294,7 +293,7 @@ def test_nothing_is_overwritten_unasked(model, tmp_path, capsys):
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz") == 1
     assert "out exists already: choose another --out, or add --overwrite" in capsys.readouterr().err
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--overwrite"]) == 0
-    assert main(["fit", str(tmp_path), "--out", str(model), *FAST]) == 1
+    assert main(["fit", str(tmp_path), "--out", str(model), *FAST_FIT]) == 1
 
 
 def test_an_overwritten_folder_holds_the_files_of_one_run(model, tmp_path):

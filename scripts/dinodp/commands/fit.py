@@ -18,6 +18,7 @@ from dinodp.scans.naming import card_of, require_name
 from dinodp.scans.settings import DEFAULT_SCORES, SCORES, Settings
 from dinodp.slices import AXES
 
+DEFAULT = Settings()
 DESCRIPTION = """\
 Learn from healthy scans what is usual, and write one model file and its model card.
 
@@ -36,13 +37,22 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     add_machine(parser)
 
 
+def _number(
+    group: argparse._ArgumentGroup, option: str, setting: str, metavar: str, text: str, kind: type[float] = int
+) -> None:
+    """An option that is a number in the settings."""
+    group.add_argument(
+        option, dest=setting, type=kind, default=getattr(DEFAULT, setting), metavar=metavar,
+        help=f"{text} (default: %(default)s)",
+    )  # fmt: skip
+
+
 def _add_scans(group: argparse._ArgumentGroup) -> None:
-    default = Settings()
     add_pattern(group)
-    group.add_argument("--axis", choices=AXES, default=default.axis, help="how volumes are sliced (default: axial)")
+    group.add_argument("--axis", choices=AXES, default=DEFAULT.axis, help="how volumes are sliced (default: axial)")
     group.add_argument("--index", type=int, metavar="N", help="which volume of 4D files, from 0")
     group.add_argument(
-        "--background", type=number_or_name(("auto", "none")), default=default.background, metavar="VALUE",
+        "--background", type=number_or_name(("auto", "none")), default=DEFAULT.background, metavar="VALUE",
         help="value of voxels that show no body; none: there are none; auto (default): the corners' value, or what is "
         "below Otsu's threshold; images have none",
     )  # fmt: skip
@@ -50,18 +60,10 @@ def _add_scans(group: argparse._ArgumentGroup) -> None:
         "--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
         help="values that become black and white, such as Hounsfield units (default: percentiles of each volume)",
     )  # fmt: skip
-    group.add_argument(
-        "--slice-step", type=int, default=default.slice_step, metavar="N",
-        help="learn from every N-th slice (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--min-foreground", type=float, default=default.min_foreground, metavar="SHARE",
-        help="slices with less foreground than this share of the field of view are left out (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--held-out", type=float, default=default.held_out, metavar="SHARE",
-        help="share of the subjects kept for calibration (default: %(default)s)",
-    )  # fmt: skip
+    _number(group, "--slice-step", "slice_step", "N", "learn from every N-th slice")
+    smallest = "slices with less foreground than this share of the field of view are left out"
+    _number(group, "--min-foreground", "min_foreground", "SHARE", smallest, float)
+    _number(group, "--held-out", "held_out", "SHARE", "share of the subjects kept for calibration", float)
     group.add_argument(
         "--subject-pattern", metavar="REGEX",
         help="names the subject within a scan's name, such as '(?P<subject>sub-[0-9]+)' (default: a scan is a subject)",
@@ -69,23 +71,19 @@ def _add_scans(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
-    default = Settings()
     group.add_argument(
-        "--backbone", default=default.backbone, metavar="NAME",
+        "--backbone", default=DEFAULT.backbone, metavar="NAME",
         help="name on the Hugging Face hub, local folder in its format, or classical (no weights needed; a floor) "
         "(default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--revision", metavar="COMMIT", help="of the backbone on the hub (default: pinned)")
     group.add_argument(
-        "--layers", type=int, nargs="+", default=default.layers, metavar="N",
+        "--layers", type=int, nargs="+", default=DEFAULT.layers, metavar="N",
         help="blocks of the backbone that are read, from 1, or from the end with -1 the last (default: -1)",
     )  # fmt: skip
+    _number(group, "--resolution", "resolution", "PIXELS", "short side of what the backbone sees")
     group.add_argument(
-        "--resolution", type=int, default=default.resolution, metavar="PIXELS",
-        help="short side of what the backbone sees (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--method", choices=SCORES, default=default.method,
+        "--method", choices=SCORES, default=DEFAULT.method,
         help="remember clusters of healthy patches, or the patches themselves (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
@@ -93,19 +91,10 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help="how the distance from them is measured "
         f"(default: {DEFAULT_SCORES['mixture']}; of a memory bank always {DEFAULT_SCORES['memory_bank']})",
     )  # fmt: skip
-    group.add_argument(
-        "--components", dest="n_components", type=int, default=default.n_components, metavar="K",
-        help="truncation level of the mixture (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--epochs", type=int, default=default.epochs, metavar="N",
-        help="passes over the healthy slices (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--bank-size", type=int, default=default.bank_size, metavar="N",
-        help="embeddings kept by a memory bank (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument("--seed", type=int, default=default.seed, help="of all random choices (default: %(default)s)")
+    _number(group, "--components", "n_components", "K", "truncation level of the mixture")
+    _number(group, "--epochs", "epochs", "N", "passes over the healthy slices")
+    _number(group, "--bank-size", "bank_size", "N", "embeddings kept by a memory bank")
+    _number(group, "--seed", "seed", "N", "of all random choices")
 
 
 def run(options: argparse.Namespace) -> int:
