@@ -52,6 +52,7 @@ localrules:
     accept_dataset,
     collect_metrics,
     collect_costs,
+    collect_intervals,
     collect_strata,
     make_table,
     summarise,

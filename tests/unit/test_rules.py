@@ -26,6 +26,17 @@ def test_every_rule_has_a_log_and_an_environment(root):
         assert re.search(r'conda:\s+("\.\./envs/\w+\.yaml"|TORCH)', text), name
 
 
+def test_results_readme_names_every_output(root):
+    """Files at the top and in data/ by their name, others by their folder."""
+    text = (root / "results/README.md").read_text()
+    outputs = {path for _, rule in rules(root) for path in re.findall(r'"results/([^"]+)"', rule.split("    log:")[0])}
+    assert len(outputs) > 20
+    for path in outputs:
+        parts = path.split("/")
+        by_file = len(parts) == 1 or parts[0] == "data"
+        assert (parts[-1].split(".")[0] + "." if by_file else parts[0] + "/") in text, path
+
+
 @pytest.mark.parametrize("key", ["retries", "rerun-incomplete", "slurm-status-attempts", "default-resources"])
 def test_the_profile_for_slurm(root, key):
     profile = yaml.safe_load((root / "profiles/slurm/config.yaml").read_text())
