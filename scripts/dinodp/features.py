@@ -1,6 +1,6 @@
 """What a model sees of the embeddings: principal axes of the training split, and the position in the image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,13 @@ IMAGES_PER_READ = 8
 POSITIONS = ("appended", "added")
 POSITION_WEIGHT = 0.5  # length of the position vector; embeddings of unit length have 1
 APPENDED_DIMS = 16  # length of an appended position vector: four frequencies, sine and cosine, two axes
+
+
+def chunks(source: EmbeddingSource, images: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
+    """Embeddings [n, D] of the images (default: all) of a source, a few images at a time."""
+    chosen = range(source.n_images) if images is None else images
+    for start in range(0, len(chosen), IMAGES_PER_READ):
+        yield source.read(chosen[start : start + IMAGES_PER_READ]).flatten(0, 2)
 
 
 class Features:
@@ -108,8 +115,8 @@ def principal_axes(train: EmbeddingSource, dims: int) -> torch.Tensor:
     Raises InputError when ``dims`` is not between 1 and D.
     """
     total, count = torch.zeros((), dtype=torch.float64), 0
-    for first in progress(range(0, train.n_images, IMAGES_PER_READ), "PCA", unit="batch"):
-        x = train.read(range(first, min(first + IMAGES_PER_READ, train.n_images))).flatten(0, 2).double()
+    for part in progress(chunks(train), "PCA", total=train.n_images, per_item=IMAGES_PER_READ):
+        x = part.double()
         total, count = total + x.T @ x, count + len(x)
     moment = total / count
     if not 1 <= dims <= len(moment):

@@ -16,7 +16,7 @@ from dinodp.analysis.cases import FOREGROUND, grey, patch_values, slice_levels
 from dinodp.errors import InputError
 from dinodp.evaluation import subjects_of
 from dinodp.families import FAMILIES, MIXTURES, open_split
-from dinodp.features import Features
+from dinodp.features import IMAGES_PER_READ, Features
 from dinodp.figures.style import save_figure
 from dinodp.files import write_text
 from dinodp.images import read_mask
@@ -25,7 +25,6 @@ from dinodp.manifest import select
 from dinodp.metrics.evaluation import MASK_RULES
 
 MAX_IMAGES = 300  # of each kind
-IMAGES_PER_READ = 8
 COLUMNS = [
     "dataset", "embedding", "model", "normalised", "seed", "components", "images", "measure", "value", "low", "high",
     "n_images", "n_subjects",

@@ -1,6 +1,6 @@
 """What a family of models is given to fit, and what it gives back."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from dinodp.costs import BYTES_PER_MIB
-from dinodp.features import IMAGES_PER_READ
 from dinodp.models.fitting import EmbeddingSource
 from dinodp.store import Maps
 
@@ -63,10 +62,3 @@ class Fitted(NamedTuple):
         stored = sum(np.asarray(value).nbytes for value in self.state.values()) / BYTES_PER_MIB
         size = stored if self.size_mib is None else self.size_mib
         return {"model_mib": float(size), "active_components": self.active_components}
-
-
-def chunks(source: Source, images: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
-    """Embeddings [n, D] of the images (default: all) of a source, a few images at a time."""
-    chosen = range(source.n_images) if images is None else images
-    for start in range(0, len(chosen), IMAGES_PER_READ):
-        yield source.read(chosen[start : start + IMAGES_PER_READ]).flatten(0, 2)

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from dinodp.errors import InputError, require_known
-from dinodp.families.base import FitTask, Fitted, Source, chunks
+from dinodp.families.base import FitTask, Fitted, Source
+from dinodp.features import chunks
 from dinodp.store import Maps
 
 SCORES = ("mahalanobis", "log_likelihood")

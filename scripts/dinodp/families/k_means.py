@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from dinodp.errors import require_known
-from dinodp.families.base import FitTask, Fitted, Source, chunks
+from dinodp.families.base import FitTask, Fitted, Source
+from dinodp.features import chunks
 from dinodp.logs import logger, progress
 from dinodp.models import MemoryBank, spread_embeddings
 from dinodp.store import Maps

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from dinodp.costs import BYTES_PER_MIB
-from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, Source, chunks
-from dinodp.features import IMAGES_PER_READ
+from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, Source
+from dinodp.features import IMAGES_PER_READ, chunks
 from dinodp.logs import logger
 from dinodp.models import MemoryBank, coreset, few_shot
 from dinodp.scores import patch_scores
