@@ -21,6 +21,7 @@ from scan_phantoms import (
 )
 from sklearn.base import clone
 
+from dinodp.backbones.classical import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.errors import InputError
 from dinodp.scans.canvas import Placement, pictures
@@ -28,6 +29,7 @@ from dinodp.scans.detector import AnomalyDetector
 from dinodp.scans.embedding import Embedder, TokenFile
 from dinodp.scans.fitting import Source, sources_of, split_subjects
 from dinodp.scans.reading import find_scans
+from dinodp.scans.scoring import chosen_slices
 from dinodp.scans.settings import DEFAULT_BACKBONE, DEFAULT_SCORES, PINNED_REVISIONS, SCORES, Settings
 from dinodp.scores import BANK_SCORES, MIXTURE_SCORES
 
@@ -136,6 +138,18 @@ def test_calibration_is_that_of_scoring_the_held_out_scans(detector, folder):
     assert fitted.calibration.scan_scores == pytest.approx([scored.score], rel=1e-3)
     expected = np.quantile(scored.calibration_voxels, 0.99)
     assert fitted.calibration.threshold("fpr01") == pytest.approx(expected, rel=1e-3)
+
+
+def test_every_picture_of_a_fit_is_embedded_once(folder, monkeypatch):
+    counts = []
+    embed = ClassicalBackbone.embed
+    monkeypatch.setattr(
+        ClassicalBackbone, "embed", lambda self, pixels: counts.append(len(pixels)) or embed(self, pixels)
+    )
+    fitted = AnomalyDetector(**FAST).fit(folder).fitted_
+    scans = [source.read() for source in sources_of(find_scans(folder), fitted.scorer.settings)]
+    chosen = [chosen_slices(scan, fitted.scorer.healthy, fitted.scorer.settings, FAST["slice_step"]) for scan in scans]
+    assert sum(counts) == sum(map(len, chosen))
 
 
 def test_black_patches_around_the_body_do_not_count(detector, lesion):

@@ -13,6 +13,7 @@ from dinodp.cli import main
 from dinodp.errors import InputError
 from dinodp.scans.evaluation import interval
 from dinodp.scans.maps import read_map, write_image
+from dinodp.scans.masks import read_volume_mask
 
 
 @pytest.fixture
@@ -60,6 +61,17 @@ def test_metrics_are_those_of_scikit_learn_over_the_voxels_that_count(case, caps
     assert values["slice_auroc"] == pytest.approx(roc_auc_score(anomalous, slices))
     assert (found["low"].dropna() <= found["value"][found["low"].notna()] + 1e-9).all()
     assert "5 scans of 4 subjects; intervals are over subjects. With so few" in capsys.readouterr().out
+
+
+def test_masks_are_read_once(case, monkeypatch):
+    tmp_path, truth = case
+    read = []
+    monkeypatch.setattr(
+        "dinodp.scans.evaluation.read_volume_mask",
+        lambda path, geometry: read.append(path.name) or read_volume_mask(path, geometry),
+    )
+    assert evaluate(tmp_path)[0] == 0
+    assert sorted(read) == [f"{name}.nii.gz" for name in truth]
 
 
 def test_masks_by_suffix_and_orientation(tmp_path):

@@ -291,7 +291,7 @@ def test_nothing_is_overwritten_unasked(model, tmp_path, capsys):
     save(tmp_path / "a.nii.gz", head(8))
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz") == 0
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz") == 1
-    assert "out exists already: choose another --out, or add --overwrite" in capsys.readouterr().err
+    assert "out exists already: choose another name, or add --overwrite" in capsys.readouterr().err
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--overwrite"]) == 0
     assert main(["fit", str(tmp_path), "--out", str(model), *FAST_FIT]) == 1
 
@@ -328,6 +328,14 @@ def test_tissue_that_the_backbone_does_not_see_is_not_scored(model, tmp_path):
     row = pd.read_csv(tmp_path / "out/scans.csv").iloc[0]
     assert row["share_above"] == 1
     assert row["ml_above"] == pytest.approx(seen.sum() * 0.008)
+
+
+def test_a_scan_that_is_not_seen_at_all_is_refused(model, tmp_path, capsys):
+    """Two bodies at the ends of a wide field: the middle, which the backbone sees, is empty."""
+    pair = np.concatenate([head(8), np.zeros((100, *SHAPE[1:]), np.int16), head(9)])
+    save(tmp_path / "a.nii.gz", pair)
+    assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--force"]) == 1
+    assert "nothing of its foreground lies within the field of view" in capsys.readouterr().out
 
 
 def record_of(out):
@@ -367,6 +375,21 @@ def test_stopped_by_the_user(model, tmp_path, capsys, monkeypatch):
     assert pd.read_csv(tmp_path / "out/scans.csv")["scan"].tolist() == ["a"]
     assert [path.name for path in (tmp_path / "out/maps").iterdir()] == ["a.nii.gz"]
     assert (tmp_path / "out/gallery.html").is_file()
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys):
+    """The scans are not even looked for."""
+    (tmp_path / "file").touch()
+    (tmp_path / "m.card.md").mkdir()
+    for out, sentence in (
+        ("file/m.h5", "Nothing can be written into"),
+        ("m.h5", "m.card.md is a folder"),
+    ):
+        assert main(["fit", str(tmp_path / "none"), "--out", str(tmp_path / out), *FAST_FIT]) == 1
+        assert sentence in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none.h5"), "--onnx", str(tmp_path / "file/x.onnx")]) == 1
+    assert "Nothing can be written into" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "m.card.md"]
 
 
 def test_a_page_that_cannot_be_written_is_one_sentence(model, tmp_path, capsys):

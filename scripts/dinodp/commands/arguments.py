@@ -50,7 +50,7 @@ def require_new(path: Path, overwrite: bool) -> None:
     """Raise InputError when ``path`` would be overwritten, unless that is wanted."""
     exists = any(path.iterdir()) if path.is_dir() else path.exists()
     if exists and not overwrite:
-        raise InputError(f"{path} exists already: choose another --out, or add --overwrite.")
+        raise InputError(f"{path} exists already: choose another name, or add --overwrite.")
 
 
 def require_file(path: Path, overwrite: bool) -> None:

@@ -75,14 +75,20 @@ def read_slices(folder: Path) -> list[Any]:
 
 
 def is_slice(file: Path) -> bool:
-    """Whether a file is, by its name or its first bytes, a DICOM image; DICOMDIR is a table of contents."""
+    """Whether a file is, by its name or its first bytes, a DICOM image; DICOMDIR is a table of contents.
+
+    Raises InputError when it cannot be read.
+    """
     if file.name == "DICOMDIR":
         return False
     if file.suffix.lower() in DICOM_SUFFIXES:
         return True
-    with file.open("rb") as stream:
-        stream.seek(MAGIC_AT)
-        return stream.read(len(MAGIC)) == MAGIC
+    try:
+        with file.open("rb") as stream:
+            stream.seek(MAGIC_AT)
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}).") from error
 
 
 def read_series(folder: Path) -> Volume:

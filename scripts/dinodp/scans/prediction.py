@@ -10,7 +10,17 @@ import numpy as np
 from dinodp.errors import InputError, require_finite, require_known
 from dinodp.logs import logger, progress
 from dinodp.protocol import FALSE_POSITIVE_RATES
-from dinodp.scans.maps import FULL_RANGE, IMAGE_FORMATS, write_image, write_mask, write_picture, write_volume
+from dinodp.scans.geometry import VolumeGeometry
+from dinodp.scans.maps import (
+    FULL_RANGE,
+    IMAGE_FORMATS,
+    Map,
+    Mask,
+    write_image,
+    write_mask,
+    write_picture,
+    write_volume,
+)
 from dinodp.scans.model_file import FittedDetector
 from dinodp.scans.reading import read_scan
 from dinodp.scans.regions import Region, find_regions
@@ -98,43 +108,50 @@ def _remove(written: Sequence[Path]) -> None:
 
 
 def _predict(
-    name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
+    name: str, scan: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
 ) -> Result:
     """Score one scan; what is written goes to the list ``written``."""
     scorer, calibration = detector.scorer, detector.calibration
     scored = scorer.score(
-        read_scan(name, path, scorer.settings.reading()), options.slice_step, force=options.force
+        read_scan(name, scan, scorer.settings.reading()), options.slice_step, force=options.force
     )
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
     scores, mask, inside = (_on_disk(values, scored) for values in (scored.anomaly_map, above, scored.scored))
     count, regions = find_regions(scores, mask, geometry, options.n_regions)
-    suffix = ".nii.gz" if geometry is not None else f".{options.image_format}"
-    written.append(folder / "maps" / f"{name}{suffix}")
-    if geometry is not None:
-        write_volume(written[0], scores, geometry, "anomaly map, not a diagnosis")
-    else:
-        write_image(written[0], scores, inside, calibration.map_range)
-        if options.image_format == "png" and scores.max() > calibration.map_range[1]:
-            logger.warning("%s is clipped at %d; --image-format tiff is not.", written[0], FULL_RANGE)
+    kind = ".nii.gz" if geometry is not None else f".{options.image_format}"
+    written.append(_write_map(folder / "maps" / f"{name}{kind}", scores, inside, geometry, calibration.map_range))
     if options.masks:
-        written.append(folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}")
-        write_mask(written[-1], mask, geometry)
+        path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
+        write_mask(path, mask, geometry)
+        written.append(path)
     window = window_of(scored.measures, scorer.healthy, scorer.settings)
     shown = views(scored, window, calibration, limit, N_VIEWS)
     if options.overlays:
         for view in shown:
-            number = "" if geometry is None else f"_{view.index:03d}"
-            written.append(folder / "overlays" / f"{name}{number}.png")
-            write_picture(written[-1], view.blended())
+            path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"
+            write_picture(path, view.blended())
+            written.append(path)
     row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
     files = [file.relative_to(folder).as_posix() for file in written]
     record = {
         "name": name, "map": files[0], "files": files, "outside": scored.outside, "score": scored.score,
         "slices": slices,
     }  # fmt: skip
-    return Result(name, path, "", row, slices, regions, [view.encoded() for view in shown], record)
+    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record)
+
+
+def _write_map(
+    path: Path, scores: Map, scored: Mask, geometry: VolumeGeometry | None, map_range: tuple[float, float]
+) -> Path:
+    if geometry is not None:
+        write_volume(path, scores, geometry, "anomaly map, not a diagnosis")
+        return path
+    write_image(path, scores, scored, map_range)
+    if path.suffix == ".png" and scores.max() > map_range[1]:
+        logger.warning("%s is clipped at %d; --image-format tiff is not.", path, FULL_RANGE)
+    return path
 
 
 def threshold_value(detector: FittedDetector, threshold: str | float) -> float:

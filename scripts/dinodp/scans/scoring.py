@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dinodp.errors import InputError
 from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.canvas import Placement, enlarge, patches_with, pictures, slice_choice
 from dinodp.scans.embedding import Embedder
@@ -81,7 +82,10 @@ class Scorer:
     def score_tokens(
         self, scan: Scan, measures: Measures, chosen: Sequence[int], tokens: Iterable[torch.Tensor]
     ) -> ScoredScan:
-        """As `score`, from the unit embeddings [B, row, col, D] of the chosen slices, batch by batch."""
+        """As `score`, from the unit embeddings [B, row, col, D] of the chosen slices, batch by batch.
+
+        Raises InputError when none of the foreground is seen.
+        """
         name = self.settings.score_name
         maps = np.concatenate([patch_scores(self.model, batch, [name])[name] for batch in tokens])
         n_slices, height, width = scan.foreground.shape
@@ -90,6 +94,8 @@ class Scorer:
         enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
         scored = scan.foreground & placement.shown((height, width))
         scored[: chosen[0]] = scored[chosen[-1] + 1 :] = False
+        if not scored.any():
+            raise InputError(f"{scan.path}: nothing of its foreground lies within the field of view of the model.")
         inside = patches_with(scored[list(chosen)], positions, maps.shape[1:])
         inside[~inside.any(axis=(1, 2))] = True  # nothing of the slice is seen, as --force may have it
         found = ScoredScan(scan, measures, chosen, maps, inside, enlarged, scored)
