@@ -5,7 +5,6 @@ The tests share one cluster and run in this order, in one process; every call of
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,24 +13,9 @@ from pathlib import Path
 import pytest
 import slurm
 import yaml
+from project_copy import ROOT, copy_project, small_run
 
-ROOT = Path(__file__).parents[2]
-TINY = {
-    "datasets": {"phantoms": {"n_train": 16, "n_valid": 8, "n_test": 8}},
-    "models": {"dpmm_demo": {"components": 20, "epochs": 2}},
-    "run": {
-        "title": "Test run",
-        "note": "Tiny phantoms.",
-        "datasets": ["phantoms"],
-        "embeddings": ["classical"],
-        "models": ["memory_bank", "dpmm_demo"],
-        "alignment_models": ["dpmm_demo"],
-        "seeds": [0],
-        "bootstrap_resamples": 20,
-        "tables": ["table1"],
-        "figures": ["anomaly_maps"],
-    },
-}
+TINY = small_run((16, 8, 8), bootstrap_resamples=20, tables=["table1"], figures=["anomaly_maps"])
 FAULTS = """
 rule all:
     input: "out_of_time.txt", "killed.txt", "through_outage.txt", "after.txt", "on_gpu.txt"
@@ -132,11 +116,7 @@ def faults(cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("rules", "scripts", "config", "envs", "profiles", "report", "resources"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
-    (folder / "config/tiny.yaml").write_text(yaml.safe_dump(TINY))
+    folder = copy_project(tmp_path_factory.mktemp("project"), "tiny", TINY)
     write_profile(folder)
     return folder
 

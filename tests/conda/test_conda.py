@@ -3,31 +3,19 @@
 import contextlib
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import project_copy
 import pytest
 import stand_in_conda
 import yaml
+from project_copy import ROOT, copy_project, small_run
 from rattler.exceptions import InvalidMatchSpecError, SolverError
 from stand_in_channel import FUTURE, OLD, build_channel, installed_version
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-TINY = {
-    "datasets": {"phantoms": {"n_train": 8, "n_valid": 4, "n_test": 4}},
-    "models": {"dpmm_demo": {"components": 5, "epochs": 1}},
-    "run": {
-        "title": "Test run",
-        "note": "Tiny phantoms.",
-        "datasets": ["phantoms"],
-        "embeddings": ["classical"],
-        "models": ["dpmm_demo"],
-        "seeds": [0],
-    },
-}
+TINY = small_run((8, 4, 4), components=5, epochs=1, models=["dpmm_demo"])
 # The rules on the way to results/costs.csv, each as often as it runs, by the file of their environment.
 EXPECTED = {
     "data": ["accept_dataset", "prepare_dataset", "verify_dataset"],
@@ -114,21 +102,12 @@ def test_what_the_solver_cannot_read_is_refused(solve):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project, so that tests may edit its environments."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("rules", "scripts", "config", "envs", "profiles", "report", "resources"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
-    (folder / "config/tiny.yaml").write_text(yaml.safe_dump(TINY))
-    return folder
+    return copy_project(tmp_path_factory.mktemp("project"), "tiny", TINY)
 
 
 def snakemake(folder, environment, *arguments, target="results/costs.csv", check=True):
-    command = [sys.executable, "-m", "snakemake", "--use-conda", "--cores", "2", target]
-    command += ["--configfile", "config/tiny.yaml", *arguments]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    text = result.stdout + result.stderr
-    assert not check or result.returncode == 0, text[-4000:]
-    return text
+    options = ["--use-conda", "--configfile", "config/tiny.yaml", *arguments]
+    return project_copy.snakemake(folder, target, *options, check=check, environment=environment).text
 
 
 @contextlib.contextmanager

@@ -19,53 +19,20 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from project_copy import ROOT, copy_project, small_run, snakemake
 
-ROOT = Path(__file__).parents[2]
-SMALL = {
-    "datasets": {"phantoms": {"n_train": 24, "n_valid": 10, "n_test": 12}},
-    "models": {"dpmm_demo": {"components": 20, "epochs": 2}},
-    "run": {
-        "title": "Test run",
-        "note": "Tiny phantoms.",
-        "datasets": ["phantoms"],
-        "embeddings": ["classical"],
-        "models": ["memory_bank", "dpmm_demo", "random", "oracle"],
-        "figure_models": ["memory_bank", "dpmm_demo"],
-        "alignment_models": ["dpmm_demo"],
-        "protocols": {"paper": {"model": "dpmm_demo"}, "ours": {"model": "dpmm_demo", "threshold_maps": "pixel"}},
-        "seeds": [0],
-    },
-}
-
-
-def snakemake(folder, *arguments, check=True):
-    """Run the workflow in ``folder`` as a user would from another working directory."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(folder / "Snakefile"), "-d", str(folder), "--cores", "2"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    result = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=600
-    )
-    result.text = result.stdout + result.stderr
-    assert not check or result.returncode == 0, result.text[-4000:]
-    return result
-
-
-def copy_project(folder):
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "report", "resources"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
+SMALL = small_run(
+    (24, 10, 12),
+    models=["memory_bank", "dpmm_demo", "random", "oracle"],
+    figure_models=["memory_bank", "dpmm_demo"],
+    protocols={"paper": {"model": "dpmm_demo"}, "ours": {"model": "dpmm_demo", "threshold_maps": "pixel"}},
+)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with a small run in it, so that tests may edit files."""
-    folder = tmp_path_factory.mktemp("project")
-    copy_project(folder)
-    (folder / "config/small.yaml").write_text(yaml.safe_dump(SMALL))
-    return folder
+    return copy_project(tmp_path_factory.mktemp("project"), "small", SMALL)
 
 
 @pytest.fixture(scope="module")
