@@ -56,8 +56,23 @@ def embed_against_forward(name: str, options: Namespace, dtype: str = "float32")
     }
 
 
+def forward_by_dtype(name: str, options: Namespace, dtype: str) -> Row:
+    """The bare forward pass in ``dtype`` against float32."""
+    batch, _ = SIZES[options.device]
+    with tempfile.TemporaryDirectory() as place:
+        models = [backbone(name, Path(place), options.device, kind) for kind in (dtype, "float32")]
+        (path,) = slices(Path(place), 1)
+        pixels = torch.stack([models[0].prepare(read_image(path))] * batch).to(options.device)
+        row = alternate(lambda: models[0].embed(pixels), lambda: models[1].embed(pixels), options.repeats)
+    about = {"backbone": name, "weights": WEIGHTS[name], "batch": batch}
+    return {"what": f"forward pass in {dtype} / in float32", **about, **row}
+
+
 def measure(options: Namespace) -> list[Row]:
     rows = [embed_against_forward(name, options) for name in backbone_names(options.small)]
+    if options.small:
+        return rows
+    rows += [forward_by_dtype("vits14", options, dtype) for dtype in ("bfloat16", "float16")]
     if options.device == "cuda":
         rows += [embed_against_forward("vits14", options, dtype) for dtype in ("bfloat16", "float16")]
     return rows
