@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError
+from dinodp.files import replaced_file
 from dinodp.provenance import library_digest, package_versions
 
 Maps = dict[str, npt.NDArray[np.float32]]
@@ -33,15 +34,9 @@ def describe_origin(file: h5py.File, kind: str, config: Mapping[str, Any]) -> No
 @contextmanager
 def writing(path: Path, kind: str, config: Mapping[str, Any]) -> Iterator[h5py.File]:
     """Open a temporary HDF5 file beside ``path``; it takes the name ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(temporary, "w", track_order=False) as file:
-            describe_origin(file, kind, config)
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_file(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+        describe_origin(file, kind, config)
+        yield file
 
 
 @contextmanager

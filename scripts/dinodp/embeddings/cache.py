@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError
+from dinodp.files import replaced_file
 from dinodp.logs import logger
 
 IMAGES_PER_COPY = 64
@@ -86,20 +87,15 @@ def _digest(text: str) -> str:
 
 def _copied(path: Path, copy: Path) -> bool:
     """Copy the tokens alone, through HDF5, so that what is gathered from several files becomes one."""
-    temporary = copy.with_suffix(".part")
     with h5py.File(path, "r") as source:
         tokens = source["tokens"]
         needed, free = tokens.size * 2, shutil.disk_usage(copy.parent).free
         if needed > free:
             logger.warning("No copy of %s in %s: %d MiB are free.", path, copy.parent, free // 2**20)
             return False
-        try:
-            with h5py.File(temporary, "w") as target:
-                data = target.create_dataset("tokens", tokens.shape, "float16", chunks=(1, *tokens.shape[1:]))
-                for first in range(0, len(tokens), IMAGES_PER_COPY):
-                    data[first : first + IMAGES_PER_COPY] = tokens[first : first + IMAGES_PER_COPY]
-            temporary.replace(copy)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replaced_file(copy) as temporary, h5py.File(temporary, "w") as target:
+            data = target.create_dataset("tokens", tokens.shape, "float16", chunks=(1, *tokens.shape[1:]))
+            for first in range(0, len(tokens), IMAGES_PER_COPY):
+                data[first : first + IMAGES_PER_COPY] = tokens[first : first + IMAGES_PER_COPY]
     logger.info("Copied %s to %s (%d MiB).", path, copy, needed // 2**20)
     return True

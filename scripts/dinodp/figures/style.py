@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dinodp.figures.data import FigureData
+from dinodp.files import replaced_file
 
 MM_PER_INCH = 25.4
 WIDTH_MM = 180.0
@@ -95,8 +96,5 @@ def save_figure(figure: Figure, png_path: Path, pdf_path: Path) -> None:
         "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     }
     for path, kind in ((Path(png_path), "png"), (Path(pdf_path), "pdf")):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        with mpl.rc_context(STYLE):
+        with replaced_file(path) as temporary, mpl.rc_context(STYLE):
             figure.savefig(temporary, format=kind, metadata=metadata[kind])
-        temporary.replace(path)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dinodp.errors import InputError
+from dinodp.files import replaced_file
 from dinodp.logs import logger, progress
 from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
 from dinodp.parallel.distributed import is_first, own_part, sum_over
@@ -156,16 +157,14 @@ def _save(
     history: FitHistory,
     generator: torch.Generator,
 ) -> None:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    temporary = checkpoint.with_name(checkpoint.name + ".part")
     content = {
         "mixture": mixture.state_dict(),
         "best": best,
         "history": vars(history),
         "generator": generator.get_state(),
     }
-    torch.save(content, temporary)
-    temporary.replace(checkpoint)
+    with replaced_file(checkpoint) as temporary:
+        torch.save(content, temporary)
 
 
 def _resume(
