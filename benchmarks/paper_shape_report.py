@@ -92,7 +92,7 @@ def write_tables(folder: Path) -> tuple[Path, Path]:
         ("fit_seconds", "backbone_ms_per_image", "scoring_ms_per_image", "peak_host_mib", "peak_gpu_mib", "model_mib",
          "active_components"), 1.0
     )  # fmt: skip
-    base |= {"family": "dpmm", "metric": "pixel_auroc", "value": 0.5, **cost}
+    base |= {"family": "dpmm", "variant": False, "primary": True, "metric": "pixel_auroc", "value": 0.5, **cost}
     rows = [{**base, "model": name} for name in RUN["models"]]
     for name in ("metrics", "costs"):
         pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
