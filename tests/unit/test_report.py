@@ -456,6 +456,20 @@ def test_page_without_intervals(files: ReportFiles, tmp_path: Path) -> None:
     assert "git commit unknown" in text
 
 
+def test_without_published_values_there_is_no_column_of_dashes(files: ReportFiles, page: str, tmp_path: Path) -> None:
+    config = {**CONFIG, "run": {**CONFIG["run"], "published_sources": []}}
+    write_report(tmp_path / "report.html", files, config, COMMAND, "unknown")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for content, compared in ((page, True), (text, False)):
+        table = content[content.index('id="headline-table"') :]
+        table = table[: table.index("</table>")]
+        headings = re.findall(r"<button type=\"button\">([^<]+)</button>", table)
+        assert ("Published" in headings, "Verdict" in headings) == (compared, compared)
+        cells = [row.count("<td") for row in table.split("<tbody>")[1].split("<tr>")[1:]]
+        assert set(cells) == {len(headings) + compared}  # and the axis
+    assert "No value of this run has a published counterpart." in text
+
+
 def test_page_without_masks(tmp_path: Path) -> None:
     files = write_run(tmp_path, masks=False)
     write_report(tmp_path / "report.html", files, CONFIG, COMMAND, "unknown")
