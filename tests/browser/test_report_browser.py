@@ -200,6 +200,15 @@ def test_marker_runs_along_the_curves(page: webdriver.Chrome) -> None:
     assert places[0] != places[1]
 
 
+def test_above_the_highest_score_there_is_nothing(page: webdriver.Chrome) -> None:
+    slide(page, len(levels(page)) - 1)
+    text = find(page, ".reading").text
+    assert "Dice 0.000, recall 0.000, precision –, FPR 0.00 %" in text
+    assert not find(page, ".marker[data-kind=pr]").is_displayed()
+    assert find(page, ".marker[data-kind=roc]").is_displayed()
+    assert page.get_log("browser") == []
+
+
 def test_another_model_shows_its_own_maps(page: webdriver.Chrome) -> None:
     before = pixels(page, ".heat")
     page.find_elements(By.CSS_SELECTOR, ".models input")[1].click()
