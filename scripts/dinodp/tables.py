@@ -239,8 +239,8 @@ def _notes(frame: pd.DataFrame, published: pd.DataFrame, protocol: Protocol) -> 
         return (SPREAD_NOTE,)
     return (
         SPREAD_NOTE,
-        f"Published values are for {protocol.published_embedding}, and given for models with the paper's options only; a "
-        "difference (ours minus published, percentage points) is given only for that embedding. Values of another "
+        f"Published values are for {protocol.published_embedding}, and given for models with the paper's options only; "
+        "a difference (ours minus published, percentage points) is given only for that embedding. Values of another "
         "embedding are not comparable with them.",
         *_deviations(compared, published, protocol),
     )
