@@ -26,6 +26,14 @@ def test_every_rule_has_a_log_and_an_environment(root):
         assert re.search(r'conda:\s+("\.\./envs/\w+\.yaml"|TORCH)', text), name
 
 
+def test_rules_that_gather_tables_run_where_snakemake_runs(root):
+    """Seconds each: a cluster would take longer to start them."""
+    listed = re.search(r"localrules:\n((?: +\w+,\n)+)", (root / "Snakefile").read_text())[1]
+    gathering = {name for name, _ in rules(root) if name.startswith("collect_")}
+    assert len(gathering) == 4
+    assert gathering <= set(re.findall(r"\w+", listed))
+
+
 def test_results_readme_names_every_output(root):
     """Files at the top and in data/ by their name, others by their folder."""
     text = (root / "results/README.md").read_text()
