@@ -150,9 +150,8 @@ def kill_when(folder, pattern, *arguments):
 
 def test_shards_and_kills_change_no_byte_of_a_result(finished, tmp_path):
     """Two shards; killed while it embeds and while it scores, then started again with --rerun-incomplete."""
-    copy_project(tmp_path)
     run = {**SMALL["run"], "models": ["memory_bank", "dpmm_demo"], "shards": 2}
-    (tmp_path / "config/sharded.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
+    copy_project(tmp_path, "sharded", {**SMALL, "run": run})
     arguments = ["--configfile", "config/sharded.yaml"]
     assert "good condition" in snakemake(tmp_path, "--lint", *arguments).text
     kill_when(tmp_path, "results/embeddings/phantoms/classical/*/*", *arguments)
