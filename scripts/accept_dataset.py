@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.files import read_json, write_text
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.verification import require_accepted
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 report = read_json(Path(snakemake.input.report))
 accepted = require_accepted(snakemake.wildcards.dataset, report, snakemake.params.accept, snakemake.input.report)
 write_text(Path(snakemake.output.accepted), accepted)

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.collecting import collect_costs
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 fits, scores = ([Path(path) for path in paths] for paths in (snakemake.input.fits, snakemake.input.scores))
 collect_costs([Path(path) for path in snakemake.input.embeddings], fits, scores, Path(snakemake.output.table))

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.uncertainty import collect_intervals
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 metrics, curves = ([Path(path) for path in paths] for paths in (snakemake.input.metrics, snakemake.input.curves))
 intervals, differences = Path(snakemake.output.intervals), Path(snakemake.output.differences)
 collect_intervals(metrics, curves, snakemake.params.baseline, intervals, differences)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.collecting import collect_metrics
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 collect_metrics([Path(path) for path in snakemake.input.metrics], Path(snakemake.output.table))

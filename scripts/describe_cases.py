@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.analysis.cases import describe_cases
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.manifest import read_manifest, select
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 test = select(read_manifest(Path(snakemake.input.manifest)), "test")
 describe_cases(test, snakemake.params.mask_rule, Path(snakemake.output.cases))

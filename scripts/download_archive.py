@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from dinodp.archives import fetch_archive
 from dinodp.files import write_text
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 folder = fetch_archive(snakemake.wildcards.archive, snakemake.params.options, Path(snakemake.params.folder))
 write_text(Path(snakemake.output.done), f"{folder}\n")

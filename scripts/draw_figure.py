@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from dinodp.figure_inputs import load_figure_data
 from dinodp.figures import FIGURES, save_figure
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 files = snakemake.input
 data = load_figure_data(
     title=f"{snakemake.wildcards.dataset}, {snakemake.wildcards.embedding}",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from dinodp.backbones import load_backbone
 from dinodp.costs import measured, set_threads, write_cost
 from dinodp.embeddings import embed_shard
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.manifest import read_manifest, select
 from dinodp.parallel.devices import take_device
 from dinodp.parallel.sharding import Shard
@@ -14,7 +14,7 @@ from dinodp.parallel.sharding import Shard
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 set_threads(snakemake.threads)
 device = take_device(snakemake.params.device)
 options = dict(snakemake.params.options)

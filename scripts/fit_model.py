@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.parallel.fit_job import FitJob
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 files, made, params = snakemake.input, snakemake.output, snakemake.params
 job = FitJob(
     manifest=files.manifest,

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.costs import gather_costs
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.parallel.sharding import gather_embeddings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 gather_embeddings([Path(path) for path in snakemake.input.tokens], Path(snakemake.output.tokens))
 gather_costs([Path(path) for path in snakemake.input.costs], Path(snakemake.output.cost))

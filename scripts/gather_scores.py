@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.costs import gather_costs
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.manifest import read_manifest, select
 from dinodp.parallel.sharding import gather_scores
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 rows = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
 gather_scores([Path(path) for path in snakemake.input.scores], Path(snakemake.output.scores), len(rows))
 gather_costs([Path(path) for path in snakemake.input.costs], Path(snakemake.output.cost))

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.datasets import prepare_dataset
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 prepare_dataset(snakemake.wildcards.dataset, snakemake.params.options, Path(snakemake.output.manifest).parent)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from dinodp.analysis.strata import stratify
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.manifest import read_manifest
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 stratify(
     read_manifest(Path(snakemake.input.manifest)),
     pd.read_csv(snakemake.input.cases),

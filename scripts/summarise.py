@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.reporting import summarise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 tables = [Path(path) for path in snakemake.input.tables]
 summarise(snakemake.params.title, snakemake.params.note, tables, Path(snakemake.output.summary))

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.manifest import read_manifest
 from dinodp.verification import verify_dataset, write_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 manifest = read_manifest(Path(snakemake.input.manifest))
 report, checksums = verify_dataset(manifest, snakemake.params.expect, threads=snakemake.threads)
 write_report(snakemake.wildcards.dataset, report, checksums, *(Path(path) for path in snakemake.output))

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import log_to_file
+from dinodp.logs import begin_job
 from dinodp.report import ModelFiles, ReportFiles, write_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-log_to_file(snakemake.log[0])
+begin_job(snakemake)
 files, params = snakemake.input, snakemake.params
 per_model = zip(params.models, files.test, files.valid, files.model_metrics, files.curves, strict=True)
 write_report(

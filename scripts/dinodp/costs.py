@@ -1,6 +1,7 @@
 """Time, memory and size: measured beside each result, never inside it, so that results keep their bytes."""
 
 import resource
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,15 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(max(1, threads))
 
 
+def peak_host_mib() -> float:
+    """Highest resident memory of this process so far. On Linux ``ru_maxrss`` would hold that of its parent as well."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return float(status.read_text().split("VmHWM:")[1].split()[0]) / KIB_PER_MIB
+    unit = BYTES_PER_MIB if sys.platform == "darwin" else KIB_PER_MIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
 @contextmanager
 def measured(device: str) -> Iterator[dict[str, float | str | None]]:
     """Measure the block: seconds, peak host MiB of the process so far, peak GPU MiB (None where ``device`` is cpu)."""
@@ -29,7 +39,7 @@ def measured(device: str) -> Iterator[dict[str, float | str | None]]:
     start = perf_counter()
     yield cost
     cost["seconds"] = perf_counter() - start
-    cost["peak_host_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB
+    cost["peak_host_mib"] = peak_host_mib()
     cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / BYTES_PER_MIB if gpu else None
     cost["device"] = torch.cuda.get_device_name() if gpu else f"cpu, {torch.get_num_threads()} threads"
 

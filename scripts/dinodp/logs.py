@@ -8,11 +8,12 @@ import traceback
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from dinodp.errors import InputError
+from dinodp.provenance import library_digest
 
 Item = TypeVar("Item")
 logger = logging.getLogger("dinodp")
@@ -73,6 +74,21 @@ def log_to_file(path: str) -> None:
     sys.stderr = _Tee(sys.stderr, stream)
     configure_logging()
     report_errors()
+
+
+def begin_job(job: Any) -> None:
+    """Start the script of a rule: ``job`` is its ``snakemake`` object, whose first log file takes all that it says.
+
+    Raises InputError where the library that was imported is not the one beside the rules, which is a parameter of them:
+    results would not be of the code that they name.
+    """
+    log_to_file(job.log[0])
+    wanted = job.params.get("library")
+    if wanted not in (None, library_digest()):
+        raise InputError(
+            f"The library that this Python imports, {Path(__file__).parent}, is not the one beside the rules that run: "
+            "install that one, or start snakemake from its own environment."
+        )
 
 
 def report_errors() -> None:

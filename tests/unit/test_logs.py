@@ -40,3 +40,21 @@ def test_rate_and_time_left_are_reported(tmp_path, seconds):
     _, log = run(code, tmp_path)
     assert "50%" in log
     assert "1/2" in log
+
+
+@pytest.mark.parametrize("digest", [None, "own", "another"])
+def test_a_job_runs_the_library_that_its_rules_name(tmp_path, digest):
+    code = (
+        "from types import SimpleNamespace\nfrom dinodp.logs import begin_job\n"
+        "from dinodp.provenance import library_digest\n"
+        f"known = {{'own': library_digest(), 'another': '0'}}\n"
+        f"job = SimpleNamespace(log=[{str(tmp_path / 'job.log')!r}], params={{'library': known.get({digest!r})}})\n"
+        "begin_job(job)\nprint('began')"
+    )
+    process, log = run(code, tmp_path)
+    if digest == "another":
+        assert log == process.stderr
+        assert log.startswith("Error: The library that this Python imports, ")
+        assert "is not the one beside the rules that run" in log
+    else:
+        assert process.stdout == "began\n"
