@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from backbone import backbone
 from made_data import bank_of, slices
-from runner import Row, arguments, median, peak_mib, report
+from runner import Row, arguments, median, report
 from score_mixture import fitted
 
+from dinodp.costs import peak_host_mib
 from dinodp.images import read_image
 
 D, PATCHES = 384, 1024
@@ -60,7 +61,7 @@ def measure(options: Namespace) -> list[Row]:
                 rows.append(row_of(found, batch, size))
                 del bank
             rows += extrapolated(rows[-1])
-    memory = {"what": "peak memory", "host_mib": round(peak_mib())}
+    memory = {"what": "peak memory", "host_mib": round(peak_host_mib())}
     if device == "cuda":
         memory["gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
     return [*rows, memory]

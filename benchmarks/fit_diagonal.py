@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from made_data import clustered, embeddings_file
-from runner import Row, alternate, arguments, child_peak_mib, median, peak_mib, report, set_threads, spread, timed
+from runner import Row, alternate, arguments, child_peak_mib, median, report, set_threads, spread, timed
 from sklearn.mixture import BayesianGaussianMixture
 
+from dinodp.costs import peak_host_mib
 from dinodp.embeddings import EmbeddingReader
 from dinodp.models import DirichletProcessMixture, fit_mixture
 from dinodp.models.fitting import _run_epoch
@@ -36,10 +37,10 @@ def step_against_products(device: str, repeats: int) -> Row:
     """A step, most of whose components are dead, against the products of all of them; and of those that it used."""
     x = clustered(N, D).to(device)
     mixture = DirichletProcessMixture(K, device=device)
-    before = peak_mib()
+    before = peak_host_mib()
     mixture.initialize(x, generator=torch.Generator().manual_seed(0))
     mixture.partial_fit(x)
-    beyond = peak_mib() - before
+    beyond = peak_host_mib() - before
     used = mixture._relevant_log_densities(x - mixture._centre)[0]
     row = alternate(lambda: mixture.partial_fit(x), lambda: matrix_products(x, mixture.means_), repeats)
     own = alternate(lambda: mixture.partial_fit(x), lambda: matrix_products(x, mixture.means_[used]), repeats)
@@ -116,7 +117,7 @@ def fit_of(path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     valid = EmbeddingReader(path, rows=range(12))
     fit_mixture(mixture, reader, valid, epochs=1, images_per_batch=12, generator=generator, init="spread")
-    print(peak_mib())
+    print(peak_host_mib())
 
 
 def memory_of_images() -> Row:

@@ -4,7 +4,6 @@ Prints seconds, peak memory, and how far the bootstrap's bins are from the metri
 python benchmarks/paper_shape_metrics.py [share of the images]
 """
 
-import resource
 import sys
 from collections.abc import Iterator
 from time import perf_counter
@@ -12,6 +11,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.costs import peak_host_mib
 from dinodp.metrics import Bootstrap, evaluate_stream
 
 N_NORMAL, N_ANOMALOUS = 640, 3075
@@ -41,7 +41,7 @@ def main() -> None:
         start = perf_counter()
         bootstrap = Bootstrap.of(subjects, labels, n_resamples) if n_resamples else None
         result = evaluate_stream(maps, masks(labels), maps[:39], image_labels=labels, bootstrap=bootstrap)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = peak_host_mib()
         pixels = len(labels) * 240 * 240 / 1e6
         print(f"{n_resamples} resamples: {perf_counter() - start:.1f} s, {pixels:.0f} M pixels, peak {peak:.0f} MiB")
     once = Bootstrap(bootstrap.subjects, np.ones((1, bootstrap.weights.shape[1])))

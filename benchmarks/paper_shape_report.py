@@ -4,7 +4,6 @@ Both mask rules, 1,000 resamples of subjects. Prints seconds and peak memory of 
 python benchmarks/paper_shape_report.py [share of the images]
 """
 
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from dinodp import store
 from dinodp.analysis.cases import describe_cases
 from dinodp.analysis.strata import collect_strata, stratify
+from dinodp.costs import peak_host_mib
 from dinodp.evaluation import evaluate_scores
 from dinodp.manifest import image_row, read_manifest, select, write_manifest
 from dinodp.report import ModelFiles, ReportFiles, write_report
@@ -57,7 +57,7 @@ def write_images(folder: Path, share: float) -> Path:
 
 def report_cost(stage: str, start: tuple[float, float]) -> None:
     """Print the seconds since ``start``, those of the processor among them, and the peak memory so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_host_mib()
     passed, worked = (now - then for now, then in zip(clocks(), start, strict=True))
     print(f"{stage}: {passed:.1f} s, of the processor {worked:.1f} s, peak {peak:.0f} MiB", flush=True)
 

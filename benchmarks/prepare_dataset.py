@@ -3,7 +3,6 @@
 Prints seconds and peak memory of each step: python benchmarks/prepare_dataset.py
 """
 
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
+from dinodp.costs import peak_host_mib
 from dinodp.datasets import prepare_dataset
 from dinodp.manifest import read_manifest
 from dinodp.verification import verify_dataset
@@ -41,7 +41,7 @@ def make(root: Path, share: float) -> None:
 
 
 def report(step: str, start: float) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_host_mib()
     print(f"{step}: {perf_counter() - start:.1f} s, peak {peak:.0f} MiB", flush=True)
 
 

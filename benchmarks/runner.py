@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -81,11 +80,6 @@ def median(values: np.ndarray) -> float:
 def spread(values: np.ndarray) -> list[float]:
     """Lower quartile, median, upper quartile."""
     return [float(f"{value:.4g}") for value in np.percentile(values, [25, 50, 75])]
-
-
-def peak_mib() -> float:
-    """Highest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def child_peak_mib(script: str, *options: str) -> float:
