@@ -3,13 +3,16 @@
 Wall time, since that is what processes share; so only an idle machine tells.
 """
 
+import sys
 import tempfile
 from argparse import Namespace
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from made_data import embeddings_file
 from runner import Row, arguments, report, spread
 
@@ -35,13 +38,24 @@ def fit_job(folder: Path, device: str) -> FitJob:
     return FitJob(**paths, options=options, grid=None, seed=0, device=device, threads=1)
 
 
+def in_a_process_of_its_own(job: FitJob, processes: int) -> None:
+    """A job keeps its GPU until its process ends."""
+    child = get_context("spawn").Process(target=job.run, args=(processes,))
+    child.start()
+    child.join()
+    if child.exitcode:
+        sys.exit("A fit failed.")
+
+
 def measure(options: Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         job = fit_job(Path(name), options.device)
-        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        enough = options.device == "cpu" or torch.cuda.device_count() > 1
+        seconds: dict[str, list[float]] = {way: [] for way, (n, _) in WAYS.items() if n == 1 or enough}
         for _ in range(options.repeats):
-            for way, (processes, threads) in WAYS.items():
-                replace(job, threads=threads).run(processes)
+            for way in seconds:
+                processes, threads = WAYS[way]
+                in_a_process_of_its_own(replace(job, threads=threads), processes)
                 seconds[way].append(read_json(Path(job.cost))["seconds"])
     base = np.array(seconds["1 process, 1 thread"])
     return [

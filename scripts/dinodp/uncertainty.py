@@ -37,12 +37,12 @@ class Resampled:
 def interval(replicates: Floats, n_subjects: int) -> tuple[float, float] | tuple[None, None]:
     """95 % percentile interval of a metric's resamples [resample]; None where it rests on fewer than MIN_SUBJECTS.
 
-    ``n_subjects``: how many of the resampled subjects have an anomaly (`anomalous_subjects`).
+    ``n_subjects``: how many of the resampled subjects have an anomaly (`anomalous_subjects`). None as well where a
+    resample has no value, as where few of them have an anomalous pixel under a mask rule.
     """
-    known = replicates[np.isfinite(replicates)]
-    if n_subjects < MIN_SUBJECTS or not len(known):
+    if n_subjects < MIN_SUBJECTS or not len(replicates) or not np.isfinite(replicates).all():
         return None, None
-    low, high = np.percentile(known, LEVEL)
+    low, high = np.percentile(replicates, LEVEL)
     return float(low), float(high)
 
 

@@ -159,6 +159,20 @@ def test_curves_end_in_the_corners():
     assert area == pytest.approx(evaluate(maps, masks, validation)["pixel_auroc"], abs=1e-3)
 
 
+def test_every_point_of_the_curves_counts_the_pixels_above_its_threshold():
+    generator = np.random.default_rng(3)
+    maps = generator.integers(0, 5, (4, 16, 16)).astype(np.float32)  # as many pixels to a score as can be
+    masks = [(generator.random((16, 16)) < 0.3).astype(np.uint8) * 255 for _ in maps]
+    curves = evaluate_stream(maps, masks, maps[:1]).curves
+    anomalous = np.stack(masks) > 0
+    for index, threshold in enumerate(curves["threshold"][:-1]):
+        above = maps > threshold + 1e-3  # far more than 1.25 bins, far less than the distance of two scores
+        assert curves["tpr"][index] == pytest.approx(above[anomalous].mean(), abs=1e-6)
+        assert curves["fpr"][index] == pytest.approx(above[~anomalous].mean(), abs=1e-6)
+    assert (curves["tpr"][-1], curves["fpr"][-1]) == (1, 1)
+    assert len(curves["threshold"]) == 6
+
+
 def test_image_score_is_the_mean_of_the_highest_patches():
     maps = np.arange(400, dtype=np.float32).reshape(1, 20, 20)
     assert image_score(maps)[0] == pytest.approx((399 + 398 + 397 + 396) / 4)

@@ -68,17 +68,17 @@ def local_copy(path: Path, cache: str) -> Path:
     state = path.stat()
     name, version = _digest(str(path.resolve())), _digest(f"{state.st_mtime_ns} {state.st_size}")
     copy = folder / f"dinodp-{name}-{version}.h5"
-    with (folder / f"dinodp-{name}.lock").open("w") as lock:  # one job copies, the others of this machine wait for it
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+    try:
+        with (folder / f"dinodp-{name}.lock").open("a") as lock:  # one job copies, others of this machine wait for it
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if copy.is_file():
                 return copy
-            for outdated in folder.glob(f"dinodp-{name}-*"):  # who reads it now keeps it until the end
+            for outdated in folder.glob(f"*dinodp-{name}-*"):  # who reads it now keeps it until the end
                 outdated.unlink()
             return copy if _copied(path, copy) else path
-        except OSError as error:
-            logger.warning("No copy of %s in %s (%s).", path, folder, error)
-            return path
+    except OSError as error:
+        logger.warning("No copy of %s in %s (%s).", path, folder, error)
+        return path
 
 
 def _digest(text: str) -> str:

@@ -43,7 +43,8 @@ def curves(histograms: ScoreHistograms, n_points: int = 1000) -> dict[str, npt.N
     """ROC and precision-recall curves thinned to a few times ``n_points``, from no pixel to all of them.
 
     One point is one threshold: point i of ``fpr``, ``tpr``, ``recall`` (the same as ``tpr``) and ``precision`` belongs
-    to the pixels strictly above ``threshold`` i. The points step evenly along the ROC curve, along recall and in the
+    to the pixels at least 1.25 bins above ``threshold`` i: the bin that begins a quarter above it does not count, and
+    so no score that is equal to it. The points step evenly along the ROC curve, along recall and in the
     logarithm of the number of pixels above; a jump, of many pixels with one score, keeps both its ends.
     """
     false_positives, true_positives, _ = histograms.cumulative()
@@ -57,9 +58,10 @@ def curves(histograms: ScoreHistograms, n_points: int = 1000) -> dict[str, npt.N
 
 
 def _strict_thresholds(histograms: ScoreHistograms) -> Floats:
-    """Of each point of the curves, the score that its pixels exceed, falling.
+    """Of each point of the curves, a score that its pixels exceed by more than a bin, falling.
 
-    A quarter of a bin below the next bin that has a pixel: a score that lies on an edge may round to either side.
+    A quarter of a bin below the next bin that has a pixel, which is not among them: read between the points, the curve
+    has at each score its value without the pixels of that score, of which one on an edge may round to either side.
     """
     occupied = histograms.occupied()
     return histograms.bins.lower_edge(np.concatenate([occupied, [occupied[-1] - 1]]) - 0.25)

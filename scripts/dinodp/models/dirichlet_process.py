@@ -19,6 +19,7 @@ EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
 ROUNDING = 1e-5  # of a length, far above float32's
 ROWS_PER_CHUNK = 2048  # embeddings per matrix product: bounds memory at a few [chunk, K] arrays
+ROWS_PER_LARGE_CHUNK = 8192
 NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
 
 CovarianceType = Literal["diag", "full", "spherical"]
@@ -134,6 +135,7 @@ class DirichletProcessMixture:
         self._log_weights = (sticks.log() + remaining).float()
         self.weights_ = self._log_weights.exp()
         self.active_ = self.weights_ > ACTIVE_WEIGHT
+        self._active = torch.nonzero(self.active_).flatten()
         # Centred on the mixture's mean, the expanded quadratic form loses fewer digits in float32.
         share = self.weights_ / self.weights_.sum().clamp_min(EPS)
         self._centre = share @ self.means_
@@ -177,7 +179,7 @@ class DirichletProcessMixture:
         """
         if self.covariance_type == "full":  # leaves them out pair by pair
             return torch.arange(self.n_components, device=self.device), self._weighted_log_densities(centred)
-        active = self._active_indices()
+        active = self._active
         densities = self._weighted_log_densities(centred, active)
         lengths, means = (centred + self._centre).norm(dim=1), self.means_.norm(dim=1)
         gaps = torch.maximum(lengths.min() - means, means - lengths.max()) - ROUNDING * (lengths.max() + means)
@@ -189,8 +191,12 @@ class DirichletProcessMixture:
         return torch.cat([active, others]), densities
 
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Rows of ``x`` minus the centre, a bounded number at a time; more where each component sees few of them."""
-        for chunk in x.split(ROWS_PER_CHUNK * (4 if self.covariance_type == "full" else 1)):
+        """Rows of ``x`` minus the centre, a bounded number at a time.
+
+        More on a GPU, which waits for the host between chunks, and for full covariance, as each component sees few.
+        """
+        fewer = self.device.type == "cpu" and self.covariance_type != "full"
+        for chunk in x.split(ROWS_PER_CHUNK if fewer else ROWS_PER_LARGE_CHUNK):
             yield chunk.to(self.device, torch.float32) - self._centre
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:
@@ -220,18 +226,18 @@ class DirichletProcessMixture:
     def _batch_statistics(self, batch: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """n and means over the batch: r, r x, r x x' (or its diagonal, or that diagonal's mean), log-likelihood."""
         s0, s1, s2 = torch.zeros_like(self._s0), torch.zeros_like(self._s1), torch.zeros_like(self._s2)
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for chunk in self._chunks(batch) if len(batch) else ():
             used, densities = self._relevant_log_densities(chunk)
             r, log_likelihood = _posterior(densities)
-            total += float(log_likelihood.double().sum())
+            total += log_likelihood.double().sum()
             s0.index_add_(0, used, r.sum(0, dtype=torch.float64))
             s1.index_add_(0, used, (r.T @ chunk).double())
             self._add_second_moment(s2, used, r, chunk)
-        count, total = sum_over(self.process_group, (len(batch), total), s0, s1, s2)
+        count, likelihood = sum_over(self.process_group, (len(batch), float(total)), s0, s1, s2)
         n, c = int(count), self._centre.double()
         s0, s1, s2 = s0 / n, s1 / n, s2.div_(n)
-        return n, s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), total / n
+        return n, s0, s1 + s0[:, None] * c, self._uncentre(s0, s1, s2, c), likelihood / n
 
     def _add_second_moment(
         self, s2: torch.Tensor, used: torch.Tensor, r: torch.Tensor, centred: torch.Tensor
@@ -306,8 +312,7 @@ class DirichletProcessMixture:
         for name in names:
             require_known("score of a mixture", name, SCORES)
         x = self._checked(x)
-        active = self._active_indices()
-        parts = [self._chunk_scores(chunk, active, names) for chunk in self._chunks(x)]
+        parts = [self._chunk_scores(chunk, self._active, names) for chunk in self._chunks(x)]
         return {name: torch.cat([part[name] for part in parts]) for name in names}
 
     def _chunk_scores(
@@ -331,11 +336,8 @@ class DirichletProcessMixture:
     def assign(self, x: torch.Tensor) -> torch.Tensor:
         """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
         x = self._checked(x)
-        active = self._active_indices()
+        active = self._active
         return active[torch.cat([self._cosines(chunk, active).argmax(1) for chunk in self._chunks(x)])]
-
-    def _active_indices(self) -> torch.Tensor:
-        return torch.nonzero(self.active_).flatten()
 
     def _cosines(self, centred: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
         x = functional.normalize(centred + self._centre, dim=1)

@@ -98,9 +98,9 @@ class FullComponents:
         last: int,
     ) -> None:
         """Add the rows ``first`` to ``last`` of W (x - m) to the forms [K', n] of ``pairs`` [K', n]."""
-        leading = x[:, :last]
+        leading, indices = x[:, :last], columns.tolist()
         for position, rows in columns_by_row(pairs):
-            k = int(columns[position])
+            k = indices[position]
             difference = leading[rows].sub_(self._means[k, :last])
             squared = (difference @ self._whitening[k, first:last, :last].T).square_().sum(1)
             quadratic[position].index_add_(0, rows, squared)

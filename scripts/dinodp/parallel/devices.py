@@ -29,8 +29,8 @@ def take_device(device: str) -> str:
         return device
     import torch  # takes seconds, and the locks need none of it
 
-    names = visible_devices()
-    if not names or torch.cuda.device_count() < len(names):
+    names = visible_devices()[: torch.cuda.device_count()]  # fewer than are named, where CUDA leaves some out (MIG)
+    if not names:
         raise InputError(
             "run.device is cuda, but torch sees no CUDA device: set run.device to cpu, or run where there is a GPU and "
             f"torch's build for it (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r}, "
