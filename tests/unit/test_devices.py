@@ -101,6 +101,17 @@ def test_the_taken_device_becomes_the_current_one(tmp_path, monkeypatch):
     assert current == [0, 1]
 
 
+def test_a_device_that_cuda_leaves_out_is_not_taken(tmp_path, monkeypatch):
+    current = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")  # CUDA shows one of them
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert devices.take_device("cuda") == "cuda:0"
+    assert current == [0]
+    assert [path.name for path in tmp_path.rglob("*.lock")] == ["machine-MIG-a.lock"]
+
+
 def test_the_cpu_needs_no_lock(monkeypatch):
     monkeypatch.setattr(devices, "take_free", None)
     assert devices.take_device("cpu") == "cpu"

@@ -65,6 +65,21 @@ def test_a_copy_that_fails_is_done_without(path, tmp_path, monkeypatch):
     assert not [item for item in (tmp_path / "scratch").iterdir() if item.suffix != ".lock"]
 
 
+def test_a_folder_whose_locks_cannot_be_had_is_done_without(path, tmp_path):
+    name = token_cache._digest(str(path.resolve()))
+    (tmp_path / f"scratch/dinodp-{name}.lock").mkdir(parents=True)
+    assert token_cache.local_copy(path, str(tmp_path / "scratch")) == path
+
+
+def test_what_a_killed_copy_left_is_removed(path, tmp_path):
+    copy = token_cache.local_copy(path, str(tmp_path / "scratch"))
+    left = copy.with_name("part." + copy.name.rsplit("-", 1)[0] + "-0.h5")
+    left.touch()
+    copy.unlink()
+    assert token_cache.local_copy(path, str(tmp_path / "scratch")) == copy
+    assert not left.exists()
+
+
 def test_jobs_at_once_make_one_copy(path, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
