@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from made_data import bank_of, clustered, embeddings_file
-from runner import Row, alternate, arguments, report
+from runner import Row, alternate, arguments, report, set_threads
 
 from dinodp.embeddings import EmbeddingReader
 from dinodp.models import MemoryBank
@@ -74,7 +74,11 @@ def measure(options: Namespace) -> list[Row]:
         return rows if options.small else [*rows, streamed_against_held(1024, device, repeats)]
     sizes = (50_000,) if options.small else (50_000, 200_000)
     rows = [against_faiss(m, threads, repeats) for m in sizes]
-    return rows if options.small else [*rows, streamed_against_held(64, device, repeats)]
+    if options.small:
+        return rows
+    rows.append(streamed_against_held(64, device, repeats))
+    set_threads(2)
+    return [*rows, against_faiss(sizes[0], 2, repeats)]
 
 
 if __name__ == "__main__":
