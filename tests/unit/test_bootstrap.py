@@ -146,6 +146,7 @@ def test_one_or_two_subjects_give_no_interval(tmp_path):
     replicates = np.array([0.7, 0.8, 0.9])
     assert interval(replicates, 1) == interval(replicates, 2) == (None, None)
     assert interval(np.append(replicates, np.nan), 9) == (None, None)  # a resample without an anomalous pixel
+    assert interval(np.full(9, np.nan), 9) == interval(np.empty(0), 9) == (None, None)
     assert interval(replicates, 3) == tuple(np.percentile(replicates, [2.5, 97.5]))
     assert anomalous_subjects(["a", "a", "b", "c"], [True, True, False, True]) == 2
     jobs = [write_job(tmp_path, model, 0, 0.8, np.full(50, 0.8), n_subjects=2) for model in ("bank", "dpmm")]

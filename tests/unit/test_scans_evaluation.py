@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dinodp.cli import main
 from dinodp.errors import InputError
-from dinodp.scans.evaluation import interval
 from dinodp.scans.maps import read_map, write_image
 from dinodp.scans.masks import read_volume_mask
 
@@ -197,11 +196,6 @@ def test_mistakes(case, capsys):
         (tmp_path / "maps_a/predictions.json").write_text(json.dumps(changed))
         assert evaluate(tmp_path)[0] == 1
         assert "predictions.json is not what this version of `dinodp predict` writes" in capsys.readouterr().err
-
-
-def test_no_interval_without_a_finite_resample():
-    assert interval(np.array([np.nan, np.nan]), 5) == (None, None)
-    assert interval(np.array([np.nan, 2.0]), 5) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("suffix", ["tiff", "png"])
