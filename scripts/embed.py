@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dinodp.backbones import load_backbone
 from dinodp.costs import measured, set_threads, write_cost
-from dinodp.embeddings import embed_shard
+from dinodp.embeddings import embed_split
 from dinodp.logs import begin_job
 from dinodp.manifest import read_manifest, select
 from dinodp.parallel.devices import take_device
@@ -22,12 +22,12 @@ run = {key: options.pop(key) for key in ("batch_size", "grid") if key in options
 backbone = load_backbone(options.pop("backbone"), device=device, **options)
 frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
 with measured(device) as cost:
-    spent = embed_shard(
+    spent = embed_split(
         frame,
-        Shard.of(snakemake.wildcards),
         backbone,
         Path(snakemake.output.tokens),
         dict(snakemake.params.options),
+        shard=Shard.of(snakemake.wildcards),
         batch_size=run.get("batch_size", 8),
         workers=snakemake.threads,
     )

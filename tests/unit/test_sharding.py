@@ -9,7 +9,7 @@ from PIL import Image
 
 from dinodp import store
 from dinodp.costs import gather_costs
-from dinodp.embeddings import EmbeddingReader, embed_shard
+from dinodp.embeddings import EmbeddingReader, embed_split
 from dinodp.errors import InputError
 from dinodp.families import MemoryBankFamily, score_split
 from dinodp.families.base import IMAGES_PER_SHARD
@@ -52,11 +52,11 @@ def embed(frame, folder, count):
     folder.mkdir(exist_ok=True)
     path = folder / "test.h5"
     if count == 1:
-        embed_shard(frame, Shard(), MeanColour(), path, {"a": 1})
+        embed_split(frame, MeanColour(), path, {"a": 1})
         return path
     parts = [folder / f"test/shard-{index}-of-{count}.h5" for index in range(count)]
     for index, part in enumerate(parts):
-        embed_shard(frame, Shard(index, count), MeanColour(), part, {"a": 1})
+        embed_split(frame, MeanColour(), part, {"a": 1}, shard=Shard(index, count))
     gather_embeddings(parts, path)
     return path
 

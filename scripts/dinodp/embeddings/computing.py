@@ -24,6 +24,8 @@ from dinodp.parallel.sharding import Shard
 from dinodp.prefetch import prefetched
 from dinodp.provenance import library_digest
 
+WHOLE = Shard()
+
 
 def embed_split(
     frame: pd.DataFrame,
@@ -31,20 +33,27 @@ def embed_split(
     path: Path,
     config: Mapping[str, Any],
     *,
+    shard: Shard = WHOLE,
     batch_size: int = 8,
     workers: int = 2,
 ) -> dict[str, float]:
-    """Write raw patch embeddings of the manifest rows ``frame`` to ``path``.
+    """Write raw patch embeddings of the manifest rows ``frame``, or of one ``shard`` of them, to ``path``.
 
-    ``tokens`` is float16 [image, row, col, dim], one chunk per image; row i belongs to row i of ``frame``. Batches are
-    written as they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes. Decoding runs
-    ahead and writing behind, both in threads, while the backbone computes. Returns the seconds spent and images
-    embedded by this call.
+    ``tokens`` is float16 [image, row, col, dim], one chunk per image, in the order of ``frame``. Batches are written as
+    they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes. Decoding runs ahead and
+    writing behind, both in threads, while the backbone computes. Returns the seconds spent and images embedded by this
+    call. A shard without any image is a file without any.
     Raises InputError when the split is empty or its images give different patch grids.
     """
-    images = [Path(image) for image in frame["image"]]
-    if not images:
+    if frame.empty:
         raise InputError(f"No image to embed for {path}: the split is empty in the manifest.")
+    chosen = shard.images(len(frame), batch_size)
+    frame = frame[chosen.start : chosen.stop]
+    if frame.empty:
+        with store.writing(path, "embeddings", config) as file:
+            file.create_dataset("tokens", shape=(0, 0, 0, 0), dtype=np.float16, track_times=False)
+        return {"seconds": 0.0, "images": 0.0}
+    images = [Path(image) for image in frame["image"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = TokenWriter(
         path.with_name(path.name + ".partial"), _identity(frame, backbone, config), len(images), backbone, config
@@ -56,26 +65,6 @@ def embed_split(
             writer.write(done + first, tokens)
     writer.finish(path)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
-
-
-def embed_shard(
-    frame: pd.DataFrame,
-    shard: Shard,
-    backbone: Backbone,
-    path: Path,
-    config: Mapping[str, Any],
-    *,
-    batch_size: int = 8,
-    workers: int = 2,
-) -> dict[str, float]:
-    """``embed_split`` of the images of ``frame`` that belong to a shard; a shard without any is a file without any."""
-    images = shard.images(len(frame), batch_size)
-    if len(frame) and not images:
-        with store.writing(path, "embeddings", config) as file:
-            file.create_dataset("tokens", shape=(0, 0, 0, 0), dtype=np.float16, track_times=False)
-        return {"seconds": 0.0, "images": 0.0}
-    rows = frame[images.start : images.stop]
-    return embed_split(rows, backbone, path, config, batch_size=batch_size, workers=workers)
 
 
 def _identity(frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any]) -> str:
