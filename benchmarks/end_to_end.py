@@ -17,8 +17,8 @@ from made_data import bank_of, slices
 from runner import Row, arguments, median, report
 from score_mixture import fitted
 
-from dinodp.costs import peak_host_mib
 from dinodp.images import read_image
+from dinodp.jobs.costs import peak_host_mib
 
 D, PATCHES = 384, 1024
 MEASURED = {"cpu": (10**3, 10**4, 10**5), "cuda": (10**3, 10**4, 10**5, 10**6, 10**7, 10**7.5)}

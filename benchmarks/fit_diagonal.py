@@ -16,10 +16,10 @@ from made_data import clustered, embeddings_file
 from runner import Row, alternate, arguments, child_peak_mib, median, report, set_threads, spread, timed
 from sklearn.mixture import BayesianGaussianMixture
 
-from dinodp.costs import peak_host_mib
 from dinodp.embeddings import EmbeddingReader
-from dinodp.models import DirichletProcessMixture, fit_mixture
-from dinodp.models.fitting import _run_epoch
+from dinodp.families.fitting import _run_epoch, fit_mixture
+from dinodp.jobs.costs import peak_host_mib
+from dinodp.models import DirichletProcessMixture
 
 N, D, K, IMAGES = 12_288, 384, 500, 12
 KINDS = ("wall", "cpu")

@@ -16,8 +16,8 @@ import torch
 from made_data import embeddings_file
 from runner import Row, arguments, report, spread
 
-from dinodp.files import read_json
-from dinodp.parallel.fit_job import FitJob
+from dinodp.families.fit_job import FitJob
+from dinodp.jobs.files import read_json
 
 COMPONENTS, IMAGES = 500, {"train": 192, "valid": 8}
 WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 2)}

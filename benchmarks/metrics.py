@@ -14,9 +14,9 @@ from runner import Row, alternate, arguments, report
 from scipy import ndimage
 from sklearn import metrics as exact
 
-from dinodp.anomaly_maps import anomaly_map
-from dinodp.costs import peak_host_mib
+from dinodp.jobs.costs import peak_host_mib
 from dinodp.metrics import evaluate_stream
+from dinodp.metrics.anomaly_maps import anomaly_map
 
 HEIGHT, WIDTH, N_RESC = 512, 1024, 1805
 ANOMALOUS_SHARE = 764 / N_RESC

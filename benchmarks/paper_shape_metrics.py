@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.costs import peak_host_mib
+from dinodp.jobs.costs import peak_host_mib
 from dinodp.metrics import Bootstrap, evaluate_stream
 
 N_NORMAL, N_ANOMALOUS = 640, 3075

@@ -14,14 +14,15 @@ import pandas as pd
 from PIL import Image
 
 from dinodp import store
-from dinodp.analysis.cases import describe_cases
-from dinodp.analysis.strata import collect_strata, stratify
-from dinodp.costs import peak_host_mib
-from dinodp.evaluation import evaluate_scores
-from dinodp.manifest import image_row, read_manifest, select, write_manifest
-from dinodp.report import ModelFiles, ReportFiles, write_report
-from dinodp.scores import image_score
-from dinodp.uncertainty import collect_intervals
+from dinodp.datasets.manifest import image_row, read_manifest, select, write_manifest
+from dinodp.evaluation.cases import describe_cases
+from dinodp.evaluation.intervals import collect_intervals
+from dinodp.evaluation.strata import collect_strata, stratify
+from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.jobs.costs import peak_host_mib
+from dinodp.metrics.image_score import image_score
+from dinodp.report.files import ModelFiles, ReportFiles
+from dinodp.report.page import write_report
 
 SPLITS = (("train", "normal", 2), ("valid", "normal", 39), ("test", "normal", 640), ("test", "anomalous", 3075))
 PUBLISHED = Path(__file__).parents[1] / "resources/published/published.csv"

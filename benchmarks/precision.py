@@ -19,14 +19,15 @@ from backbone import VIT_TINY
 from runner import SHARED, Row, arguments, report
 
 from dinodp.backbones import load_backbone
-from dinodp.datasets import prepare_dataset
-from dinodp.evaluation import MaskFiles
+from dinodp.datasets.manifest import read_manifest, select
+from dinodp.datasets.sources import prepare_dataset
+from dinodp.evaluation.test_split import MaskFiles
+from dinodp.families.fitting import fit_mixture
+from dinodp.families.scores import MIXTURE_SCORES, patch_scores
 from dinodp.images import read_image
-from dinodp.logs import progress
-from dinodp.manifest import read_manifest, select
+from dinodp.jobs.logs import progress
 from dinodp.metrics import Bootstrap, evaluate_stream
-from dinodp.models import DirichletProcessMixture, MemoryBank, fit_mixture
-from dinodp.scores import MIXTURE_SCORES, patch_scores
+from dinodp.models import DirichletProcessMixture, MemoryBank
 
 EVERY = {"train": 4, "valid": 2, "test": 2}
 EPOCHS, K, RESAMPLES, BATCH = 8, 200, 500, 8

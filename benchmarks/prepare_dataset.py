@@ -11,10 +11,10 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from dinodp.costs import peak_host_mib
-from dinodp.datasets import prepare_dataset
-from dinodp.manifest import read_manifest
-from dinodp.verification import verify_dataset
+from dinodp.datasets.manifest import read_manifest
+from dinodp.datasets.sources import prepare_dataset
+from dinodp.datasets.verification import verify_dataset
+from dinodp.jobs.costs import peak_host_mib
 
 COUNTS = {("train", "good"): 7500, ("valid", "good"): 39, ("valid", "Ungood"): 44}
 COUNTS |= {("test", "good"): 640, ("test", "Ungood"): 3075}

@@ -13,9 +13,9 @@ from made_data import clustered, slices
 from runner import Row, alternate, arguments, report
 
 from dinodp.backbones import Backbone
+from dinodp.families.scores import MIXTURE_SCORES, patch_scores
 from dinodp.images import read_image
 from dinodp.models import DirichletProcessMixture
-from dinodp.scores import MIXTURE_SCORES, patch_scores
 
 BATCH = 8
 

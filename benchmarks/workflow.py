@@ -16,12 +16,12 @@ ROOT = FOLDER.parent
 BIN = Path(sys.executable).parent
 IMPORTS = {
     "python alone": "pass",
-    "embed, ViT": "import dinodp.embeddings, dinodp.backbones.huggingface, dinodp.costs",
-    "embed, classical": "import dinodp.embeddings, dinodp.backbones.classical, dinodp.costs",
-    "fit_model, score": "import dinodp.families, dinodp.costs",
-    "evaluate": "import dinodp.evaluation",
-    "collect_metrics": "import dinodp.collecting",
-    "draw_figure": "import dinodp.figure_inputs, dinodp.figures",
+    "embed, ViT": "import dinodp.embeddings, dinodp.backbones.huggingface, dinodp.jobs.costs",
+    "embed, classical": "import dinodp.embeddings, dinodp.backbones.classical, dinodp.jobs.costs",
+    "fit_model, score": "import dinodp.families, dinodp.jobs.costs",
+    "evaluate": "import dinodp.evaluation.test_split",
+    "collect_metrics": "import dinodp.evaluation.collecting",
+    "draw_figure": "import dinodp.report.figure_inputs, dinodp.report.figures",
 }
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import nibabel as nib
 
 from dinodp.errors import InputError
-from dinodp.scans.detector import AnomalyDetector
-from dinodp.scans.reading import find_scans
+from dinodp.scans.detecting.detector import AnomalyDetector
+from dinodp.scans.reading.folder import find_scans
 
 
 def main() -> int:

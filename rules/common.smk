@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
-from dinodp.provenance import digest_of_files
+from dinodp.jobs.provenance import digest_of_files
 
 
 def validate_config():

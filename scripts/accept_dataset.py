@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.files import read_json, write_text
-from dinodp.logs import begin_job
-from dinodp.verification import require_accepted
+from dinodp.datasets.verification import require_accepted
+from dinodp.jobs.files import read_json, write_text
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

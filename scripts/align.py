@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.analysis.alignment_files import align
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest
+from dinodp.datasets.manifest import read_manifest
+from dinodp.jobs.logs import begin_job
+from dinodp.report.alignment.files import align
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import begin_job
-from dinodp.uncertainty import collect_intervals
+from dinodp.evaluation.intervals import collect_intervals
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.collecting import collect_metrics
-from dinodp.logs import begin_job
+from dinodp.evaluation.collecting import collect_metrics
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

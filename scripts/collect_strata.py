@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.analysis.strata import collect_strata
-from dinodp.logs import begin_job
+from dinodp.evaluation.strata import collect_strata
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

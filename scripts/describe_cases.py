@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.analysis.cases import describe_cases
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest, select
+from dinodp.datasets.manifest import read_manifest, select
+from dinodp.evaluation.cases import describe_cases
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

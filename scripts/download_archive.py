@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.archives import fetch_archive
-from dinodp.files import write_text
-from dinodp.logs import begin_job
+from dinodp.datasets.archives import fetch_archive
+from dinodp.jobs.files import write_text
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.figure_inputs import load_figure_data
-from dinodp.figures import FIGURES, save_figure
-from dinodp.logs import begin_job
+from dinodp.jobs.logs import begin_job
+from dinodp.report.figure_inputs import load_figure_data
+from dinodp.report.figures import FIGURES, save_figure
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.evaluation import evaluate_scores
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest
+from dinodp.datasets.manifest import read_manifest
+from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from dinodp.logs import begin_job
-from dinodp.parallel.fit_job import FitJob
+from dinodp.families.fit_job import FitJob
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.costs import gather_costs
-from dinodp.logs import begin_job
-from dinodp.parallel.sharding import gather_embeddings
+from dinodp.embeddings.shards import gather_embeddings
+from dinodp.jobs.costs import gather_costs
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

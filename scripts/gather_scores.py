@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.costs import gather_costs
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest, select
-from dinodp.parallel.sharding import gather_scores
+from dinodp.datasets.manifest import read_manifest, select
+from dinodp.embeddings.shards import gather_scores
+from dinodp.jobs.costs import gather_costs
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import begin_job
-from dinodp.protocol import Protocol
-from dinodp.reporting import make_table
+from dinodp.jobs.logs import begin_job
+from dinodp.options.protocol import Protocol
+from dinodp.report.tables.making import make_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

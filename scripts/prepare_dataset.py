@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.datasets import prepare_dataset
-from dinodp.logs import begin_job
+from dinodp.datasets.sources import prepare_dataset
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.costs import measured, set_threads, write_cost
+from dinodp.datasets.manifest import read_manifest, select
+from dinodp.embeddings.shards import Shard
 from dinodp.families import load_model, open_split, score_split
 from dinodp.families.base import IMAGES_PER_SHARD
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest, select
-from dinodp.parallel.devices import take_device
-from dinodp.parallel.sharding import Shard
+from dinodp.jobs.costs import measured, set_threads, write_cost
+from dinodp.jobs.devices import take_device
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

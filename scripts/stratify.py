@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dinodp.analysis.strata import stratify
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest
+from dinodp.datasets.manifest import read_manifest
+from dinodp.evaluation.strata import stratify
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import begin_job
-from dinodp.reporting import summarise
+from dinodp.jobs.logs import begin_job
+from dinodp.report.tables.making import summarise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import begin_job
-from dinodp.manifest import read_manifest
-from dinodp.verification import verify_dataset, write_report
+from dinodp.datasets.manifest import read_manifest
+from dinodp.datasets.verification import verify_dataset, write_report
+from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.logs import begin_job
-from dinodp.report import ModelFiles, ReportFiles, write_report
+from dinodp.jobs.logs import begin_job
+from dinodp.report.files import ModelFiles, ReportFiles
+from dinodp.report.page import write_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

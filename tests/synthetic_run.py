@@ -7,12 +7,12 @@ import pandas as pd
 from PIL import Image
 
 from dinodp import store
-from dinodp.anomaly_maps import anomaly_map
-from dinodp.evaluation import evaluate_scores
-from dinodp.figures.style import new_figure, save_figure
-from dinodp.manifest import image_row, make_manifest, read_manifest, select, write_manifest
-from dinodp.report import ModelFiles, ReportFiles
-from dinodp.scores import image_score
+from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, select, write_manifest
+from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.metrics.image_score import image_score
+from dinodp.report.figures.style import new_figure, save_figure
+from dinodp.report.files import ModelFiles, ReportFiles
 
 DATASET, EMBEDDING = "brats2021", "dinov2_vits14"  # names with published values
 MODELS = {"memory_bank": "memory_bank", "dpmm_diag": "dpmm"}

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError
-from dinodp.files import replaced_file
-from dinodp.provenance import library_digest, package_versions
+from dinodp.jobs.files import replaced_file
+from dinodp.jobs.provenance import library_digest, package_versions
 
 Maps = dict[str, npt.NDArray[np.float32]]
 FORMAT_VERSION = 1

@@ -17,10 +17,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from synthetic_run import CONFIG, DATASET, map_of, write_run
 
+from dinodp.datasets.manifest import read_manifest, select
 from dinodp.images import resize_mask
-from dinodp.manifest import read_manifest, select
-from dinodp.report import ReportFiles, write_report
 from dinodp.report.cases import lesion_mask
+from dinodp.report.files import ReportFiles
+from dinodp.report.page import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from dinodp.backbones.preprocessing import crop_to_multiple, preprocess, resize_short_side, to_tensor
 from dinodp.errors import InputError
 from dinodp.images import read_image, read_mask
-from dinodp.preprocessing import crop_to_multiple, preprocess, resize_short_side, to_tensor
 
 GREY = np.array([[0, 10], [128, 255], [3, 4]], dtype=np.uint8)
 

@@ -112,7 +112,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 def test_editing_a_library_module_reruns_what_depends_on_it(finished):
-    module = finished / "scripts/dinodp/scores.py"
+    module = finished / "scripts/dinodp/families/scores.py"
     original = module.read_text()
     module.write_text(original + "\n# changed\n")
     try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from dinodp.backbones import patch_grid, require_resolution
-from dinodp.preprocessing import preprocess
+from dinodp.backbones.preprocessing import preprocess
 
 PATCH_SIZE = 14
 SHAPE_WINDOWS = (14, 28, 56)  # pixels, centred on the patch: means and cosine coefficients

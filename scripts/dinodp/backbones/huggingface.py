@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn import functional
 
 from dinodp.backbones import DTYPES, patch_grid, require_resolution
+from dinodp.backbones.preprocessing import preprocess
 from dinodp.errors import InputError
-from dinodp.preprocessing import preprocess
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 LEARNT_POSITIONS = ("dinov2", "dinov2_with_registers", "vit")  # DINOv3 rotates queries and keys: nothing to resize

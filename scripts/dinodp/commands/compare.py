@@ -6,7 +6,7 @@ from pathlib import Path
 from dinodp.commands.arguments import Commands, add_command
 from dinodp.commands.evaluate import add_masks, count_of, show, test_of
 from dinodp.errors import InputError
-from dinodp.logs import configure_logging
+from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\
 Compare two models by their predictions of the same scans: every metric of both, and the difference (first minus

@@ -10,8 +10,8 @@ from tabulate import tabulate
 
 from dinodp.commands.arguments import Commands, add_command, require_file
 from dinodp.errors import InputError
-from dinodp.files import write_text
-from dinodp.logs import configure_logging
+from dinodp.jobs.files import write_text
+from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\
 Compare the anomaly maps of `dinodp predict` with lesion masks, voxel by voxel, with 95 % intervals by bootstrap over
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
     """The scans that are evaluated. Raises InputError for a bad number of resamples or predictions without a scan."""
     from dinodp.scans.evaluation import LabelledScans
-    from dinodp.scans.masks import MaskNaming
+    from dinodp.scans.reading.masks import MaskNaming
 
     if options.out is not None:
         require_file(options.out, overwrite=True)

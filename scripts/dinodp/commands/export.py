@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dinodp.commands.arguments import Commands, add_command, require_file
-from dinodp.logs import configure_logging
+from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\
 Write backbone and scorer as one ONNX graph, for places without PyTorch, and check its maps against PyTorch's.
@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Export, and say what was written."""
     configure_logging()
     require_file(options.onnx, options.overwrite)
-    from dinodp.scans.model_file import load_detector  # torch takes seconds to import: not for --help
-    from dinodp.scans.onnx_export import OPSET, export_onnx
+    from dinodp.scans.detecting.model_file import load_detector  # torch takes seconds to import: not for --help
+    from dinodp.scans.detecting.onnx_export import OPSET, export_onnx
 
     detector = load_detector(options.model, backbone=options.backbone, device="cpu")
     size = options.size and (options.size[0], options.size[1])

@@ -13,10 +13,10 @@ from dinodp.commands.arguments import (
     number_or_name,
     require_file,
 )
-from dinodp.logs import configure_logging
+from dinodp.datasets.volumes import AXES
+from dinodp.jobs.logs import configure_logging
+from dinodp.scans.detecting.settings import DEFAULT_SCORES, SCORES, Settings
 from dinodp.scans.naming import card_of, require_name
-from dinodp.scans.settings import DEFAULT_SCORES, SCORES, Settings
-from dinodp.slices import AXES
 
 DEFAULT = Settings()
 DESCRIPTION = """\
@@ -104,10 +104,10 @@ def run(options: argparse.Namespace) -> int:
     require_file(options.out, options.overwrite)
     require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
-    from dinodp.scans.card import write_card  # torch takes seconds to import: not for --help
-    from dinodp.scans.fitting import fit_detector, sources_of
-    from dinodp.scans.model_file import save_detector
-    from dinodp.scans.reading import find_all
+    from dinodp.scans.detecting.fitting import fit_detector, sources_of
+    from dinodp.scans.detecting.model_file import save_detector
+    from dinodp.scans.reading.folder import find_all
+    from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
     scans = find_all(options.healthy, options.pattern)
     detector = fit_detector(sources_of(scans, settings), settings, options.device, options.batch_size)

@@ -11,7 +11,7 @@ import pandas as pd
 from dinodp import store
 from dinodp.commands.arguments import Commands, add_command
 from dinodp.errors import InputError
-from dinodp.files import read_json
+from dinodp.jobs.files import read_json
 
 
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:

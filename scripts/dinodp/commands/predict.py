@@ -13,8 +13,8 @@ from dinodp.commands.arguments import (
     require_new,
     require_writable,
 )
-from dinodp.logs import configure_logging
-from dinodp.protocol import FALSE_POSITIVE_RATES
+from dinodp.jobs.logs import configure_logging
+from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
 DESCRIPTION = """\
 Score new scans with a fitted model, and write into a folder:
@@ -70,10 +70,10 @@ def run(options: argparse.Namespace) -> int:
     configure_logging()
     require_new(options.out, options.overwrite)
     require_writable(options.out)
-    from dinodp.scans.model_file import load_detector  # torch takes seconds to import: not for --help
-    from dinodp.scans.prediction import PredictionOptions, Result, predict_scans
-    from dinodp.scans.reading import find_all
-    from dinodp.scans.summary import remove_earlier, write_summary
+    from dinodp.scans.detecting.model_file import load_detector  # torch takes seconds to import: not for --help
+    from dinodp.scans.reading.folder import find_all
+    from dinodp.scans.writing.prediction import PredictionOptions, Result, predict_scans
+    from dinodp.scans.writing.summary import remove_earlier, write_summary
 
     names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force")
     chosen = PredictionOptions(**{name: getattr(options, name) for name in names})

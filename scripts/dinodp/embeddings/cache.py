@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError
-from dinodp.files import replaced_file
-from dinodp.logs import logger
+from dinodp.jobs.files import replaced_file
+from dinodp.jobs.logs import logger
 
 IMAGES_PER_COPY = 64
 Tokens = npt.NDArray[np.float16]

@@ -16,13 +16,13 @@ import torch
 
 from dinodp import store
 from dinodp.backbones import Backbone
+from dinodp.embeddings.shards import Shard
 from dinodp.embeddings.writer import TokenWriter
 from dinodp.errors import InputError
 from dinodp.images import read_image
-from dinodp.logs import progress
-from dinodp.parallel.sharding import Shard
-from dinodp.prefetch import prefetched
-from dinodp.provenance import library_digest
+from dinodp.jobs.logs import progress
+from dinodp.jobs.prefetch import prefetched
+from dinodp.jobs.provenance import library_digest
 
 WHOLE = Shard()
 

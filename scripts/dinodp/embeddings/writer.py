@@ -14,7 +14,7 @@ import torch
 from dinodp import store
 from dinodp.backbones import Backbone
 from dinodp.errors import InputError
-from dinodp.logs import logger
+from dinodp.jobs.logs import logger
 
 PENDING = 2  # batches that may wait to be written
 

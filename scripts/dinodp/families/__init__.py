@@ -13,19 +13,19 @@ import pandas as pd
 import torch
 
 from dinodp import store
+from dinodp.datasets.manifest import select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import require_known
 from dinodp.families.base import FitTask, Fitted, FittedModel
 from dinodp.families.control import ControlFamily
+from dinodp.families.features import IMAGES_PER_READ, Features
 from dinodp.families.gaussian import GaussianFamily
 from dinodp.families.k_means import KMeansFamily
 from dinodp.families.memory_bank import MemoryBankFamily
 from dinodp.families.mixture import BayesianMixtureFamily, DirichletProcessFamily, GaussianMixtureFamily
-from dinodp.features import IMAGES_PER_READ, Features
-from dinodp.logs import progress
-from dinodp.manifest import select
-from dinodp.parallel.distributed import current_group, is_first
-from dinodp.scores import image_score
+from dinodp.jobs.logs import progress
+from dinodp.jobs.processes import current_group, is_first
+from dinodp.metrics.image_score import image_score
 
 FAMILIES: dict[str, Any] = {
     "dpmm": DirichletProcessFamily,
@@ -73,7 +73,7 @@ def fit_model(
 ) -> dict[str, float | None]:
     """Fit a model of the catalog and write it. Returns its size in MiB and its number of active components.
 
-    Of several processes (``dinodp.parallel.distributed``) that fit it together, the first one writes.
+    Of several processes (``dinodp.jobs.processes``) that fit it together, the first one writes.
     """
     require_known("model family", options["family"], FAMILIES)
     generator = torch.Generator().manual_seed(seed)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dinodp.costs import BYTES_PER_MIB
-from dinodp.models.fitting import EmbeddingSource
+from dinodp.families.fitting import EmbeddingSource
+from dinodp.jobs.costs import BYTES_PER_MIB
 from dinodp.store import Maps
 
 IMAGES_PER_SHARD = 64  # a shard holds whole blocks of as many images; every number of images per read divides it

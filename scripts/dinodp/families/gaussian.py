@@ -10,7 +10,7 @@ import torch
 
 from dinodp.errors import InputError, require_known
 from dinodp.families.base import FitTask, Fitted, Source
-from dinodp.features import chunks
+from dinodp.families.features import chunks
 from dinodp.store import Maps
 
 SCORES = ("mahalanobis", "log_likelihood")

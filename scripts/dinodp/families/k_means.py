@@ -10,9 +10,10 @@ import torch
 
 from dinodp.errors import require_known
 from dinodp.families.base import FitTask, Fitted, Source
-from dinodp.features import chunks
-from dinodp.logs import logger, progress
-from dinodp.models import MemoryBank, spread_embeddings
+from dinodp.families.features import chunks
+from dinodp.families.fitting import spread_embeddings
+from dinodp.jobs.logs import logger, progress
+from dinodp.models import MemoryBank
 from dinodp.store import Maps
 
 SCORES = ("cosine", "euclidean")

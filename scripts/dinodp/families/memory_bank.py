@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dinodp.costs import BYTES_PER_MIB
 from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, Source
-from dinodp.features import IMAGES_PER_READ, chunks
-from dinodp.logs import logger
+from dinodp.families.features import IMAGES_PER_READ, chunks
+from dinodp.families.scores import patch_scores
+from dinodp.jobs.costs import BYTES_PER_MIB
+from dinodp.jobs.logs import logger
 from dinodp.models import MemoryBank, coreset, few_shot
-from dinodp.scores import patch_scores
 from dinodp.store import Maps
 
 BYTES_PER_GIB = 2**30

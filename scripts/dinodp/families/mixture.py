@@ -10,10 +10,11 @@ import torch
 
 from dinodp.errors import InputError
 from dinodp.families.base import FitTask, Fitted, Source
-from dinodp.logs import logger
-from dinodp.models import DirichletProcessMixture, GaussianMixture, fit_mixture, spread_embeddings
-from dinodp.parallel.distributed import current_group
-from dinodp.scores import patch_scores
+from dinodp.families.fitting import fit_mixture, spread_embeddings
+from dinodp.families.scores import patch_scores
+from dinodp.jobs.logs import logger
+from dinodp.jobs.processes import current_group
+from dinodp.models import DirichletProcessMixture, GaussianMixture
 from dinodp.store import Maps
 
 MAX_EMBEDDINGS = 20_000  # of scikit-learn's mixture, whose arrays must fit in memory

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.anomaly_maps import anomaly_map
 from dinodp.errors import InputError
+from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
-from dinodp.protocol import FALSE_POSITIVE_RATES
+from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
 
 def calibrated_thresholds(normal_patch_maps: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as functional
 
 from dinodp.errors import InputError, require_known
+from dinodp.jobs.processes import Group, sum_over
 from dinodp.models.full_covariance import LOG_2PI, SLACK, FullComponents, columns_by_row
-from dinodp.parallel.distributed import Group, sum_over
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6

@@ -1,6 +1,1 @@
-"""The comparison report: one HTML file that needs neither a network nor a server."""
-
-from dinodp.report.files import ModelFiles, ReportFiles
-from dinodp.report.page import write_report
-
-__all__ = ["ModelFiles", "ReportFiles", "write_report"]
+"""What a reader sees: tables, figures, the alignment of components with anatomy, the comparison report."""

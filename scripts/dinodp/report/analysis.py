@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from dinodp.protocol import Protocol
+from dinodp.options.protocol import Protocol
 from dinodp.report.pictures import figure
 
 Place = tuple[str, str]

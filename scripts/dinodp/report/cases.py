@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dinodp.anomaly_maps import Map, anomaly_map
 from dinodp.images import read_mask, resize_mask
-from dinodp.metrics.evaluation import MASK_RULES
-from dinodp.protocol import Protocol
+from dinodp.metrics.anomaly_maps import Map, anomaly_map
+from dinodp.metrics.streaming import MASK_RULES
+from dinodp.options.protocol import Protocol
 
 PER_GROUP = 3
 Floats = npt.NDArray[np.float64]

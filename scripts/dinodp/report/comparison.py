@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from dinodp.protocol import DICE, Protocol
-from dinodp.tables import HEADINGS, published_values
+from dinodp.options.protocol import DICE, Protocol
+from dinodp.report.tables.tables import HEADINGS, published_values
 
 IMAGE_METRICS = ("image_auroc",)
 NAMES = {

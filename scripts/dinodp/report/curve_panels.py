@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.figures.roc_pr_curves import highest_precision
-from dinodp.figures.style import COLOURS
+from dinodp.report.figures.roc_pr_curves import highest_precision
+from dinodp.report.figures.style import COLOURS
 
 SIDE = 200  # units of the drawing
 N_POINTS = 160

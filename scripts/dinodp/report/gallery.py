@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from dinodp import store
-from dinodp.anomaly_maps import Map
-from dinodp.evaluation import has_pixel_labels
-from dinodp.figures.style import score_label
-from dinodp.files import read_json
+from dinodp.datasets.manifest import read_manifest, select
+from dinodp.evaluation.test_split import has_pixel_labels
 from dinodp.images import read_image, resize_mask
-from dinodp.manifest import read_manifest, select
-from dinodp.protocol import Protocol
+from dinodp.jobs.files import read_json
+from dinodp.metrics.anomaly_maps import Map
+from dinodp.options.protocol import Protocol
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.figures.style import score_label
 from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.pictures import figure, map_to_show, picture, quantised, runs, shown_size
 

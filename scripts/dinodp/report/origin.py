@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from dinodp import store
-from dinodp.evaluation import subjects_of
-from dinodp.manifest import SPLITS, read_manifest
-from dinodp.provenance import library_digest, package_versions
+from dinodp.datasets.manifest import SPLITS, read_manifest
+from dinodp.evaluation.intervals import MIN_SUBJECTS, anomalous_subjects
+from dinodp.evaluation.test_split import subjects_of
+from dinodp.jobs.provenance import library_digest, package_versions
 from dinodp.report.comparison import Record
 from dinodp.report.files import ReportFiles
-from dinodp.uncertainty import MIN_SUBJECTS, anomalous_subjects
 
 FEW_SUBJECTS = 20
 CPU_FILE = Path("/proc/cpuinfo")

@@ -9,10 +9,9 @@ import jinja2
 import pandas as pd
 import yaml
 
-from dinodp import pages
-from dinodp.files import write_text
-from dinodp.protocol import Protocol, read_published
-from dinodp.report import comparison, origin
+from dinodp.jobs.files import write_text
+from dinodp.options.protocol import Protocol, read_published
+from dinodp.report import comparison, origin, pages
 from dinodp.report.analysis import alignments, strata_columns, strata_rows
 from dinodp.report.curve_panels import curve_panels
 from dinodp.report.files import ReportFiles

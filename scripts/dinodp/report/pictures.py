@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
-from dinodp.anomaly_maps import Map, anomaly_map
+from dinodp.metrics.anomaly_maps import Map, anomaly_map
 
 SIDE = 256  # pixels of the longer side on the page; smaller images keep their size
 FIGURE_WIDTH = 1400  # pixels

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dinodp.protocol import Protocol
+from dinodp.options.protocol import Protocol
 from dinodp.report.comparison import COMPARABLE, Record
-from dinodp.tables import AUPR_NAMES
+from dinodp.report.tables.tables import AUPR_NAMES
 
 QUANTITIES: dict[str, Callable[[Protocol], str]] = {
     "Pixel AUROC": lambda protocol: "pixel_auroc",

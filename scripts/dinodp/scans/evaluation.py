@@ -13,20 +13,20 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from dinodp.datasets.subjects import compile_pattern, subject_of
+from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
-from dinodp.files import read_json
-from dinodp.logs import progress
+from dinodp.evaluation.intervals import anomalous_subjects, interval
+from dinodp.jobs.files import read_json
+from dinodp.jobs.logs import progress
 from dinodp.metrics.bootstrap import SubjectCounts, coarse_bins, image_auroc_replicates, pixel_replicates
 from dinodp.metrics.dice import DiceAtThresholds
-from dinodp.metrics.evaluation import PIXEL_METRICS, Bootstrap, Evaluation
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
-from dinodp.scans.calibration import evenly
-from dinodp.scans.geometry import VolumeGeometry
-from dinodp.scans.maps import read_map
-from dinodp.scans.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
-from dinodp.scans.summary import RECORD
-from dinodp.slices import AXES
-from dinodp.uncertainty import anomalous_subjects, interval
+from dinodp.metrics.streaming import PIXEL_METRICS, Bootstrap, Evaluation
+from dinodp.scans.detecting.calibration import evenly
+from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
+from dinodp.scans.writing.maps import read_map
+from dinodp.scans.writing.summary import RECORD
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms

@@ -1,0 +1,116 @@
+"""The manifest: one row per image of a data set, and what it must satisfy."""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from dinodp.errors import InputError
+from dinodp.jobs.files import write_text
+
+COLUMNS = ("split", "label", "image", "mask", "subject", "slice", "height", "width", "image_sha256")
+SPLITS = ("train", "valid", "test")
+LABELS = ("normal", "anomalous")
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, pixels. Raises InputError when it is missing or unreadable."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError as error:
+        raise InputError(f"There is no image {path}.") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} is not a readable image ({error}).") from error
+
+
+def image_row(
+    split: str, label: str, image: Path, mask: Path | None = None, subject: str = "", slice_index: int | str = ""
+) -> dict[str, object]:
+    """One row of a manifest. Raises InputError when image or mask cannot be read or differ in size."""
+    height, width = image_size(image)
+    if mask is not None and (found := image_size(mask)) != (height, width):
+        raise InputError(
+            f"The mask {mask} has {found[0]} x {found[1]} pixels, but its image {image} has {height} x {width}."
+        )
+    return {
+        "split": split,
+        "label": label,
+        "image": str(image),
+        "mask": "" if mask is None else str(mask),
+        "subject": subject,
+        "slice": slice_index,
+        "height": height,
+        "width": width,
+        "image_sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
+    }
+
+
+def make_manifest(rows: Iterable[Mapping[Hashable, Any]] | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a table sorted by split and image."""
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    order = frame["split"].map({split: index for index, split in enumerate(SPLITS)})
+    return frame.assign(order=order).sort_values(["order", "image"]).drop(columns="order").reset_index(drop=True)
+
+
+def check_manifest(frame: pd.DataFrame, where: str) -> None:
+    """Raise InputError, in one sentence, for the first thing that is wrong; ``where`` names the data."""
+    if missing := [column for column in COLUMNS if column not in frame]:
+        raise InputError(f"The manifest of {where} lacks the columns {', '.join(missing)}.")
+    for column, known in (("split", SPLITS), ("label", LABELS)):
+        if unknown := sorted(set(frame[column]) - set(known)):
+            raise InputError(
+                f"The manifest of {where} has the {column} {unknown[0]!r}; allowed are {', '.join(known)}."
+            )
+    for split in SPLITS:
+        if not (frame["split"] == split).any():
+            raise InputError(f"The {split} split of {where} is empty: there must be images in train, valid and test.")
+    if ((frame["split"] == "train") & (frame["label"] == "anomalous")).any():
+        raise InputError(f"The train split of {where} holds anomalous images; it must hold normal ones only.")
+    if not ((frame["split"] == "valid") & (frame["label"] == "normal")).any():
+        raise InputError(f"The valid split of {where} holds no normal image; thresholds and model selection need some.")
+    repeated = frame["image"].duplicated()
+    if repeated.any():
+        raise InputError(f"The manifest of {where} names the image {frame['image'][repeated].iloc[0]} twice.")
+
+
+def write_manifest(frame: pd.DataFrame, path: Path, where: str | None = None) -> None:
+    """Validate and write a manifest; files below its folder are named relative to it."""
+    check_manifest(frame, where or str(path))
+    folder = path.parent.resolve()
+    relative = frame.copy()
+    for column in ("image", "mask"):
+        relative[column] = [_relative(file, folder) for file in frame[column]]
+    write_text(path, make_manifest(relative.to_dict("records")).to_csv(index=False))
+
+
+def _relative(file: str, folder: Path) -> str:
+    if not file:
+        return ""
+    absolute = Path(file).absolute()
+    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` stays "" where absent)."""
+    if not path.is_file():
+        raise InputError(f"There is no manifest {path}.")
+    text = path.read_text(encoding="utf-8")
+    frame = pd.read_csv(StringIO(text), keep_default_na=False, dtype={"subject": str, "slice": str})
+    check_manifest(frame, str(path))
+    folder = path.parent.resolve()
+    for column in ("image", "mask"):
+        frame[column] = [str(folder / file) if file else "" for file in frame[column]]
+    return frame
+
+
+def select(frame: pd.DataFrame, split: str, label: str | None = None) -> pd.DataFrame:
+    """Rows of one split (and label), numbered from 0: row i belongs to image i of the split's embeddings."""
+    rows = frame["split"] == split
+    if label is not None:
+        rows &= frame["label"] == label
+    return frame[rows].reset_index(drop=True)

@@ -1,0 +1,65 @@
+"""BMAD's data sets in the layouts in which they circulate (Bao et al., CVPR Workshops 2024)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dinodp.datasets.manifest import image_row, make_manifest
+from dinodp.datasets.sources.bmad_layouts import LABELS, Layout, list_images, recognise
+from dinodp.datasets.sources.options import REQUIRED
+from dinodp.datasets.subjects import compile_pattern, hold_out, subject_of
+from dinodp.errors import InputError
+from dinodp.jobs.logs import logger
+
+SOURCE = "bmad"
+OPTIONS: dict[str, Any] = {
+    "root": REQUIRED,
+    "masks": True,  # false: image-level labels only
+    "subject_pattern": r"^(?P<subject>.+)_\d+$",  # on the file's name: what precedes the slice number
+    "valid_fraction": None,  # share of training subjects held out where the data set has no validation split
+    "seed": 0,  # of that choice
+}
+
+
+def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+    """List images and masks below ``root``. Raises InputError for an unknown layout or a missing mask."""
+    root, layout = recognise(Path(options["root"]), options["masks"])
+    logger.info("%s has the layout: %s.", root, layout.name)
+    pattern = compile_pattern(options["subject_pattern"])
+    frame = make_manifest(
+        image_row(split, label, image, mask, subject_of(image.stem, pattern), image.stem.rpartition("_")[2])
+        for split, label, image, mask in _files(root, layout, options["masks"])
+    )
+    if (frame["split"] == "valid").any():
+        return frame
+    if options["valid_fraction"] is None:
+        raise InputError(f"{root} has no split valid; set valid_fraction to hold out a share of the training subjects.")
+    return make_manifest(hold_out(frame, options["valid_fraction"], options["seed"]).to_dict("records"))
+
+
+def _files(root: Path, layout: Layout, with_masks: bool) -> Iterator[tuple[str, str, Path, Path | None]]:
+    """(split, label, image, mask or None) of every image."""
+    for image in list_images(root / layout.train):
+        yield "train", "normal", image, None
+    for split in (split for split in ("valid", "test") if layout.has_split(root, split)):
+        for label in LABELS:
+            folders = list(layout.folders(root, layout.images, split, label))
+            images = [image for folder in folders for image in list_images(folder)]
+            masks = _masks(root, layout, split, label, images) if with_masks else {}
+            for image in images:
+                if with_masks and label == "anomalous" and image.stem not in masks:
+                    raise InputError(
+                        f"the anomalous image {image} has no mask of the same name among {len(masks)} masks."
+                    )
+                yield split, label, image, masks.get(image.stem)
+
+
+def _masks(root: Path, layout: Layout, split: str, label: str, images: Sequence[Path]) -> dict[str, Path]:
+    """Masks by the name of their image. Raises InputError for a mask without an image."""
+    folders = layout.folders(root, layout.masks, split, label)
+    masks = {mask.stem.removesuffix("_mask"): mask for folder in folders for mask in list_images(folder)}
+    if orphans := sorted(set(masks) - {image.stem for image in images}):
+        raise InputError(f"the mask {masks[orphans[0]]} has no image of the same name among {len(images)} images.")
+    return masks

@@ -1,0 +1,117 @@
+"""Liver slices from raw BTCV and LiTS volumes, processed as BMAD's were: "BMAD-like", not BMAD.
+
+Which slices BMAD chose is unpublished, so all with enough liver are taken; patients are in one split only.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from dinodp.datasets.manifest import image_row, make_manifest
+from dinodp.datasets.sources.options import REQUIRED
+from dinodp.datasets.volumes import SUFFIXES, Slice, open_volume, voxels
+from dinodp.errors import InputError
+from dinodp.jobs.files import replaced_folder
+from dinodp.jobs.logs import progress
+
+SOURCE = "liver_volumes"
+OPTIONS: dict[str, Any] = {
+    "btcv": REQUIRED,  # img/img<n>.nii.gz and label/label<n>.nii.gz
+    "lits": REQUIRED,  # volume-<n>.nii and segmentation-<n>.nii
+    "valid_fraction": 0.1,  # share of LiTS patients
+    "min_liver": 0.02,  # share of the slice
+    "slice_step": 1,
+    "seed": 0,  # of the choice of validation patients
+}
+BTCV_LIVER, LITS_LESION = 6, 2
+LITS_WINDOW = (-200.0, 250.0)  # Hounsfield units; BTCV is not clipped
+Case = tuple[str, Path, Path, bool]  # split, volume, segmentation, whether it is LiTS
+
+
+def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+    """Write slices and masks (0, 255) as PNG below ``folder/slices``.
+
+    Raises InputError for missing folders or segmentations, volumes of different shapes, and damaged voxels.
+    """
+    cases = [*_btcv(Path(options["btcv"])), *_lits(Path(options["lits"]), options["valid_fraction"], options["seed"])]
+    with replaced_folder(folder / "slices") as target:
+        tasks = progress(cases, "Slices", unit="volume")
+        rows = [row for case in tasks for row in _cut(case, options, target)]
+    final = folder / "slices"
+    return make_manifest(
+        image_row(split, label, final / f"{name}.png", final / f"{name}_mask.png", subject, index)
+        for split, label, name, subject, index in rows
+    )
+
+
+def _pairs(folder: Path, volumes: str, segmentation: tuple[str, str]) -> list[tuple[Path, Path]]:
+    """Volumes of a folder and their segmentations, whose paths differ by one replacement."""
+    found = sorted(path for end in SUFFIXES for path in folder.glob(f"{volumes}{end}"))
+    if not found:
+        raise InputError(f"{folder} holds no volume {volumes}.nii.gz.")
+    result = []
+    for path in found:
+        other = folder / str(path.relative_to(folder)).replace(*segmentation)
+        if not other.is_file():
+            raise InputError(f"the volume {path} has no segmentation {other}.")
+        result.append((path, other))
+    return result
+
+
+def _btcv(folder: Path) -> Iterator[Case]:
+    for volume, segmentation in _pairs(folder, "img/img*", ("img", "label")):
+        yield "train", volume, segmentation, False
+
+
+def _lits(folder: Path, fraction: float, seed: int) -> Iterator[Case]:
+    pairs = _pairs(folder, "volume-*", ("volume", "segmentation"))
+    if len(pairs) < 2:
+        raise InputError(f"{folder} holds one volume; validation and test need at least one each.")
+    count = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
+    chosen = np.random.default_rng(seed).choice(len(pairs), size=count, replace=False)
+    for index, (volume, segmentation) in enumerate(pairs):
+        yield "valid" if index in chosen else "test", volume, segmentation, True
+
+
+def _cut(case: Case, options: Mapping[str, Any], target: Path) -> Iterator[tuple[str, str, str, str, int]]:
+    """Write the slices of one patient; yields (split, label, file name, subject, slice)."""
+    split, path, segmentation_path, is_lits = case
+    volume, labels = (voxels(open_volume(file), file) for file in (path, segmentation_path))
+    if volume.shape != labels.shape:
+        raise InputError(f"{segmentation_path} has the shape {labels.shape}, its volume {path} has {volume.shape}.")
+    liver = labels > 0 if is_lits else labels == BTCV_LIVER
+    lesion = labels == LITS_LESION if is_lits else np.zeros(labels.shape, dtype=bool)
+    subject = path.name.split(".")[0]
+    covered = np.flatnonzero(liver.mean(axis=(0, 1)) >= options["min_liver"])[:: options["slice_step"]]
+    for index in covered:
+        name = f"{split}_{subject}_{index:03d}"
+        picture = liver_slice(volume[:, :, index].T, liver[:, :, index].T, LITS_WINDOW if is_lits else None)
+        Image.fromarray(picture).save(target / f"{name}.png")
+        mask = np.flipud(lesion[:, :, index].T)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(target / f"{name}_mask.png")
+        yield split, "anomalous" if mask.any() else "normal", name, subject, int(index)
+
+
+def liver_slice(
+    values: npt.NDArray[np.float32], liver: npt.NDArray[np.bool_], window: tuple[float, float] | None
+) -> Slice:
+    """Clip, scale to 0..255, keep the liver, flip, equalise without the zero bin, compress the lower range.
+
+    ``values`` and ``liver`` [h, w]; ``window`` in Hounsfield units or None. Returns uint8 [h, w].
+    """
+    clipped = values if window is None else np.clip(values, *window)
+    low, high = float(clipped.min()), float(clipped.max())
+    grey = (clipped - low) / ((high - low) or 1.0) * 255
+    kept = np.flipud(grey.astype(np.uint8) * liver)
+    counts = np.bincount(kept.ravel(), minlength=256)
+    counts[0] = 0
+    cumulative = counts.cumsum() / max(1, counts.sum())
+    equalised = np.floor(255 * cumulative)[kept] * (kept > 0)
+    low_range = (equalised > 0) & (equalised < 150)
+    result: Slice = np.where(low_range, np.floor(equalised / 150 * 120 + 30), equalised).astype(np.uint8)
+    return result

@@ -1,0 +1,191 @@
+"""Is the data what it should be? Every image is read once; what deviates is named, and stops a run unless accepted."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dinodp.errors import InputError
+from dinodp.images import read_image, read_mask
+from dinodp.jobs.files import write_json, write_text
+from dinodp.jobs.logs import progress
+
+SHOWN = 5  # examples of each deviation in the report
+Facts = dict[str, Any]
+
+
+def verify_dataset(
+    manifest: pd.DataFrame, expect: Mapping[str, Any], *, threads: int = 1
+) -> tuple[Facts, pd.DataFrame]:
+    """Read every image and mask of a manifest; compare with what is published (``expect``: counts, size, mask_values).
+
+    Returns the report (counts, sizes, mask values, prevalence per mask rule, duplicates, deviations by name) and a
+    table of checksums (split, label, image, image_sha256, mask_sha256) to compare with another copy.
+    """
+    rows = manifest.to_dict("records")
+    with ThreadPoolExecutor(threads) as pool:
+        facts = list(progress(pool.map(_read, rows), "verify", total=len(rows)))
+    frame = manifest.assign(**{key: [fact[key] for fact in facts] for key in ("error", "mask_values", "mask_sha256")})
+    report: Facts = {
+        "counts": _counts(manifest),
+        "sizes": _tally(
+            f"{height}x{width}" for height, width in zip(manifest["height"], manifest["width"], strict=True)
+        ),
+        "mask_values": _tally(value for values in frame["mask_values"] for value in values),
+        "prevalence": _prevalence(frame),
+        "identical_within_split": _within_split(manifest),
+        "anomalous_with_empty_mask": _empty_masks(frame),
+    }
+    deviations = [*_broken(frame), *_published(report, expect), *_leaks(manifest), *_wrong_masks(frame)]
+    names = dict.fromkeys(name for name, _ in deviations)
+    report["deviations"] = {name: " ".join(said for other, said in deviations if other == name) for name in names}
+    columns = ["split", "label", "image", "image_sha256", "mask_sha256"]
+    return report, frame[columns].assign(image=[_short_name(path) for path in frame["image"]])
+
+
+def _read(row: Mapping[Any, Any]) -> Facts:
+    """Whether image and mask of a manifest row can be decoded, and the counts of the mask's values."""
+    try:
+        read_image(row["image"])
+        if not row["mask"]:
+            return {"error": "", "mask_values": {}, "mask_sha256": ""}
+        counts = np.bincount(read_mask(row["mask"]).ravel())
+        digest = hashlib.sha256(Path(row["mask"]).read_bytes()).hexdigest()
+    except InputError as error:
+        return {"error": str(error), "mask_values": {}, "mask_sha256": ""}
+    values = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    return {"error": "", "mask_values": values, "mask_sha256": digest}
+
+
+def _tally(values: Iterator[Any]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+def _counts(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
+    pairs = Counter(zip(manifest["split"], manifest["label"], strict=True))
+    return {split: {lab: n for (s, lab), n in sorted(pairs.items()) if s == split} for split, _ in sorted(pairs)}
+
+
+def _prevalence(frame: pd.DataFrame) -> dict[str, float]:
+    """Share of anomalous test pixels under each mask rule; empty without masks."""
+    test = frame[(frame["split"] == "test") & (frame["mask_sha256"] != "")]
+    pixels = sum(sum(values.values()) for values in test["mask_values"])
+    if not pixels:
+        return {}
+    least = {"gt0": 1, "eq255": 255}
+    return {
+        rule: sum(count for values in test["mask_values"] for value, count in values.items() if value >= low) / pixels
+        for rule, low in least.items()
+    }
+
+
+def _within_split(manifest: pd.DataFrame) -> int:
+    """Images that are byte for byte another one of their split."""
+    return int(manifest.duplicated(["split", "image_sha256"]).sum())
+
+
+def _empty_masks(frame: pd.DataFrame) -> int:
+    masked = (frame["label"] == "anomalous") & (frame["mask_sha256"] != "")
+    return sum(not any(values) for values in frame.loc[masked, "mask_values"])
+
+
+def _examples(items: Collection[str]) -> str:
+    shown = ", ".join(sorted(items)[:SHOWN])
+    return shown if len(items) <= SHOWN else f"{shown}, ... ({len(items)} in all)"
+
+
+def _broken(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    errors = [error for error in frame["error"] if error]
+    if errors:
+        yield "unreadable_image", f"{len(errors)} files cannot be read: {' '.join(errors[:SHOWN])}"
+
+
+def _published(report: Facts, expect: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What differs from the published counts, size and mask values."""
+    for split, labels in expect.get("counts", {}).items():
+        found = {label: report["counts"].get(split, {}).get(label, 0) for label in labels}
+        if found != labels:
+            moved = abs(found.get("normal", 0) - labels.get("normal", 0))
+            name = f"other_class_{moved}" if sum(found.values()) == sum(labels.values()) else "counts"
+            known = "; older copies of RESC have 25 images in the other class" if name == "other_class_25" else ""
+            yield name, f"the split {split} holds {_in_words(found)}, published are {_in_words(labels)}{known}."
+    if size := expect.get("size"):
+        others = {key: count for key, count in report["sizes"].items() if key != f"{size[0]}x{size[1]}"}
+        if others:
+            yield "image_size", f"images of {_in_words(others)} pixels, published are {size[0]}x{size[1]}."
+    if values := expect.get("mask_values"):
+        others = {key: count for key, count in report["mask_values"].items() if int(key) not in values}
+        if others:
+            yield "mask_values", f"masks hold the values {', '.join(others)}, published are {values}."
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _leaks(manifest: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Images and subjects that occur in more than one split."""
+    for name, column, what in (
+        ("identical_across_splits", "image_sha256", "images are byte for byte the same in two splits"),
+        ("subject_in_two_splits", "subject", "subjects occur in two splits"),
+    ):
+        known = manifest[manifest[column] != ""]
+        splits = known.groupby(column)["split"].nunique()
+        shared = splits.index[splits > 1]
+        if len(shared):
+            first = known[known[column].isin(shared)].drop_duplicates([column, "split"])
+            files = [_short_name(str(row.image)) for row in first.sort_values(column).itertuples()]
+            yield name, f"{len(shared)} {what}: {_examples(files[: 2 * SHOWN])}."
+
+
+def _wrong_masks(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    normal = frame[frame["label"] == "normal"]
+    marked = [
+        _short_name(path)
+        for path, values in zip(normal["image"], normal["mask_values"], strict=True)
+        if any(value > 0 for value in values)
+    ]
+    if marked:
+        yield "normal_with_lesion", f"{len(marked)} normal images have a mask that is not empty: {_examples(marked)}."
+
+
+def _short_name(path: str) -> str:
+    """The last folders and the name: enough to find a file, the same in every copy."""
+    return "/".join(Path(path).parts[-4:])
+
+
+def require_accepted(name: str, report: Facts, accept: Sequence[str], where: str) -> str:
+    """The accepted deviations as text. Raises InputError for the first deviation that is not accepted by name."""
+    for deviation, sentence in report["deviations"].items():
+        if deviation not in accept:
+            raise InputError(
+                f"Data set {name}: {deviation}: {sentence} See {where}; if it is meant to be so, "
+                f"set accept: [{deviation}] in its catalog entry."
+            )
+    return "".join(f"{deviation}: {sentence}\n" for deviation, sentence in report["deviations"].items()) or "none\n"
+
+
+def write_report(name: str, report: Facts, checksums: pd.DataFrame, json: Path, page: Path, table: Path) -> None:
+    """Write the report as JSON and as a page, and the checksums as CSV."""
+    lines = [f"# {name}: verification", ""]
+    deviations = report["deviations"]
+    lines += [f"- **{key}**: {sentence}" for key, sentence in deviations.items()] or ["No deviation was found."]
+    lines += ["", "| split | label | images |", "|---|---|---|"]
+    lines += [f"| {s} | {lab} | {n} |" for s, labels in report["counts"].items() for lab, n in labels.items()]
+    prevalence = ", ".join(f"{rule}: {100 * share:.3f} %" for rule, share in report["prevalence"].items()) or "no masks"
+    lines += [
+        "",
+        f"Image sizes (height x width): {_in_words(report['sizes'])}.  ",
+        f"Mask values (images that hold each): {_in_words(report['mask_values']) or 'no masks'}.  ",
+        f"Anomalous share of the test pixels: {prevalence}.  ",
+        f"Images identical to another of their split: {report['identical_within_split']}.  ",
+        f"Anomalous images with an empty mask: {report['anomalous_with_empty_mask']}.",
+    ]
+    write_text(table, checksums.to_csv(index=False))
+    write_text(page, "\n".join(lines) + "\n")
+    write_json(json, report)

@@ -1,0 +1,82 @@
+"""Choose the device of a job: a GPU that no other job of the pipeline uses on this machine.
+
+Snakemake counts GPUs but does not say which one a job may use. A job takes the first whose lock file it can lock; the
+kernel releases the lock when the process ends, however it ends.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from dinodp.errors import InputError
+from dinodp.jobs.logs import logger
+
+SECONDS_BETWEEN_TRIES = 1.0
+_held: list[IO[str]] = []  # open, and so locked, until the process ends
+
+
+def take_device(device: str) -> str:
+    """The device to compute on: ``cpu`` as it is; for ``cuda`` a free GPU, as ``cuda:N``, kept until the process ends.
+
+    Only GPUs in ``CUDA_VISIBLE_DEVICES`` are taken where it is set, as SLURM does. Waits while all are taken.
+    Raises InputError where there is none.
+    """
+    if device != "cuda":
+        return device
+    import torch  # takes seconds, and the locks need none of it
+
+    names = visible_devices()[: torch.cuda.device_count()]  # fewer than are named, where CUDA leaves some out (MIG)
+    if not names:
+        raise InputError(
+            "run.device is cuda, but torch sees no CUDA device: set run.device to cpu, or run where there is a GPU and "
+            f"torch's build for it (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r}, "
+            f"torch {torch.__version__})."
+        )
+    index = take_free(names)
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
+
+
+def visible_devices() -> list[str]:
+    """Names of the GPUs that this process may use: from ``CUDA_VISIBLE_DEVICES``, else the numbers of all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        import torch
+
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name.strip() for name in named.split(",") if name.strip()]
+
+
+def take_free(names: Sequence[str], folder: Path | None = None) -> int:
+    """Index of the first of the devices ``names`` that no other process has taken; waits for one.
+
+    ``folder`` holds the lock files (one per device and, as SLURM may number the GPUs of every job from 0, per SLURM
+    job); by default one folder per user in the directory for temporary files.
+    """
+    folder = folder or Path(tempfile.gettempdir(), f"dinodp-devices-{os.getuid()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    told = False
+    while True:
+        for index, name in enumerate(names):
+            if _lock(folder / f"{os.environ.get('SLURM_JOB_ID', 'machine')}-{name.replace('/', '_')}.lock"):
+                logger.info("Device %s of %s.", name, ", ".join(names))
+                return index
+        if not told:
+            logger.info("All devices (%s) are taken by other jobs; waiting for one.", ", ".join(names))
+            told = True
+        time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def _lock(path: Path) -> bool:
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    _held.append(file)
+    return True

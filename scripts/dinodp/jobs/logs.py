@@ -1,0 +1,123 @@
+"""Logging and progress: a bar on a terminal, plain lines in a log file."""
+
+import io
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO, TypeVar
+
+from tqdm import tqdm
+
+from dinodp.errors import InputError
+from dinodp.jobs.provenance import LIBRARY, library_digest
+
+Item = TypeVar("Item")
+logger = logging.getLogger("dinodp")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Send the library's messages to standard error, one line each, with the time."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    for noisy in ("matplotlib", "PIL", "h5py", "httpx", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def progress(
+    items: Iterable[Item], description: str, total: int | None = None, unit: str = "image", per_item: int = 1
+) -> Iterator[Item]:
+    """Yield ``items`` and report count, rate and time left.
+
+    ``total`` counts units and ``per_item`` is the number of units that one item stands for (a batch of images).
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items) * per_item
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=description, unit=unit) as bar:
+            for item in items:
+                yield item
+                bar.update(per_item)
+        return
+    yield from _progress_lines(items, description, total, unit, per_item)
+
+
+def _progress_lines(
+    items: Iterable[Item], description: str, total: int | None, unit: str, per_item: int
+) -> Iterator[Item]:
+    start = last = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += per_item
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            logger.info(
+                tqdm.format_meter(min(done, total or done), total, now - start, prefix=description, unit=unit, ncols=0)
+            )
+    shown = done if total is None else min(done, total)
+    logger.info("%s: %d %ss in %.1f s", description, shown, unit, time.monotonic() - start)
+
+
+def log_to_file(path: str) -> None:
+    """Send messages, standard error and uncaught errors of a script to ``path`` (and, on a terminal, also there).
+
+    Snakemake does not write an uncaught exception of a script to its log. An InputError is told in its one sentence.
+    """
+    stream = Path(path).open("w", buffering=1)  # noqa: SIM115 (stays open until the process ends)
+    sys.stderr = _Tee(sys.stderr, stream)
+    configure_logging()
+    report_errors()
+
+
+def begin_job(job: Any) -> None:
+    """Start the script of a rule: ``job`` is its ``snakemake`` object, whose first log file takes all that it says.
+
+    Raises InputError where the library that was imported is not the one beside the rules, which is a parameter of them:
+    results would not be of the code that they name.
+    """
+    log_to_file(job.log[0])
+    wanted = job.params.get("library")
+    if wanted not in (None, library_digest()):
+        raise InputError(
+            f"The library that this Python imports, {LIBRARY}, is not the one beside the rules that run: "
+            "install that one, or start snakemake from its own environment."
+        )
+
+
+def report_errors() -> None:
+    """Tell an uncaught InputError in its one sentence, anything else with its traceback."""
+    sys.excepthook = _report_error
+
+
+def _report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, InputError):
+        print(f"Error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(kind, error, trace, file=sys.stderr)
+
+
+class _Tee(io.TextIOBase):
+    """A text stream that writes to the terminal and to a log."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal, self.log = terminal, log
+
+    def write(self, text: str) -> int:
+        self.terminal.write(text)
+        if "\r" not in text:  # a progress bar redraws its line: not for the log
+            self.log.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.terminal.flush()
+        self.log.flush()
+
+    def isatty(self) -> bool:
+        return self.terminal.isatty()

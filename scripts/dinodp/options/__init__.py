@@ -1,0 +1,1 @@
+"""What can be configured: typed, torch-free, the single source of defaults and checks."""

@@ -1,0 +1,1 @@
+"""How far the components of a mixture follow anatomy."""

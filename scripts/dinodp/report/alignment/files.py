@@ -1,0 +1,125 @@
+"""The alignment analysis of a run's files: components of the test images, their table and their figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from dinodp import store
+from dinodp.datasets.manifest import select
+from dinodp.errors import InputError
+from dinodp.evaluation.cases import FOREGROUND, grey, patch_values, slice_levels
+from dinodp.evaluation.test_split import subjects_of
+from dinodp.families import FAMILIES, MIXTURES, open_split
+from dinodp.families.features import IMAGES_PER_READ, Features
+from dinodp.images import read_mask
+from dinodp.jobs.files import write_text
+from dinodp.jobs.logs import logger, progress
+from dinodp.metrics.streaming import MASK_RULES
+from dinodp.report.alignment.figure import Example, draw_alignment
+from dinodp.report.alignment.measures import PatchLabels, measure
+from dinodp.report.figures.style import save_figure
+
+MAX_IMAGES = 300  # of each kind
+COLUMNS = [
+    "dataset", "embedding", "model", "normalised", "seed", "components", "images", "measure", "value", "low", "high",
+    "n_images", "n_subjects",
+]  # fmt: skip
+
+
+def align(
+    *,
+    manifest: pd.DataFrame,
+    tokens: Path,
+    models: Sequence[Path],
+    names: Sequence[str],
+    place: Mapping[str, str],
+    grid: Sequence[int] | None,
+    mask_rule: str,
+    table: Path,
+    png: Path,
+    pdf: Path,
+) -> None:
+    """Write the measures of every model file (CSV), and the figure of the first seed of each model (PNG, PDF).
+
+    ``names`` are those of the model files, one per file; ``place`` has ``dataset`` and ``embedding``.
+    Raises InputError for a model that is no mixture.
+    """
+    test = select(manifest, "test")
+    rows = _chosen(test)
+    chosen = test.iloc[rows].reset_index(drop=True)
+    found: list[dict[str, Any]] = []
+    examples: dict[str, Example] = {}
+    images = None
+    for name, path in zip(names, models, strict=True):
+        components, config, means = _components(path, tokens, rows, manifest, grid)
+        images = images or _images(chosen, components.shape[1:], mask_rule)
+        data = PatchLabels(components=components, **images["labels"])
+        normal, anomalous = (np.flatnonzero(images["normal"] == flag) for flag in (True, False))
+        logger.info("Alignment of %s, seed %s.", name, config["seed"])
+        shared = {**place, "model": name, "normalised": config.get("normalise", True), "seed": config["seed"]}
+        ill = data.subset(anomalous) if len(anomalous) else None
+        for row in measure(data.subset(normal), ill):
+            found.append({**shared, "components": len(means), **row})
+        examples.setdefault(name, Example(components, means))
+    frame = pd.DataFrame(found, columns=COLUMNS)
+    write_text(table, frame.to_csv(index=False, float_format="%.6g"))
+    title = f"{place['dataset']}, {place['embedding']}"
+    save_figure(draw_alignment(title, chosen, data, examples, frame), png, pdf)
+
+
+def _chosen(test: pd.DataFrame) -> list[int]:
+    """At most MAX_IMAGES normal and anomalous test images, evenly spaced in the manifest's order."""
+    rows: list[int] = []
+    for label in ("normal", "anomalous"):
+        known = np.flatnonzero((test["label"] == label).to_numpy())
+        places = np.linspace(0, len(known) - 1, min(len(known), MAX_IMAGES)).round().astype(int)
+        rows += known[places].tolist()
+    if not rows or test["label"].iloc[rows[0]] != "normal":
+        raise InputError("The alignment of components needs normal test images; the test split has none.")
+    return sorted(rows)
+
+
+def _components(
+    path: Path, tokens: Path, rows: Sequence[int], manifest: pd.DataFrame, grid: Sequence[int] | None
+) -> tuple[npt.NDArray[np.int64], dict[str, Any], npt.NDArray[np.float32]]:
+    """Active component of each patch [image, row, col], the model's options, and the active means."""
+    config, state, _ = store.read_state(path)
+    if config["family"] not in MIXTURES:
+        raise InputError(
+            f"run.alignment_models: {path.parent.name} is no mixture; choose models of {', '.join(MIXTURES)}."
+        )
+    reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
+    mixture = FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture
+    rank = torch.cumsum(mixture.active_, dim=0) - 1
+    parts = []
+    for first in progress(range(0, len(rows), IMAGES_PER_READ), "assign", unit="batch"):
+        x = reader.read(rows[first : first + IMAGES_PER_READ])
+        parts.append(rank[mixture.assign(x.flatten(0, 2))].reshape(x.shape[:3]).numpy())
+    return np.concatenate(parts), config, mixture.means_[mixture.active_].numpy()
+
+
+def _images(chosen: pd.DataFrame, grid: tuple[int, ...], mask_rule: str) -> dict[str, Any]:
+    """Grey value and tissue outside lesions of the patches, subject and level of the images; which are normal."""
+    intensity, tissue = [], []
+    for row in chosen.itertuples():
+        image = grey(str(row.image))
+        values = patch_values(image, grid)
+        inside = patch_values((image > FOREGROUND).astype(float), grid) > 0.5
+        if row.mask:
+            lesion = np.asarray(MASK_RULES[mask_rule](read_mask(str(row.mask))), dtype=float)
+            inside &= patch_values(lesion, grid) == 0
+        intensity.append(values)
+        tissue.append(inside)
+    subjects = np.unique(subjects_of(chosen), return_inverse=True)[1].astype(np.int64)
+    labels = {
+        "intensity": np.stack(intensity),
+        "tissue": np.stack(tissue),
+        "subjects": subjects,
+        "levels": slice_levels(chosen),
+    }
+    return {"labels": labels, "normal": (chosen["label"] == "normal").to_numpy()}

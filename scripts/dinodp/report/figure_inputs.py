@@ -1,0 +1,123 @@
+"""Gather from the run's files what the figures draw."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dinodp import store
+from dinodp.datasets.manifest import read_manifest, select
+from dinodp.embeddings import EmbeddingReader
+from dinodp.families import FAMILIES, open_split
+from dinodp.families.features import Features
+from dinodp.jobs.files import read_json
+from dinodp.report.figures.data import FigureData, ModelData
+
+ModelFiles = tuple[str, str, str, str, str]  # model, test scores, validation scores, metrics, curves
+
+
+def load_figure_data(
+    *,
+    title: str,
+    names: Sequence[str],
+    manifest_path: Path,
+    tokens: Path,
+    per_model: Sequence[ModelFiles],
+    grid: Sequence[int] | None,
+    mask_rule: str,
+) -> FigureData:
+    """Read manifest, scores, metrics, curves and fitted parameters of the models named."""
+    manifest = read_manifest(manifest_path)
+    valid = select(manifest, "valid")
+    normal = (valid["label"] == "normal").to_numpy()
+    models = [
+        _load_model(name, files, tokens, manifest, normal, grid, mask_rule)
+        for name, files in zip(names, per_model, strict=True)
+    ]
+    reader = _mixture_features(per_model).of(open_split(tokens, _mixture_options(per_model), grid, manifest, "test"))
+    return FigureData(
+        title=title,
+        manifest=select(manifest, "test"),
+        models=models,
+        read_tokens=lambda rows: reader.read(rows).numpy(),
+    )
+
+
+def _mixture_options(per_model: Sequence[ModelFiles]) -> dict[str, Any]:
+    """Options of the first mixture, or none: they decide whether embeddings are of unit length."""
+    configs = (store.read_state(Path(files[0]))[0] for files in per_model)
+    return next((config for config in configs if config["family"] == "dpmm"), {})
+
+
+def _mixture_features(per_model: Sequence[ModelFiles]) -> Features:
+    """Features of the first mixture, or none: the space that its means lie in."""
+    states = (store.read_state(Path(files[0]))[:2] for files in per_model)
+    return next((Features.load(config, state) for config, state in states if config["family"] == "dpmm"), Features())
+
+
+def _load_model(
+    name: str,
+    files: ModelFiles,
+    tokens: Path,
+    manifest: Any,
+    normal: npt.NDArray[np.bool_],
+    grid: Sequence[int] | None,
+    mask_rule: str,
+) -> ModelData:
+    model, test, valid, metrics, curves = (Path(file) for file in files)
+    config, state, history = store.read_state(model)
+    values = read_json(metrics)["metrics"]
+    maps = store.read_maps(test)
+    data: dict[str, Any] = {}
+    if config["family"] == "dpmm":
+        reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
+        data = _mixture_data(FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture, reader, history)
+    return ModelData(
+        name=name,
+        family=config["family"],
+        scores={score: maps[score] for score in config["scores"]},
+        normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
+        image_scores=store.read_image_scores(test),
+        curves={score: store.read_curves(curves, score, mask_rule) for score in maps},
+        thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
+        **data,
+    )
+
+
+def _thresholds(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name.startswith("threshold_fpr")}
+
+
+def _mixture_data(mixture: Any, reader: EmbeddingReader, history: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Parameters of the active components, and which of them each patch belongs to."""
+    active = mixture.active_
+    rank = (torch.cumsum(active, dim=0) - 1).numpy()
+    return {
+        "history": history,
+        "chosen_epoch": int(history["epoch"][np.argmax(history["validation_log_likelihood"])]),
+        "means": mixture.means_[active].numpy(),
+        "covariances_diag": _diagonals(mixture)[active].numpy(),
+        "weights": mixture.weights_[active].numpy(),
+        "assignments": _assigner(mixture, reader, rank),
+    }
+
+
+def _diagonals(mixture: Any) -> torch.Tensor:
+    covariances: torch.Tensor = mixture.covariances_
+    if covariances.ndim == 3:
+        return covariances.diagonal(dim1=1, dim2=2)
+    return covariances if covariances.ndim == 2 else covariances[:, None].expand_as(mixture.means_)
+
+
+def _assigner(
+    mixture: Any, reader: EmbeddingReader, rank: npt.NDArray[np.int64]
+) -> Callable[[Sequence[int]], npt.NDArray[np.int64]]:
+    def assign(rows: Sequence[int]) -> npt.NDArray[np.int64]:
+        tokens = reader.read(rows)
+        nearest = mixture.assign(tokens.flatten(0, 2)).numpy()
+        return np.asarray(rank[nearest].reshape(tokens.shape[:3]))
+
+    return assign

@@ -1,0 +1,79 @@
+"""Test images and their masks: which cases to show, and which patches are anomalous."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from dinodp.errors import InputError
+from dinodp.report.figures.data import Array, FigureData
+
+
+class Case(NamedTuple):
+    """A test image to show: its row in the test manifest and why it was chosen."""
+
+    row: int
+    label: str
+
+
+def read_grey_image(path: str | Path) -> Array:
+    """Image as uint8, [height, width] when all channels are equal, otherwise [height, width, 3]."""
+    with Image.open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            return np.asarray(image)
+        pixels = np.asarray(image.convert("RGB"))
+    grey = (pixels == pixels[..., :1]).all()
+    return pixels[..., 0] if grey else pixels
+
+
+def read_foreground(path: str | Path) -> Array:
+    """Mask > 0 as bool [height, width]."""
+    with Image.open(path) as image:
+        mask = np.asarray(image)
+    return np.asarray((mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)) > 0)
+
+
+def resize_map(values: Array, shape: tuple[int, int], method: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
+    """Resize a map [row, col] to ``shape`` (height, width)."""
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.asarray(image.resize((shape[1], shape[0]), method))
+
+
+def lesion_fractions(manifest: pd.DataFrame) -> Array:
+    """Fraction of each test image covered by its mask, [n]; 0 without a mask."""
+    return np.array([read_foreground(path).mean() if path else 0.0 for path in _masks(manifest)])
+
+
+def select_cases(data: FigureData, figure: str) -> list[Case]:
+    """Largest, median and smallest lesion, and the normal image in the middle of the manifest's order."""
+    fractions = lesion_fractions(data.manifest)
+    order = [int(row) for row in np.argsort(-fractions, kind="stable") if fractions[row] > 0]
+    if not order:
+        raise InputError(f"Figure {figure!r} needs at least one test image with a mask, and the test split has none.")
+    ranked = {order[0]: "Largest lesion"}
+    ranked.setdefault(order[len(order) // 2], "Median lesion")
+    ranked.setdefault(order[-1], "Smallest lesion")
+    cases = [Case(row, f"{name}\n({100 * fractions[row]:.2g} % of image)") for row, name in ranked.items()]
+    normal = np.flatnonzero((data.manifest["label"] == "normal").to_numpy())
+    return [*cases, Case(int(normal[len(normal) // 2]), "Normal image")] if len(normal) else cases
+
+
+def patch_coverage(manifest: pd.DataFrame, grid: tuple[int, int]) -> Array:
+    """Fraction of each patch's area covered by the mask, [n, row, col]; NaN for an anomalous image without mask."""
+    missing = [
+        label == "anomalous" and not path for label, path in zip(manifest["label"], _masks(manifest), strict=True)
+    ]
+    maps = [
+        resize_map(read_foreground(path), grid, Image.Resampling.BOX)
+        if path
+        else np.full(grid, np.nan if unknown else 0.0)
+        for path, unknown in zip(_masks(manifest), missing, strict=True)
+    ]
+    return np.stack(maps)
+
+
+def _masks(manifest: pd.DataFrame) -> Iterator[str]:
+    return (path if isinstance(path, str) else "" for path in manifest["mask"])

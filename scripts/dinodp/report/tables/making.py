@@ -1,0 +1,36 @@
+"""Tables from the run's files, and the page that gathers them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dinodp.errors import require_known
+from dinodp.jobs.files import write_text
+from dinodp.options.protocol import Protocol, read_published
+from dinodp.report.tables.tables import TABLES, write_table
+
+
+def make_table(
+    name: str,
+    metrics: Path,
+    costs: Path,
+    published: Path,
+    csv: Path,
+    md: Path,
+    tex: Path,
+    *,
+    protocol: Protocol,
+) -> None:
+    """Make one table of the registry from metrics.csv, costs.csv and published.csv."""
+    require_known("table", name, TABLES)
+    measured = pd.read_csv(metrics, keep_default_na=False, dtype={"normalised": str})
+    measured = measured[measured["mask_rule"] == protocol.mask_rule]
+    table = TABLES[name](measured, pd.read_csv(costs), read_published(published, protocol), protocol)
+    write_table(table, csv, md, tex)
+
+
+def summarise(title: str, note: str, tables: Sequence[Path], path: Path) -> None:
+    """Gather Markdown tables on one page under a title and the note that says what they show."""
+    parts = [f"# {title}", note, *(table.read_text(encoding="utf-8").strip() for table in tables)]
+    write_text(path, "\n\n".join(parts) + "\n")

@@ -1,0 +1,1 @@
+"""Fit a detector on healthy scans and score new ones."""

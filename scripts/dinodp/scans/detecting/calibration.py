@@ -1,0 +1,78 @@
+"""Thresholds from healthy scans that the model has not been fitted on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dinodp.errors import require_known
+from dinodp.metrics.dice import calibrated_thresholds
+from dinodp.options.protocol import FALSE_POSITIVE_RATES
+
+VOXELS_PER_SCAN = 200_000  # each held-out scan counts alike, at most this many of its voxels evenly spaced
+MAP_HEADROOM = 3.0  # 16-bit maps reach this many healthy ranges above the highest healthy score
+Map = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``thresholds`` on voxels by name (fpr10, fpr05, fpr01), strictly above is anomalous; ``scan_rates`` the share of
+    voxels above each, of every held-out scan by itself; ``scan_scores`` of the held-out scans; ``map_range`` are the
+    scores that 0 and 65535 stand for in a 16-bit map."""
+
+    thresholds: Mapping[str, float]
+    scan_rates: Mapping[str, Sequence[float]]
+    scan_scores: Sequence[float]
+    map_range: tuple[float, float]
+
+    @classmethod
+    def of(cls, voxel_scores: Sequence[Map], scan_scores: Sequence[float]) -> "Calibration":
+        """From scores of foreground voxels [n] and the scan score of each held-out healthy scan.
+
+        Raises InputError when a score is not finite.
+        """
+        count = min(VOXELS_PER_SCAN, max(map(len, voxel_scores)))
+        sampled = [evenly(scores, count) for scores in voxel_scores]
+        pooled = np.concatenate(sampled)
+        found = calibrated_thresholds(pooled)
+        thresholds = {name: found[f"threshold_{name}"] for name in FALSE_POSITIVE_RATES}
+        rates = {name: [float((scores > limit).mean()) for scores in sampled] for name, limit in thresholds.items()}
+        return cls(thresholds, rates, [float(score) for score in scan_scores], _map_range(pooled))
+
+    def threshold(self, name: str) -> float:
+        """The threshold called ``name``. Raises InputError when there is none."""
+        require_known("threshold", name, self.thresholds)
+        return self.thresholds[name]
+
+    def scan_threshold(self, false_positive_rate: float) -> float:
+        """Scan score that at most this share of healthy scans exceeds, by rank among the held-out scans.
+
+        With n of them no rate below 1 / (n + 1) can be held: then it is their largest score.
+        """
+        ordered = np.sort(self.scan_scores)
+        rank = int(np.ceil((1 - false_positive_rate) * (len(ordered) + 1)))
+        return float(ordered[min(rank, len(ordered)) - 1])
+
+    def to_json(self) -> dict[str, Any]:
+        """As a mapping of plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Calibration":
+        """From what `to_json` gave."""
+        low, high = content["map_range"]
+        return cls(content["thresholds"], content["scan_rates"], content["scan_scores"], (low, high))
+
+
+def evenly(values: Map, count: int) -> Map:
+    """``count`` of the values [n], evenly spaced; where there are fewer, some of them twice or more, as evenly."""
+    return values[(np.arange(count) * len(values)) // count]
+
+
+def _map_range(scores: Map) -> tuple[float, float]:
+    low, high = float(scores.min()), float(scores.max())
+    spread = (high - low) or 1.0
+    bottom = low - spread if low < 0 else 0.0
+    return bottom, high + MAP_HEADROOM * spread

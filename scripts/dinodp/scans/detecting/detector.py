@@ -1,0 +1,178 @@
+"""The detector with the conventions of scikit-learn."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, OutlierMixin
+
+from dinodp.errors import InputError
+from dinodp.scans.detecting.fitting import Source, fit_detector
+from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
+from dinodp.scans.detecting.scoring import ScoredScan
+from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, Settings
+from dinodp.scans.reading.folder import ReadingOptions, find_scans, image_scan, read_scan
+from dinodp.scans.reading.scan import Background, Scan
+from dinodp.scans.writing.card import write_card
+
+Scans = str | Path | Iterable[str | Path | npt.NDArray[np.uint8]]
+
+
+class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """Learns what healthy scans look like; scores new ones by how far they lie from that. A score is no diagnosis.
+
+    Scans are paths (files, folders of DICOM series, or one folder of scans) or images uint8 [H, W] or [H, W, 3]. As in
+    scikit-learn, `score_samples` is higher for what looks healthier, and `predict` gives 1 (inlier) or -1 (outlier).
+
+    - ``backbone``: a directory in Hugging Face format, a hub name (with ``revision``), or ``classical``; ``layers``
+      and ``resolution`` as in `dinodp.backbones.load_backbone`.
+    - ``method``: ``mixture`` (``n_components``, ``epochs``) or ``memory_bank`` (``bank_size``); ``score``: one of the
+      method's.
+    - ``held_out``: share of the subjects on which thresholds are calibrated; ``subject_pattern``: regular expression
+      that names the subject within a scan's name, else every scan is a subject.
+    - Volumes: ``axis`` of the slices, ``slice_step`` (every n-th is learnt from), ``min_foreground`` (share of the
+      field of view below which a slice is left out), ``index`` (of the volume in 4D files), ``background`` (its value,
+      ``auto`` or ``none``), ``window`` (values that become black and white, instead of each volume's percentiles).
+    - ``false_positive_rate``: share of healthy scans that `predict` may call outliers.
+    - ``seed`` of all random choices; ``device``; ``batch_size`` (None: found by itself).
+
+    After `fit`: ``fitted_`` and ``offset_`` (the score below which a scan is an outlier).
+    """
+
+    def __init__(
+        self,
+        backbone: str = DEFAULT_BACKBONE,
+        *,
+        revision: str | None = None,
+        layers: Sequence[int] = (-1,),
+        resolution: int = 448,
+        method: Literal["mixture", "memory_bank"] = "mixture",
+        score: str | None = None,
+        n_components: int = 500,
+        epochs: int = 40,
+        bank_size: int = 20000,
+        held_out: float = 0.2,
+        subject_pattern: str | None = None,
+        slice_step: int = 4,
+        min_foreground: float = 0.05,
+        axis: str = "axial",
+        index: int | None = None,
+        background: Background = "auto",
+        window: tuple[float, float] | None = None,
+        false_positive_rate: float = 0.05,
+        seed: int = 0,
+        device: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.revision = revision
+        self.layers = layers
+        self.resolution = resolution
+        self.method = method
+        self.score = score
+        self.n_components = n_components
+        self.epochs = epochs
+        self.bank_size = bank_size
+        self.held_out = held_out
+        self.subject_pattern = subject_pattern
+        self.slice_step = slice_step
+        self.min_foreground = min_foreground
+        self.axis = axis
+        self.index = index
+        self.background = background
+        self.window = window
+        self.false_positive_rate = false_positive_rate
+        self.seed = seed
+        self.device = device
+        self.batch_size = batch_size
+
+    def fit(self, X: Scans, y: Any = None) -> Self:
+        """Fit on healthy scans; ``y`` is ignored. Raises InputError for scans or settings that cannot be used."""
+        settings = self._settings()
+        sources = [_source(name, item, settings.reading()) for name, item in _named(X)]
+        return self._take(fit_detector(sources, settings, self.device, self.batch_size))
+
+    def score_samples(self, X: Scans) -> npt.NDArray[np.float64]:
+        """Minus the anomaly score [n] of each scan: the lower, the more anomalous."""
+        return np.array([-self.score_scan(item).score for _, item in _named(X)])
+
+    def decision_function(self, X: Scans) -> npt.NDArray[np.float64]:
+        """`score_samples` minus ``offset_`` [n]: negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Scans) -> npt.NDArray[np.int64]:
+        """1 for a scan that looks healthy, -1 for one that does not [n]."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def anomaly_map(self, scan: str | Path | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Score of every voxel or pixel, float32 in the shape of the scan; where nothing was scored 0, or less than
+        every score if one is not above 0."""
+        scored = self.score_scan(scan)
+        geometry = scored.scan.geometry
+        found: npt.NDArray[np.float32] = (
+            scored.anomaly_map[0] if geometry is None else geometry.from_stack(scored.anomaly_map)
+        )
+        return found
+
+    def score_scan(self, scan: str | Path | npt.NDArray[np.uint8]) -> ScoredScan:
+        """Patch scores, anomaly map and scores of one scan. Raises InputError when it is not like the healthy ones."""
+        fitted = self._fitted()
+        name = "image" if isinstance(scan, np.ndarray) else Path(scan).name
+        return fitted.scorer.score(_source(name, scan, fitted.scorer.settings.reading()).read())
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model (HDF5) and, beside it, its model card."""
+        save_detector(Path(path), self._fitted())
+        write_card(Path(path), self._fitted())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, backbone: str | None = None, device: str = "auto", batch_size: int | None = None
+    ) -> "AnomalyDetector":
+        """Read a fitted model; ``backbone`` says where its weights are now, if they have moved."""
+        fitted = load_detector(Path(path), backbone=backbone, device=device, batch_size=batch_size)
+        content = fitted.scorer.settings.to_json()
+        return cls(**content, device=device, batch_size=batch_size)._take(fitted)
+
+    def _settings(self) -> Settings:
+        names = Settings().to_json()
+        chosen = {name: getattr(self, name) for name in names}
+        return Settings(**{**chosen, "layers": tuple(self.layers)})
+
+    def _take(self, fitted: FittedDetector) -> Self:
+        self.fitted_ = fitted
+        self.offset_ = -fitted.calibration.scan_threshold(self.false_positive_rate)
+        return self
+
+    def _fitted(self) -> FittedDetector:
+        if not hasattr(self, "fitted_"):
+            raise InputError("The detector is not fitted yet: call fit or load first.")
+        return self.fitted_
+
+
+def _named(scans: Scans) -> Iterator[tuple[str, str | Path | npt.NDArray[np.uint8]]]:
+    """Scans with a name each; a folder stands for the scans in it."""
+    if isinstance(scans, str | Path):
+        yield from find_scans(Path(scans))
+        return
+    for number, scan in enumerate(scans):
+        yield (f"image {number}", scan) if isinstance(scan, np.ndarray) else (str(scan), scan)
+
+
+def _source(name: str, scan: str | Path | npt.NDArray[np.uint8], options: ReadingOptions) -> Source:
+    def read() -> Scan:
+        if isinstance(scan, np.ndarray):
+            return image_scan(name, Path(name), _checked(scan), options)
+        return read_scan(name, Path(scan), options)
+
+    return Source(name, read)
+
+
+def _checked(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise InputError(
+            f"An array of shape {image.shape} and type {image.dtype} is no image: uint8 [H, W] or [H, W, 3] is."
+        )
+    return image

@@ -1,0 +1,166 @@
+"""What the healthy scans were like, and whether a new scan is like them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dinodp.errors import InputError
+from dinodp.scans.reading.scan import Scan
+
+PERCENTILES = (0.5, 99.5)  # of the foreground of a scan: where its values begin and end
+VALUE_FACTOR = 4.0  # a range of values may be this much narrower or wider than any healthy one, and shifted as much
+SPACING_FACTOR = 2.0  # likewise for distances between voxels
+FIELD_MARGIN = 1.05  # the field of view is this much wider than the largest healthy foreground
+IDEAL_SPACING_RATIO = 2.5  # voxels of a slice that are longer than this: slices should be cut along another axis
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Of one scan: kind, channels, bit depth of an image, ends of its values, spacing and extent in mm of a volume.
+
+    ``spacing`` is between slices, rows and columns; ``extent`` the larger side of the foreground within the slices.
+    """
+
+    kind: str
+    channels: int
+    depth: int
+    low: float
+    high: float
+    spacing: tuple[float, float, float] | None
+    extent: float
+
+    @classmethod
+    def of(cls, scan: Scan) -> "Measures":
+        """Measure a scan. Raises InputError when its foreground has no contrast."""
+        inside = scan.values[scan.foreground]
+        low, high = (float(value) for value in np.percentile(inside, PERCENTILES))
+        if high <= low and inside.min() < inside.max():  # a few bright pixels on black
+            low, high = float(inside.min()), float(inside.max())
+        if high <= low:
+            raise InputError(f"{scan.path} has no contrast: every value of its foreground is {low:g}.")
+        sizes = (1.0, 1.0) if scan.spacing is None else scan.spacing[1:]
+        sides = [(last + 1 - first) * size for (first, last), size in zip(bounds(scan.foreground), sizes, strict=True)]
+        return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides))
+
+
+def bounds(foreground: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last row, and first and last column, of the foreground over all slices."""
+    ends = [np.flatnonzero(foreground.any(axis=axes))[[0, -1]] for axes in ((0, 2), (0, 1))]
+    return [(int(first), int(last)) for first, last in ends]
+
+
+@dataclass(frozen=True)
+class HealthyRange:
+    """Ranges over the healthy scans, kept in the model. Lengths in mm; ``side`` is the field of view of a slice."""
+
+    kind: str
+    channels: int
+    depth: int
+    low: tuple[float, float]
+    high: tuple[float, float]
+    width: tuple[float, float]
+    spacing: tuple[tuple[float, float], ...]  # of slices, rows and columns: smallest and largest; empty for images
+    side: float
+    pixel: float  # the finest in-plane spacing: pixels of the field of view
+
+    @classmethod
+    def over(cls, names: Sequence[str], measures: Sequence[Measures]) -> "HealthyRange":
+        """Ranges over scans. Raises InputError for volumes among images, grey among colour, 8 among 16 bits."""
+        for what in ("kind", "channels", "depth"):
+            found = {_in_words(item, what): name for name, item in zip(names, measures, strict=True)}
+            if len(found) > 1:
+                examples = " and ".join(f"{words} ({name})" for words, name in sorted(found.items()))
+                raise InputError(f"The healthy scans are {examples}: fit a model for each.")
+        spacings = [item.spacing for item in measures if item.spacing is not None]
+        return cls(
+            kind=measures[0].kind,
+            channels=max(item.channels for item in measures),
+            depth=measures[0].depth,
+            low=_ends([item.low for item in measures]),
+            high=_ends([item.high for item in measures]),
+            width=_ends([item.high - item.low for item in measures]),
+            spacing=tuple(_ends(values) for values in zip(*spacings, strict=True)),
+            side=FIELD_MARGIN * max(item.extent for item in measures),
+            pixel=min((min(spacing[1:]) for spacing in spacings), default=1.0),
+        )
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "HealthyRange":
+        """From what `to_json` gave."""
+        pairs = {name: tuple(content[name]) for name in ("low", "high", "width")}
+        return cls(**{**content, **pairs, "spacing": tuple(tuple(pair) for pair in content["spacing"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """As a mapping of plain values."""
+        return asdict(self)
+
+    def require_same_kind(self, scan: Scan, measures: Measures) -> None:
+        """Raise InputError when a scan is of another kind: volume or image, colour or grey, 8 or 16 bits."""
+        for what in ("kind", "channels", "depth"):
+            if getattr(measures, what) != getattr(self, what):
+                raise InputError(
+                    f"{scan.path} belongs to {_in_words(measures, what)}, but the model was fitted on "
+                    f"{_in_words(self, what)}."
+                )
+
+    def require_similar(self, scan: Scan, measures: Measures) -> None:
+        """Raise InputError when values, spacing or size lie far outside those of the healthy scans."""
+        self.require_values(scan.path, measures)
+        if measures.spacing is not None:
+            self._require_spacing(scan, measures.spacing)
+            if measures.extent > self.side:
+                raise InputError(
+                    f"{scan.path}: its foreground measures {measures.extent:.0f} mm within the slices, but the field "
+                    f"of view of the healthy scans is {self.side:.0f} mm (another body part, or not skull-stripped?)."
+                )
+
+    def require_values(self, name: object, measures: Measures) -> None:
+        """Raise InputError when the values of a scan lie far outside the range."""
+        width, reach = measures.high - measures.low, VALUE_FACTOR * self.width[1]
+        lowest, highest = self.low[0] - reach, self.high[1] + reach
+        narrow = width < self.width[0] / VALUE_FACTOR and self.depth != 8
+        wide = width > reach and self.depth != 8  # 8-bit images differ in contrast
+        if narrow or wide or measures.low < lowest or measures.high > highest or self._negative(measures):
+            raise InputError(
+                f"{name}: its values run from {measures.low:g} to {measures.high:g}, but those of the healthy "
+                f"scans from {self.low[0]:g} to {self.high[1]:g}: another modality or scaling."
+            )
+
+    def _negative(self, measures: Measures) -> bool:
+        """Whether a scan has negative values well below a healthy range that has none."""
+        return self.low[0] >= 0 and measures.low < -0.1 * self.width[0]
+
+    def _require_spacing(self, scan: Scan, spacing: tuple[float, float, float]) -> None:
+        for what, size, (smallest, largest) in zip(("slices", "rows", "columns"), spacing, self.spacing, strict=True):
+            if not smallest / SPACING_FACTOR <= size <= largest * SPACING_FACTOR:
+                raise InputError(
+                    f"{scan.path}: its {what} lie {size:.3g} mm apart, but those of the healthy scans "
+                    f"{smallest:.3g} to {largest:.3g} mm: resample it, or fit a model on scans like it."
+                )
+
+
+def require_sensible_axis(scan: Scan, axis: str) -> None:
+    """Raise InputError when the voxels within the slices are much longer one way than the other."""
+    if scan.spacing is None:
+        return
+    short, long = sorted(scan.spacing[1:])
+    if long > IDEAL_SPACING_RATIO * short:
+        raise InputError(
+            f"{scan.path}: the pixels of its {axis} slices measure {short:.3g} x {long:.3g} mm: cut it along the axis "
+            "of its thick slices (--axis sagittal, coronal or axial)."
+        )
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _in_words(item: "Measures | HealthyRange", what: str) -> str:
+    if what == "kind":
+        return f"{item.kind}s"
+    if what == "channels":
+        return "colour images" if item.channels == 3 else "grey images"
+    return f"images of {item.depth} bits"

@@ -1,0 +1,252 @@
+"""Backbone, scorer and map as one ONNX graph, checked against PyTorch in onnxruntime."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dinodp import __version__
+from dinodp.errors import InputError
+from dinodp.families.scores import patch_scores
+from dinodp.jobs.files import replaced_file
+from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.models import DirichletProcessMixture, MemoryBank
+from dinodp.models.full_covariance import LOG_2PI
+from dinodp.scans.detecting.model_file import FittedDetector
+
+OPSET = 18
+TOLERANCE = 1e-3  # largest difference between the maps, in units of the range of the scores (at least 1)
+N_CHECKED = 3  # pictures of the check; the graph is traced with two, so this also tests the dynamic batch
+NOISE_SIDE = 16  # the check's pictures are noise of this many pixels, enlarged
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """``size``: height and width of the graph's pictures; ``difference`` as `TOLERANCE` has it; ``largest``: absolute,
+    in scores."""
+
+    path: Path
+    size: tuple[int, int]
+    difference: float
+    largest: float
+
+
+class ScoringGraph(nn.Module):
+    """Pictures float32 [B, 3, H, W], RGB from 0 to 255, to anomaly maps [B, H, W] and patch scores [B, row, col].
+
+    The pictures have the size that the backbone sees. Written from the model's parameters, without the checks of
+    `dinodp.models` that a graph cannot hold.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, detector: FittedDetector) -> None:
+        super().__init__()
+        scorer = detector.scorer
+        self.backbone = scorer.embedder.backbone
+        for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        self.score = _scores_of(scorer.model, scorer.settings.score_name)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = self.backbone.embed((pixels / 255 - self.mean) / self.std)
+        x = functional.normalize(tokens, dim=-1)
+        patches = self.score(x.reshape(-1, x.shape[-1])).reshape(x.shape[:3])
+        size = [int(side) for side in pixels.shape[2:]]
+        enlarged = functional.interpolate(patches[:, None], size=size, mode="bilinear", align_corners=False)
+        return enlarged[:, 0], patches
+
+
+class Densities(nn.Module):
+    """Negative log-likelihood [n] under the active components of a mixture with diagonal covariance.
+
+    Centred on the mixture's mean, as in `dinodp.models`: in float32 the expanded square loses fewer digits.
+    """
+
+    centre: torch.Tensor
+    linear: torch.Tensor
+    square: torch.Tensor
+    constant: torch.Tensor
+
+    def __init__(self, mixture: DirichletProcessMixture) -> None:
+        super().__init__()
+        means, variances, weights = (
+            values[mixture.active_].double().cpu()
+            for values in (mixture.means_, mixture.covariances_, mixture.weights_)
+        )
+        centre = (weights / weights.sum()) @ means
+        precisions, centred = 1 / variances, means - centre
+        constant = weights.log() - 0.5 * (
+            means.shape[1] * LOG_2PI + variances.log().sum(1) + (centred.square() * precisions).sum(1)
+        )
+        linear, square = (centred * precisions).T, -precisions.T / 2
+        for name, values in {"centre": centre, "linear": linear, "square": square, "constant": constant}.items():
+            self.register_buffer(name, values.float().contiguous())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x - self.centre
+        return -torch.logsumexp(x @ self.linear + x.square() @ self.square + self.constant, dim=1)
+
+
+class Cosine(nn.Module):
+    """1 - the largest cosine similarity [n] to any of the given vectors."""
+
+    directions: torch.Tensor
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("directions", functional.normalize(vectors.detach().cpu().float(), dim=1).T.contiguous())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 - (functional.normalize(x, dim=1) @ self.directions).amax(1)
+
+
+class Scaled(nn.Module):
+    """Smallest sqrt(sum (x - m)^2 p) [n]: nearest by matrix products, distance from the difference."""
+
+    means: torch.Tensor
+    precisions: torch.Tensor
+    constant: torch.Tensor
+
+    def __init__(self, means: torch.Tensor, precisions: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("means", means.detach().cpu().contiguous())
+        self.register_buffer("precisions", precisions.detach().cpu().contiguous())
+        self.register_buffer("constant", (self.means.square() * self.precisions).sum(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        squared = self.constant + x.square() @ self.precisions.T - 2 * x @ (self.means * self.precisions).T
+        nearest = squared.argmin(1)
+        return ((x - self.means[nearest]).square() * self.precisions[nearest]).sum(1).sqrt()
+
+
+def _scores_of(model: DirichletProcessMixture | MemoryBank, name: str) -> nn.Module:
+    if isinstance(model, MemoryBank):
+        return Cosine(model.embeddings_)
+    means, variances = model.means_[model.active_], model.covariances_[model.active_]
+    if name == "log_likelihood":
+        return Densities(model)
+    if name == "cosine":
+        return Cosine(means)
+    return Scaled(means, 1 / variances if name == "mahalanobis" else torch.ones_like(means))
+
+
+def export_onnx(detector: FittedDetector, path: Path, size: tuple[int, int] | None = None) -> ExportedGraph:
+    """Write the graph and check its maps against PyTorch's; nothing is written when they differ.
+
+    ``size``: height and width of the pictures, default the square of the model's resolution.
+    Raises InputError without the packages, for a size that is no multiple of the patch size, or a difference above the
+    tolerance.
+    """
+    _require_packages()
+    backbone = detector.scorer.embedder.backbone
+    patch = backbone.patch_size
+    height, width = size or (backbone.resolution // patch * patch,) * 2
+    if min(height, width) < patch or height % patch or width % patch:
+        raise InputError(f"Pictures of {height} x {width} pixels do not divide into patches of {patch} pixels.")
+    graph = ScoringGraph(detector).eval()
+    with replaced_file(path) as temporary:
+        _write(graph, temporary, (height, width), _metadata(detector))
+        difference, largest = compare(detector, temporary, noise(N_CHECKED, (height, width)))
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"The ONNX maps differ from PyTorch's by {difference:.2g} of their range, more than {TOLERANCE:g}: the "
+                "file was not written."
+            )
+    return ExportedGraph(path, (height, width), difference, largest)
+
+
+def _require_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f'Export needs {error.name}, which is not installed: pip install -e ".[onnx]" in the checkout.'
+        ) from error
+
+
+def _write(graph: ScoringGraph, path: Path, size: tuple[int, int], metadata: Mapping[str, str]) -> None:
+    example = torch.from_numpy(noise(2, size))
+    with _quiet(), torch.no_grad():
+        graph(example)  # backbones keep tensors per size of picture: they must be real ones, not the exporter's
+        program: Any = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["map", "patch_scores"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
+            verbose=False,
+        )
+    program.model.metadata_props.update(metadata)
+    program.save(path, external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's warnings and its hundreds of lines about single nodes."""
+    noisy = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [log.level for log in noisy]
+    for log in noisy:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(noisy, levels, strict=True):
+            log.setLevel(level)
+
+
+def _metadata(detector: FittedDetector) -> dict[str, str]:
+    settings = detector.scorer.settings
+    return {
+        "dinodp": __version__,
+        "score": settings.score_name,
+        "thresholds": json.dumps(dict(detector.calibration.thresholds)),
+        "backbone": json.dumps(detector.scorer.embedder.backbone.provenance()),
+        "note": "Research software, not a medical device: a score is no diagnosis.",
+    }
+
+
+def noise(n: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Pictures [n, 3, H, W] of smooth grey noise, whole numbers from 0 to 255, the same every time."""
+    coarse = torch.rand(n, 1, NOISE_SIDE, NOISE_SIDE, generator=torch.Generator().manual_seed(0))
+    enlarged = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+    pictures: npt.NDArray[np.float32] = (enlarged * 255).round().expand(-1, 3, -1, -1).contiguous().numpy()
+    return pictures
+
+
+def compare(detector: FittedDetector, path: Path, pictures: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Largest difference between the maps of onnxruntime and PyTorch: in units of the scores' range, and absolute."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(["map"], {"pixels": pictures})[0]
+    expected = np.stack([_torch_map(detector, picture) for picture in pictures])
+    largest = float(np.abs(found - expected).max())
+    return largest / max(1.0, float(np.ptp(expected))), largest
+
+
+def _torch_map(detector: FittedDetector, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The map by the functions that prediction uses."""
+    scorer = detector.scorer
+    backbone, name = scorer.embedder.backbone, scorer.settings.score_name
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    tokens = functional.normalize(backbone.embed(((torch.from_numpy(picture) / 255 - mean) / std)[None]), dim=-1)
+    patch_map = patch_scores(scorer.model, tokens, [name])[name][0]
+    return anomaly_map(patch_map, (picture.shape[1], picture.shape[2]))

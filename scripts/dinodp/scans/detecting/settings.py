@@ -1,0 +1,87 @@
+"""What can be chosen when a detector is fitted."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dinodp.errors import InputError, require_finite, require_known
+from dinodp.scans.reading.folder import ReadingOptions
+from dinodp.scans.reading.scan import Background
+
+DEFAULT_BACKBONE = "facebook/dinov2-small"
+PINNED_REVISIONS = {DEFAULT_BACKBONE: "ed25f3a31f01632728cabb09d1542f84ab7b0056"}
+SCORES = {"mixture": ("log_likelihood", "cosine", "euclidean", "mahalanobis"), "memory_bank": ("cosine",)}
+LEAST = {"n_components": 2, "epochs": 1, "bank_size": 1, "slice_step": 1, "resolution": 1, "seed": 0}
+LARGEST_SEED = 2**63 - 1
+DEFAULT_SCORES = {"mixture": "log_likelihood", "memory_bank": "cosine"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a fit; see `AnomalyDetector` for their meaning. Raises InputError for values that are not allowed."""
+
+    backbone: str = DEFAULT_BACKBONE
+    revision: str | None = None
+    layers: tuple[int, ...] = (-1,)
+    resolution: int = 448
+    method: str = "mixture"
+    score: str | None = None
+    n_components: int = 500
+    epochs: int = 40
+    bank_size: int = 20000
+    held_out: float = 0.2
+    subject_pattern: str | None = None
+    slice_step: int = 4
+    min_foreground: float = 0.05
+    axis: str = "axial"
+    index: int | None = None
+    background: Background = "auto"
+    window: tuple[float, float] | None = None
+    false_positive_rate: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_known("method", self.method, SCORES)
+        if self.score is not None:
+            require_known(f"score of the method {self.method}", self.score, SCORES[self.method])
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.seed > LARGEST_SEED:
+            raise InputError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}.")
+        for name in ("held_out", "false_positive_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        if not 0 <= self.min_foreground < 1:
+            raise InputError(f"min_foreground is {self.min_foreground}; it must lie between 0 and 1.")
+        if isinstance(self.background, float | int):
+            require_finite("background", self.background)
+        if self.window is not None:
+            require_finite("window", *self.window)
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise InputError(f"The window {self.window[0]:g} {self.window[1]:g} must be a lower and a higher value.")
+
+    @property
+    def score_name(self) -> str:
+        """The chosen score, or the method's default."""
+        return self.score or DEFAULT_SCORES[self.method]
+
+    @property
+    def pinned_revision(self) -> str | None:
+        """The chosen revision, or the one that this version pins."""
+        return self.revision or PINNED_REVISIONS.get(self.backbone)
+
+    def reading(self) -> ReadingOptions:
+        """How scans are read."""
+        return ReadingOptions(self.axis, self.index, self.background)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a mapping of plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Settings":
+        """From what `to_json` gave."""
+        window = content["window"]
+        tuples = {"layers": tuple(content["layers"]), "window": None if window is None else (window[0], window[1])}
+        return cls(**{**content, **tuples})

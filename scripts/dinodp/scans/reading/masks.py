@@ -1,0 +1,86 @@
+"""Lesion masks that belong to predictions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dinodp.datasets.volumes import SUFFIXES, labelled
+from dinodp.errors import InputError, require_known
+from dinodp.images import read_mask
+from dinodp.scans.reading.folder import find_scans, read_nifti
+from dinodp.scans.reading.geometry import VolumeGeometry
+
+SAME_GRID_MM = 0.01
+WITHOUT_MASK = ("refuse", "healthy", "skip")
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class MaskNaming:
+    """The mask of scan ``<subject><scan_suffix>`` is called ``<subject><mask_suffix>``; ``without``: what a scan with
+    no mask means. Raises InputError for an unknown meaning."""
+
+    scan_suffix: str = ""
+    mask_suffix: str = ""
+    without: Literal["refuse", "healthy", "skip"] = "refuse"
+
+    def __post_init__(self) -> None:
+        require_known("meaning of a scan without mask", self.without, WITHOUT_MASK)
+
+    def mask_name(self, scan: str) -> str:
+        """Name of the mask of a scan."""
+        if self.scan_suffix and not scan.endswith(self.scan_suffix):
+            raise InputError(f"The scan {scan} does not end in {self.scan_suffix!r} (--scan-suffix).")
+        return scan.removesuffix(self.scan_suffix) + self.mask_suffix
+
+
+def find_masks(folder: Path, scans: list[str], naming: MaskNaming) -> dict[str, Path | None]:
+    """The mask of each scan, None for one that is healthy without; scans that are skipped are left out.
+
+    Raises InputError for a scan without mask where that is refused, and when no scan has one.
+    """
+    known = dict(find_scans(folder))
+    found: dict[str, Path | None] = {name: known.get(naming.mask_name(name)) for name in scans}
+    missing = [name for name, path in found.items() if path is None]
+    if len(missing) == len(found):
+        raise InputError(
+            f"No scan has a mask in {folder}: that of {scans[0]} would be called {naming.mask_name(scans[0])}, but "
+            f"there is for example {next(iter(known))} (--scan-suffix and --mask-suffix)."
+        )
+    if missing and naming.without == "refuse":
+        raise InputError(
+            f"{len(missing)} of {len(found)} scans have no mask in {folder}, for example {missing[0]}: say with "
+            "--without-mask whether they are healthy or to be skipped."
+        )
+    return {name: path for name, path in found.items() if path or naming.without == "healthy"}
+
+
+def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
+    """Where a mask is not zero, as upright slices of ``geometry``; it may be oriented otherwise on disk.
+
+    Raises InputError when it does not lie on the grid of the map or holds no labels.
+    """
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InputError(f"The mask {path} of a volume must be NIfTI.")
+    values, placed = read_nifti(path, None)
+    own = placed(geometry.axis)
+    stack = own.to_stack(values)
+    expected = geometry.to_stack(np.empty(geometry.shape, dtype=np.bool_)).shape
+    if stack.shape != expected:
+        sizes = [" x ".join(map(str, shape)) for shape in (stack.shape, expected)]
+        raise InputError(f"The mask {path} does not lie on the grid of its map: {sizes[0]} against {sizes[1]} voxels.")
+    if not np.allclose(own.canonical_affine, geometry.canonical_affine, atol=SAME_GRID_MM):
+        raise InputError(f"The mask {path} does not lie on the grid of its map: its affine is another one.")
+    return labelled(stack, path)
+
+
+def read_image_mask(path: Path, shape: tuple[int, ...]) -> Mask:
+    """Where an image's mask [H, W] is not zero. Raises InputError for another size."""
+    mask = read_mask(path)
+    if mask.shape != shape:
+        sizes = [" x ".join(map(str, found)) for found in (mask.shape, shape)]
+        raise InputError(f"The mask {path} has {sizes[0]} pixels, its map {sizes[1]}.")
+    return mask > 0

@@ -1,0 +1,112 @@
+"""The model card: what a fitted model was made from, what it is for, and what it is not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dinodp import __version__
+from dinodp.jobs.files import write_text
+from dinodp.options.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.naming import card_of
+
+AXES_OF_SPACING = ("slices", "rows", "columns")
+CARD = """# Model card: {name}
+
+**Not a medical device. A score says how far a patch lies from the healthy scans below; it is no diagnosis, no
+probability of disease, and no reason by itself to treat or not to treat anyone.**
+
+## What it is
+{method} of patch embeddings, score `{score}`{negative}, made by dinodp {version}. The higher a score, the less a patch
+is like the healthy scans. Backbone: `{backbone}`, revision `{revision}`{weights}, layers {layers}, resolution
+{resolution} pixels.
+
+## Data
+- Healthy scans fitted on: {scans} ({slices} slices or images). Held out for calibration: {held_out}.
+- Kind: {kind}, {colour}{depth}. Values (0.5 to 99.5 % of each scan's foreground): {low} to {high}.
+- {spacing}
+- Whether the scans were healthy, who is on them and how they were acquired is known to whoever chose them, not to this
+  file. Names of scans are not kept; SHA-256 of all voxels: `{digest}`.
+
+## Thresholds
+Share of foreground voxels (images: pixels) above the threshold on the held-out healthy scans: pooled, and in the scans
+one by one.
+
+| name | pooled | threshold | scan with the least | scan with the most |
+|---|---|---|---|---|
+{thresholds}
+
+{few}Other healthy people, scanners or protocols can give other rates.
+
+## Intended use
+Research: to point a reader to places worth looking at, to compare methods, to prepare annotation. Output must be read
+by someone qualified to read such scans.
+
+## Limits
+- Whatever is rare in the healthy scans scores high, be it disease, an artefact, or anatomy that was not among them;
+  disease that looks like healthy tissue scores low.
+- A finding smaller than a patch ({patch} pixels of the resized image) may be missed. Slices are scored one by one;
+  those with little foreground, at the ends of a volume, are not scored at all.
+- Scans whose values, spacing or size lie far outside the healthy ones are refused, unless --force says otherwise;
+  images for volumes, grey for colour and another bit depth always. A similar range of values does not prove the same
+  protocol.
+- The backbone and the scans have licences of their own.
+"""
+
+
+def write_card(model: Path, detector: FittedDetector) -> Path:
+    """Write the card beside a model file (``model.h5`` -> ``model.card.md``); return its path."""
+    path = card_of(model)
+    write_text(path, describe(model.name, detector))
+    return path
+
+
+def describe(name: str, detector: FittedDetector) -> str:
+    """The card's text, Markdown."""
+    scorer, origin = detector.scorer, detector.origin
+    settings, healthy, backbone = scorer.settings, scorer.healthy, scorer.embedder.backbone.provenance()
+    return CARD.format(
+        name=name,
+        method={"mixture": "Dirichlet process mixture", "memory_bank": "Memory bank"}[settings.method],
+        score=settings.score_name,
+        negative=" (negative, in nats)" if settings.score_name == "log_likelihood" else "",
+        version=__version__,
+        **{key: backbone[key] for key in ("backbone", "revision", "layers", "resolution")},
+        weights=f" (weights SHA-256 `{backbone['weights_sha256'][:16]}`)" if "weights_sha256" in backbone else "",
+        scans=origin["scans"],
+        slices=origin["slices"],
+        held_out=origin["held_out_scans"],
+        kind=f"{healthy.kind}s",
+        colour="colour" if healthy.channels == 3 else "grey",
+        depth=f", {healthy.depth} bits" if healthy.depth else f", {settings.axis} slices",
+        low=f"{healthy.low[0]:g}",
+        high=f"{healthy.high[1]:g}",
+        spacing=_spacing(healthy.spacing, healthy.side),
+        digest=origin["voxels_sha256"],
+        thresholds="\n".join(_threshold_rows(detector)),
+        few=_warning(int(origin["held_out_scans"])),
+        patch=backbone["patch_size"],
+    )
+
+
+def _spacing(spacing: Sequence[Sequence[float]], side: float) -> str:
+    if not spacing:
+        return "No physical spacing: images."
+    pairs = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in zip(AXES_OF_SPACING, spacing, strict=True)]
+    return f"Spacing in mm: {', '.join(pairs)}. Field of view of a slice: {side:.0f} mm."
+
+
+def _threshold_rows(detector: FittedDetector) -> list[str]:
+    calibration = detector.calibration
+    rows = []
+    for name, rate in FALSE_POSITIVE_RATES.items():
+        rates = calibration.scan_rates[name]
+        limit = calibration.thresholds[name]
+        rows.append(f"| {name} | {rate:.0%} | {limit:.6g} | {min(rates):.1%} | {max(rates):.1%} |")
+    return rows
+
+
+def _warning(held_out: int) -> str:
+    if held_out >= 20:
+        return ""
+    scans = "scan" if held_out == 1 else "scans"
+    return f"With only {held_out} held-out {scans} these rates are rough. "

@@ -1,0 +1,57 @@
+"""One self-contained HTML page: every scan with its highest slices, scores and largest regions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+from dinodp.datasets.volumes import AXES
+from dinodp.jobs.files import write_text
+from dinodp.report import pages
+from dinodp.report.pictures import data_address
+from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.writing.prediction import PredictionOptions, Result, threshold_value
+from dinodp.scans.writing.views import COLOURS, SAGITTAL, colour_range
+
+NOTE = "A score says how far a scan lies from the healthy scans of the model; it is no diagnosis."
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def write_gallery(
+    path: Path, results: Sequence[Result], detector: FittedDetector, options: PredictionOptions, model: str
+) -> None:
+    """Write the page; it needs no other file and no network."""
+    settings, healthy = detector.scorer.settings, detector.scorer.healthy
+    low, high = colour_range(detector.calibration)
+    volumes = healthy.kind == "volume"
+    page = _environment().get_template("gallery.html").render(
+        note=NOTE,
+        model=model,
+        backbone=detector.scorer.embedder.backbone.provenance()["backbone"],
+        score=settings.score_name,
+        threshold=options.threshold,
+        limit=threshold_value(detector, options.threshold),
+        held_out=len(detector.calibration.scan_scores),
+        axis=settings.axis if volumes else "",
+        radiological=volumes and AXES[settings.axis] != SAGITTAL,
+        low=low,
+        high=high,
+        bar=_colour_bar(),
+        scans=[item for item in results if not item.failed],
+        failed=[item for item in results if item.failed],
+    )  # fmt: skip
+    write_text(path, page)
+
+
+def _colour_bar() -> str:
+    colours = colormaps[COLOURS](np.linspace(0, 1, 256), bytes=True)[None, :, :3]
+    return data_address(Image.fromarray(np.repeat(colours, 8, axis=0)), "png", {})
+
+
+def _environment() -> jinja2.Environment:
+    environment = pages.environment(TEMPLATES)
+    environment.filters["short"] = lambda value: f"{value:.4g}".replace("-", "−")
+    return environment

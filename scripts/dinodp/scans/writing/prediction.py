@@ -1,0 +1,188 @@
+"""Score many scans one by one and write their maps, masks and overlays."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dinodp.errors import InputError, require_finite, require_known
+from dinodp.jobs.logs import logger, progress
+from dinodp.options.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.scoring import ScoredScan, window_of
+from dinodp.scans.reading.folder import read_scan
+from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.scans.writing.maps import (
+    FULL_RANGE,
+    IMAGE_FORMATS,
+    Map,
+    Mask,
+    write_image,
+    write_mask,
+    write_picture,
+    write_volume,
+)
+from dinodp.scans.writing.regions import Region, find_regions
+from dinodp.scans.writing.views import EncodedView, View, views
+
+N_VIEWS = 3
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What is written. ``threshold``: name of a calibrated one, or a score. Raises InputError for unknown values."""
+
+    threshold: str | float = "fpr01"
+    slice_step: int = 1
+    masks: bool = False
+    overlays: bool = False
+    image_format: str = "tiff"
+    n_regions: int = 5
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
+        if isinstance(self.threshold, str):
+            require_known("threshold (or give a number)", self.threshold, FALSE_POSITIVE_RATES)
+        else:
+            require_finite("threshold", self.threshold)
+        if self.slice_step < 1 or self.n_regions < 0:
+            raise InputError(
+                f"slice_step is {self.slice_step} and n_regions {self.n_regions}: at least 1 and 0 are needed."
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one scan; ``message`` says why it failed; ``record`` is what evaluation needs."""
+
+    name: str
+    path: Path
+    message: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
+    views: list[EncodedView] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.message)
+
+
+def predict_scans(
+    scans: Sequence[tuple[str, Path]], detector: FittedDetector, folder: Path, options: PredictionOptions
+) -> Iterator[Result]:
+    """Score scans (name, path) one by one and write their maps, masks and overlays into ``folder``.
+
+    A scan that fails is recorded with its sentence, leaves no file, and does not stop the others.
+    """
+    for name, path in progress(scans, "predict", unit="scan"):
+        yield _attempt(name, path, detector, folder, options)
+
+
+def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
+    written: list[Path] = []
+    try:
+        return _predict(name, path, detector, folder, options, written)
+    except KeyboardInterrupt:
+        _remove(written)
+        raise
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{path}: the output cannot be written ({error})."
+    except Exception as error:  # one scan must not cost the others theirs
+        logger.exception("%s failed unexpectedly", path)
+        message = f"{path} failed unexpectedly ({type(error).__name__}: {error}); the log has the details."
+    _remove(written)
+    logger.warning("%s", message)
+    return Result(name, path, message)
+
+
+def _remove(written: Sequence[Path]) -> None:
+    for path in written:
+        path.unlink(missing_ok=True)
+
+
+def _predict(
+    name: str, scan: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
+) -> Result:
+    """Score one scan; what is written goes to the list ``written``."""
+    scorer, calibration = detector.scorer, detector.calibration
+    scored = scorer.score(
+        read_scan(name, scan, scorer.settings.reading()), options.slice_step, force=options.force
+    )
+    limit = threshold_value(detector, options.threshold)
+    geometry = scored.scan.geometry
+    above = scored.scored & (scored.anomaly_map > limit)
+    scores, mask, inside = (_on_disk(values, scored) for values in (scored.anomaly_map, above, scored.scored))
+    count, regions = find_regions(scores, mask, geometry, options.n_regions)
+    kind = ".nii.gz" if geometry is not None else f".{options.image_format}"
+    written.append(_write_map(folder / "maps" / f"{name}{kind}", scores, inside, geometry, calibration.map_range))
+    if options.masks:
+        path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
+        write_mask(path, mask, geometry)
+        written.append(path)
+    window = window_of(scored.measures, scorer.healthy, scorer.settings)
+    shown = views(scored, window, calibration, limit, N_VIEWS)
+    if options.overlays:
+        for view in shown:
+            path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"
+            write_picture(path, view.blended())
+            written.append(path)
+    row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
+    files = [file.relative_to(folder).as_posix() for file in written]
+    record = {
+        "name": name, "map": files[0], "files": files, "outside": scored.outside, "score": scored.score,
+        "slices": slices,
+    }  # fmt: skip
+    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record)
+
+
+def _write_map(
+    path: Path, scores: Map, scored: Mask, geometry: VolumeGeometry | None, map_range: tuple[float, float]
+) -> Path:
+    if geometry is not None:
+        write_volume(path, scores, geometry, "anomaly map, not a diagnosis")
+        return path
+    write_image(path, scores, scored, map_range)
+    if path.suffix == ".png" and scores.max() > map_range[1]:
+        logger.warning("%s is clipped at %d; --image-format tiff is not.", path, FULL_RANGE)
+    return path
+
+
+def threshold_value(detector: FittedDetector, threshold: str | float) -> float:
+    """A threshold as a score."""
+    return detector.calibration.threshold(threshold) if isinstance(threshold, str) else threshold
+
+
+def _on_disk(stack: Any, scored: ScoredScan) -> Any:
+    geometry = scored.scan.geometry
+    return stack[0] if geometry is None else geometry.from_stack(stack)
+
+
+def _row(scored: ScoredScan, detector: FittedDetector, above: Any, count: int, shown: Sequence[View]) -> dict[str, Any]:
+    healthy = np.asarray(detector.calibration.scan_scores)
+    geometry = scored.scan.geometry
+    return {
+        "score": scored.score,
+        "healthy_with_lower_score": int((healthy < scored.score).sum()),
+        "healthy_held_out": len(healthy),
+        "share_above": float(above.sum() / scored.scored.sum()),
+        "ml_above": "" if geometry is None else round(float(above.sum() * geometry.voxel_ml), 6),
+        "regions_above": count,
+        "highest_slice": "" if geometry is None else max(shown, key=lambda view: view.score).index,
+    }
+
+
+def _slice_rows(scored: ScoredScan) -> list[dict[str, Any]]:
+    geometry = scored.scan.geometry
+    if geometry is None:
+        return []
+    return [
+        {"slice": geometry.slice_on_disk(index), "score": float(score)}
+        for index, score in zip(scored.chosen, scored.slice_scores, strict=True)
+    ]

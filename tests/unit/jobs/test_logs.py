@@ -1,0 +1,60 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+
+
+def run(code, tmp_path):
+    header = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\nfrom dinodp.jobs.logs import log_to_file, progress\n"
+    log = tmp_path / "job.log"
+    body = f"log_to_file({str(log)!r})\n{code}"
+    process = subprocess.run([sys.executable, "-c", header + body], capture_output=True, text=True, check=False)
+    return process, log.read_text()
+
+
+def test_progress_ends_with_a_line_in_the_log(tmp_path):
+    process, log = run("list(progress(range(3), 'embed', per_item=4, total=10))", tmp_path)
+    assert process.returncode == 0
+    assert "embed: 10 images in" in log
+
+
+def test_a_users_mistake_is_one_sentence_in_log_and_terminal(tmp_path):
+    process, log = run("from dinodp.errors import InputError\nraise InputError('No such folder.')", tmp_path)
+    assert process.returncode == 1
+    assert log == process.stderr == "Error: No such folder.\n"
+
+
+def test_a_defect_keeps_its_traceback(tmp_path):
+    process, log = run("1 / 0", tmp_path)
+    assert process.returncode == 1
+    assert "Traceback" in log
+    assert "ZeroDivisionError" in log
+
+
+@pytest.mark.parametrize("seconds", [0.0])
+def test_rate_and_time_left_are_reported(tmp_path, seconds):
+    code = f"import dinodp.jobs.logs as logs\nlogs.SECONDS_BETWEEN_LINES = {seconds}\nlist(progress(range(2), 'fit'))"
+    _, log = run(code, tmp_path)
+    assert "50%" in log
+    assert "1/2" in log
+
+
+@pytest.mark.parametrize("digest", [None, "own", "another"])
+def test_a_job_runs_the_library_that_its_rules_name(tmp_path, digest):
+    code = (
+        "from types import SimpleNamespace\nfrom dinodp.jobs.logs import begin_job\n"
+        "from dinodp.jobs.provenance import library_digest\n"
+        f"known = {{'own': library_digest(), 'another': '0'}}\n"
+        f"job = SimpleNamespace(log=[{str(tmp_path / 'job.log')!r}], params={{'library': known.get({digest!r})}})\n"
+        "begin_job(job)\nprint('began')"
+    )
+    process, log = run(code, tmp_path)
+    if digest == "another":
+        assert log == process.stderr
+        assert log.startswith("Error: The library that this Python imports, ")
+        assert "is not the one beside the rules that run" in log
+    else:
+        assert process.stdout == "began\n"

@@ -1,0 +1,189 @@
+"""Figures: registered, drawn from the data given, saved with the same bytes each time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from dinodp.errors import InputError
+from dinodp.report.figures import FIGURES, FigureData, ModelData, save_figure
+from dinodp.report.figures.examples import (
+    lesion_fractions,
+    patch_coverage,
+    read_foreground,
+    read_grey_image,
+    select_cases,
+)
+
+GRID, SIDE, DIM, COMPONENTS, IMAGES = 16, 128, 12, 20, 9
+NAMES = {"anomaly_maps", "component_maps", "score_histograms", "roc_pr_curves", "training_history", "pca_components"}
+
+
+def write_phantoms(folder: Path, rng: np.random.Generator) -> pd.DataFrame:
+    """Grey ellipses with bright round lesions of growing size; every third image is normal."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+    rows = []
+    for index in range(IMAGES):
+        body = (x / 0.38) ** 2 + (y / 0.45) ** 2 < 1
+        image = body * (90 + 30 * np.cos(9 * x) * np.cos(7 * y)) + rng.normal(0, 4, (SIDE, SIDE))
+        normal = index % 3 == 0
+        lesion = (x - 0.1) ** 2 + (y + 0.1) ** 2 < (0.02 + 0.02 * index) ** 2
+        mask = "" if normal else str(folder / f"mask{index}.png")
+        if mask:
+            image = image + 80 * lesion
+            Image.fromarray(np.uint8(255 * lesion)).save(mask)
+        path = folder / f"image{index}.png"
+        Image.fromarray(np.uint8(np.clip(image, 0, 255))).save(path)
+        rows.append({"split": "test", "label": "normal" if normal else "anomalous", "image": str(path), "mask": mask})
+    return pd.DataFrame(rows)
+
+
+def make_model(name: str, family: str, coverage: np.ndarray, rng: np.random.Generator, low: float) -> ModelData:
+    score = 0.2 + 0.25 * coverage + rng.gamma(2, low, coverage.shape)
+    fpr = np.linspace(0, 1, 50)
+    curves = {"fpr": fpr, "tpr": fpr**low, "recall": fpr, "precision": 0.9 - 0.87 * fpr}
+    normal = 0.2 + rng.gamma(2, low, (3, GRID, GRID))
+    thresholds = {f"threshold_fpr{p:02d}": float(np.quantile(normal, 1 - p / 100)) for p in (10, 5, 1)}
+    return ModelData(
+        name=name,
+        family=family,
+        scores={"cosine": score.astype(np.float32)},
+        normal_validation={"cosine": normal},
+        image_scores={"cosine": score.max(axis=(1, 2))},
+        curves={"cosine": curves},
+        thresholds={"cosine": thresholds},
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
+    rng = np.random.default_rng(3)
+    manifest = write_phantoms(tmp_path_factory.mktemp("phantoms"), rng)
+    coverage = patch_coverage(manifest, (GRID, GRID))
+    means = rng.normal(0, 1, (COMPONENTS, DIM)) * np.linspace(2, 0.2, DIM)
+    patches = (np.add.outer(np.arange(GRID), np.arange(GRID)) // 3) % COMPONENTS
+    chosen = np.stack([np.roll(patches, index, axis=0) for index in range(IMAGES)])
+    tokens = means[chosen] + rng.normal(0, 0.15, (*chosen.shape, DIM))
+    epochs = np.arange(1, 21)
+    history = {
+        "epoch": epochs,
+        "train_log_likelihood": 900 - 300 / epochs,
+        "validation_log_likelihood": 880 - 300 / epochs - 0.05 * (epochs - 12) ** 2,
+        "active_components": 120 - 5 * epochs,
+        "concentration": 2 + 0.1 * epochs,
+    }
+    mixture = replace(
+        make_model("dpmm_diag", "dpmm", coverage, rng, 0.03),
+        history=history,
+        chosen_epoch=14,
+        means=means,
+        covariances_diag=np.full((COMPONENTS, DIM), 0.15**2),
+        weights=np.arange(COMPONENTS, 0, -1) / 210,
+        assignments=lambda rows: chosen[list(rows)],
+    )
+    bank = make_model("memory_bank", "memory_bank", coverage, rng, 0.02)
+    return FigureData(
+        title="phantoms, synthetic",
+        manifest=manifest,
+        models=[bank, mixture],
+        read_tokens=lambda rows: tokens[list(rows)].astype(np.float32),
+    )
+
+
+def texts(figure: Figure) -> str:
+    """All words on a figure."""
+    return "\n".join(item.get_text() for item in figure.findobj(Text))
+
+
+def test_every_module_with_draw_is_registered() -> None:
+    assert set(FIGURES) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_figure_is_saved_with_equal_bytes(name: str, data: FigureData, tmp_path: Path) -> None:
+    for attempt in ("a", "b"):
+        save_figure(FIGURES[name](data), tmp_path / attempt / "f.png", tmp_path / attempt / "f.pdf")
+    for kind in ("png", "pdf"):
+        first, second = (tmp_path / attempt / f"f.{kind}" for attempt in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+        assert b"CreationDate" not in first.read_bytes()
+    pixels = np.asarray(Image.open(tmp_path / "a/f.png").convert("L"))
+    assert pixels.shape[1] == pytest.approx(180 / 25.4 * 300, abs=2)
+    assert 0.005 < (pixels < 200).mean() < 0.9
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["f.pdf", "f.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "words"),
+    [
+        ("anomaly_maps", 4 * 4 + 2, ["Largest lesion", "Median lesion", "Smallest lesion", "Normal image", "cosine"]),
+        ("component_maps", 2 * 4 + 1, ["20 active components", "Normal image"]),
+        ("score_histograms", 2, ["10 %", "5 %", "1 %", "Density", "covers > 50 %", "1 − max cosine similarity"]),
+        ("roc_pr_curves", 2, ["False positive rate", "Recall", "prevalence 3 %", "dpmm_diag", "memory_bank"]),
+        ("training_history", 2, ["Epoch", "nat per patch", "Chosen epoch", "Active components"]),
+        ("pca_components", 1, ["% of variance", "1 standard deviation", "2 standard deviations", "12 heaviest of 20"]),
+    ],
+)
+def test_figure_shows(name: str, axes: int, words: list[str], data: FigureData) -> None:
+    figure = FIGURES[name](data)
+    shown = texts(figure)
+    assert len(figure.axes) == axes
+    assert all(word in shown for word in words)
+    sizes = [item.get_fontsize() for item in figure.findobj(Text)]
+    assert min(sizes) >= 7
+
+
+@pytest.mark.parametrize("name", ["component_maps", "training_history", "pca_components"])
+def test_figure_of_a_mixture_needs_a_mixture(name: str, data: FigureData) -> None:
+    with pytest.raises(InputError, match=f"'{name}' needs a mixture"):
+        FIGURES[name](replace(data, models=data.models[:1]))
+
+
+@pytest.mark.parametrize("name", ["anomaly_maps", "component_maps", "score_histograms"])
+def test_figure_of_lesions_needs_masks(name: str, data: FigureData) -> None:
+    with pytest.raises(InputError, match="needs at least one test image with a mask"):
+        FIGURES[name](replace(data, manifest=data.manifest.assign(mask="")))
+
+
+def test_curves_are_needed(data: FigureData) -> None:
+    with pytest.raises(InputError, match="pixel-wise curves"):
+        FIGURES["roc_pr_curves"](replace(data, models=[replace(model, curves={}) for model in data.models]))
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_no_models_is_an_input_error(name: str, data: FigureData) -> None:
+    with pytest.raises(InputError):
+        FIGURES[name](replace(data, models=[]))
+
+
+def test_cases_are_ordered_by_lesion_size(data: FigureData) -> None:
+    fractions = lesion_fractions(data.manifest)
+    rows = [case.row for case in select_cases(data, "test")]
+    assert rows[0] == 8
+    assert rows[2] == 1
+    assert fractions[rows[0]] > fractions[rows[1]] > fractions[rows[2]] > fractions[rows[3]] == 0
+
+
+def test_patch_coverage_is_the_share_of_the_patch(tmp_path: Path) -> None:
+    mask = np.zeros((4, 4), np.uint8)
+    mask[0, :3] = 1
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    manifest = pd.DataFrame({"label": ["anomalous", "normal", "anomalous"], "mask": [str(tmp_path / "m.png"), "", ""]})
+    coverage = patch_coverage(manifest, (2, 2))
+    np.testing.assert_allclose(coverage[0], [[0.5, 0.25], [0, 0]])
+    assert (coverage[1] == 0).all()
+    assert np.isnan(coverage[2]).all()
+
+
+def test_images_are_read_in_grey_or_colour(tmp_path: Path) -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "g.png")
+    Image.fromarray(np.stack([grey, grey, grey + 1], axis=-1)).save(tmp_path / "c.png")
+    np.testing.assert_array_equal(read_grey_image(tmp_path / "g.png"), grey)
+    assert read_grey_image(tmp_path / "c.png").shape == (3, 4, 3)
+    np.testing.assert_array_equal(read_foreground(tmp_path / "g.png"), grey > 0)

@@ -1,0 +1,122 @@
+"""The ONNX graph gives PyTorch's maps in onnxruntime."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scan_phantoms import FAST, head, healthy_folder, save
+from torch.nn import functional
+
+from dinodp.cli import main
+from dinodp.errors import InputError
+from dinodp.families.scores import patch_scores
+from dinodp.scans.detecting.canvas import Placement, pictures
+from dinodp.scans.detecting.detector import AnomalyDetector
+from dinodp.scans.detecting.onnx_export import ScoringGraph, export_onnx
+from dinodp.scans.detecting.scoring import window_of
+from dinodp.scans.detecting.settings import SCORES
+from dinodp.scans.reading.folder import read_scan
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    return healthy_folder(tmp_path_factory.mktemp("healthy"), 4)
+
+
+def run(path, pixels):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return dict(zip(("map", "patch_scores"), session.run(["map", "patch_scores"], {"pixels": pixels}), strict=True))
+
+
+def real_slices(detector, tmp_path):
+    """What the backbone sees of a volume with a lesion, float32 [n, 3, H, W], and the patch scores of prediction."""
+    scorer = detector.fitted_.scorer
+    scored = detector.score_scan(save(tmp_path / "x.nii.gz", head(7, lesion=True)))
+    window = window_of(scored.measures, scorer.healthy, scorer.settings)
+    scan = read_scan("x", tmp_path / "x.nii.gz", scorer.settings.reading())
+    backbone = scorer.embedder.backbone
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (backbone.mean, backbone.std))
+    pixels = [
+        backbone.prepare(picture).numpy() * std + mean
+        for picture in pictures(scan, scored.chosen, Placement.of(scan, scorer.healthy), window)
+    ]
+    return np.stack(pixels) * np.float32(255), scored.patch_maps
+
+
+@pytest.fixture(scope="module")
+def detectors(healthy):
+    """One fitted detector per method and score."""
+    names = [("mixture", score) for score in SCORES["mixture"]] + [("memory_bank", "cosine")]
+    options = {**FAST, "resolution": 112, "bank_size": 500}
+    return {name: AnomalyDetector(**options, method=name[0], score=name[1]).fit(healthy) for name in names}
+
+
+def test_every_score_is_that_of_prediction(detectors):
+    x = functional.normalize(torch.rand(200, 92, generator=torch.Generator().manual_seed(0)), dim=1)
+    for (_, score), detector in detectors.items():
+        expected = patch_scores(detector.fitted_.scorer.model, x[None, None], [score])[score].ravel()
+        found = ScoringGraph(detector.fitted_).score(x).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected), rtol=1e-5)
+
+
+def test_maps_of_real_slices(detectors, tmp_path):
+    detector = detectors["memory_bank", "cosine"]
+    graph = export_onnx(detector.fitted_, tmp_path / "m.onnx")
+    assert graph.difference < 1e-3
+    pixels, expected = real_slices(detector, tmp_path)
+    found = run(tmp_path / "m.onnx", pixels)
+    assert found["map"].shape == (len(pixels), 112, 112)
+    assert np.abs(found["patch_scores"] - expected).max() <= 1e-3 * max(1, np.ptp(expected))
+
+
+def test_vit_tiny(shared, healthy, tmp_path):
+    """Position embeddings, several layers, dynamic batch, opset, what the file says of itself."""
+    weights = str(shared / "weights/vit-tiny-patch16-224")
+    options = {**FAST, "backbone": weights, "resolution": 96, "layers": (4, 6), "slice_step": 8}
+    detector = AnomalyDetector(**options).fit(healthy)
+    detector.save(tmp_path / "m.h5")
+    assert main(["export", str(tmp_path / "m.h5"), "--onnx", str(tmp_path / "m.onnx")]) == 0
+    pixels, expected = real_slices(detector, tmp_path)
+    for batch in (1, 2, 5):
+        found = run(tmp_path / "m.onnx", pixels[:batch])
+        assert found["map"].shape == (batch, 96, 96)
+        assert np.abs(found["patch_scores"] - expected[:batch]).max() <= 1e-3 * np.ptp(expected)
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    says = {item.key: item.value for item in model.metadata_props}
+    assert says["score"] == "log_likelihood"
+    assert json.loads(says["thresholds"]) == detector.fitted_.calibration.thresholds
+    assert "no diagnosis" in says["note"]
+
+
+def test_pictures_that_are_not_square(detectors, tmp_path):
+    fitted = detectors["mixture", "mahalanobis"].fitted_
+    graph = export_onnx(fitted, tmp_path / "m.onnx", (112, 140))
+    assert graph.size == (112, 140)
+    assert graph.difference < 1e-3
+    found = run(tmp_path / "m.onnx", np.zeros((1, 3, 112, 140), np.float32))
+    assert found["patch_scores"].shape == (1, 8, 10)
+    with pytest.raises(InputError, match="112 x 100 pixels do not divide into patches of 14 pixels"):
+        export_onnx(fitted, tmp_path / "n.onnx", (112, 100))
+
+
+def test_a_graph_that_differs_is_not_written(detectors, tmp_path, monkeypatch):
+    monkeypatch.setattr("dinodp.scans.detecting.onnx_export._write", lambda graph, path, *_: path.write_bytes(b""))
+    monkeypatch.setattr("dinodp.scans.detecting.onnx_export.compare", lambda *_: (0.01, 1.0))
+    with pytest.raises(InputError, match=r"differ from PyTorch's by 0.01 of their range, more than 0.001"):
+        export_onnx(detectors["mixture", "cosine"].fitted_, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named(detectors, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r'Export needs onnxruntime, .* pip install -e "\.\[onnx\]"'):
+        export_onnx(detectors["mixture", "cosine"].fitted_, tmp_path / "m.onnx")
