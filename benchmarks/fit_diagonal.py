@@ -43,7 +43,7 @@ def step_against_products(device: str, repeats: int) -> Row:
     mixture.partial_fit(x)
     beyond = peak_host_mib() - before
     row = alternate(lambda: mixture.partial_fit(x), lambda: matrix_products(x, mixture.means_), repeats)
-    used = mixture._relevant_log_densities(x - mixture._centre)[0]
+    used = mixture.components_.relevant_log_densities(x - mixture.components_.centre)[0]
     own = alternate(lambda: mixture.partial_fit(x), lambda: matrix_products(x, mixture.means_[used]), repeats)
     about = {"components": K, "used": len(used), "ratio_to_products_of_used": own["ratio"]}
     return {"what": "step in memory / matrix products", **about, **row, "mib_beyond_data": round(beyond)}

@@ -14,7 +14,7 @@ from dinodp.jobs.files import replaced_file
 from dinodp.jobs.logs import logger, progress
 from dinodp.jobs.prefetch import prefetched
 from dinodp.jobs.processes import is_first, own_part, sum_over
-from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
+from dinodp.models.online_mixture import Init, OnlineMixture
 
 
 class EmbeddingSource(Protocol):
@@ -46,7 +46,7 @@ class FitHistory:
 
 
 def fit_mixture(
-    mixture: DirichletProcessMixture,
+    mixture: OnlineMixture,
     train: EmbeddingSource,
     validation: EmbeddingSource,
     *,
@@ -80,7 +80,7 @@ def fit_mixture(
 
 
 def _initialize(
-    mixture: DirichletProcessMixture,
+    mixture: OnlineMixture,
     train: EmbeddingSource,
     images_per_batch: int,
     generator: torch.Generator,
@@ -105,7 +105,7 @@ def spread_embeddings(train: EmbeddingSource, n: int, generator: torch.Generator
 
 
 def _run_epoch(
-    mixture: DirichletProcessMixture, train: EmbeddingSource, images_per_batch: int, generator: torch.Generator
+    mixture: OnlineMixture, train: EmbeddingSource, images_per_batch: int, generator: torch.Generator
 ) -> float:
     """One pass over the images in random order; the mean of the batches' log-likelihoods before their steps."""
     order = torch.randperm(train.n_images, generator=generator)
@@ -117,7 +117,7 @@ def _run_epoch(
 
 
 def _batches(
-    source: EmbeddingSource, batches: Iterable[torch.Tensor], mixture: DirichletProcessMixture
+    source: EmbeddingSource, batches: Iterable[torch.Tensor], mixture: OnlineMixture
 ) -> Iterator[torch.Tensor]:
     """Embeddings [n, D] of each batch of images (this process's part); the next are read while these are used."""
     none = torch.empty(0, mixture.means_.shape[1])
@@ -125,7 +125,7 @@ def _batches(
     return prefetched(source.read(part).flatten(0, 2) if part else none for part in parts)
 
 
-def mean_log_likelihood(mixture: DirichletProcessMixture, source: EmbeddingSource, images_per_batch: int) -> float:
+def mean_log_likelihood(mixture: OnlineMixture, source: EmbeddingSource, images_per_batch: int) -> float:
     """Mean log-likelihood of all embeddings of a source, active components only."""
     total, count = 0.0, 0.0
     for batch in _batches(source, torch.arange(source.n_images).split(images_per_batch), mixture):
@@ -135,7 +135,7 @@ def mean_log_likelihood(mixture: DirichletProcessMixture, source: EmbeddingSourc
     return total / count
 
 
-def _record(history: FitHistory, epoch: int, train: float, validation: float, mixture: DirichletProcessMixture) -> None:
+def _record(history: FitHistory, epoch: int, train: float, validation: float, mixture: OnlineMixture) -> None:
     history.epoch.append(epoch)
     history.train_log_likelihood.append(train)
     history.validation_log_likelihood.append(validation)
@@ -152,7 +152,7 @@ def _record(history: FitHistory, epoch: int, train: float, validation: float, mi
 
 def _save(
     checkpoint: Path,
-    mixture: DirichletProcessMixture,
+    mixture: OnlineMixture,
     best: dict[str, Any],
     history: FitHistory,
     generator: torch.Generator,
@@ -168,7 +168,7 @@ def _save(
 
 
 def _resume(
-    mixture: DirichletProcessMixture, generator: torch.Generator, checkpoint: Path | None
+    mixture: OnlineMixture, generator: torch.Generator, checkpoint: Path | None
 ) -> tuple[FitHistory, dict[str, Any]]:
     if checkpoint is None or not checkpoint.is_file():
         return FitHistory(), {}

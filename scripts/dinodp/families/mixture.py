@@ -15,6 +15,7 @@ from dinodp.families.scores import patch_scores
 from dinodp.jobs.logs import logger
 from dinodp.jobs.processes import current_group
 from dinodp.models import DirichletProcessMixture, GaussianMixture
+from dinodp.models.online_mixture import OnlineMixture
 from dinodp.store import Maps
 
 MAX_EMBEDDINGS = 20_000  # of scikit-learn's mixture, whose arrays must fit in memory
@@ -23,11 +24,11 @@ MAX_EMBEDDINGS = 20_000  # of scikit-learn's mixture, whose arrays must fit in m
 class DirichletProcessFamily:
     """Dirichlet process mixture; its file holds all parameters and sufficient statistics."""
 
-    def __init__(self, mixture: DirichletProcessMixture, names: Sequence[str]) -> None:
+    def __init__(self, mixture: OnlineMixture, names: Sequence[str]) -> None:
         self.mixture, self.names = mixture, names
 
     @classmethod
-    def build(cls, options: Mapping[str, Any], device: str) -> DirichletProcessMixture:
+    def build(cls, options: Mapping[str, Any], device: str) -> OnlineMixture:
         """The mixture that a catalog entry describes."""
         return DirichletProcessMixture(
             concentration=options.get("concentration", 2.0),
@@ -68,7 +69,7 @@ class GaussianMixtureFamily(DirichletProcessFamily):
     """Gaussian mixture of K components: the same online EM without the prior."""
 
     @classmethod
-    def build(cls, options: Mapping[str, Any], device: str) -> DirichletProcessMixture:
+    def build(cls, options: Mapping[str, Any], device: str) -> OnlineMixture:
         """The mixture that a catalog entry describes."""
         return GaussianMixture(**_common(options, device))
 
@@ -121,7 +122,7 @@ def _common(options: Mapping[str, Any], device: str) -> dict[str, Any]:
     }
 
 
-def _fitted(mixture: DirichletProcessMixture, history: Mapping[str, Any]) -> Fitted:
+def _fitted(mixture: OnlineMixture, history: Mapping[str, Any]) -> Fitted:
     state = {name: np.asarray(value) for name, value in mixture.state_dict().items()}
     return Fitted(state, history, int(mixture.active_.sum()))
 

@@ -7,15 +7,15 @@ import numpy.typing as npt
 import torch
 
 from dinodp.errors import require_known
-from dinodp.models import DirichletProcessMixture, MemoryBank
-from dinodp.models.dirichlet_process import SCORES
+from dinodp.models import MemoryBank
+from dinodp.models.online_mixture import SCORES, OnlineMixture
 
 MIXTURE_SCORES = SCORES
 BANK_SCORES = ("cosine",)
 
 
 def patch_scores(
-    model: DirichletProcessMixture | MemoryBank, tokens: torch.Tensor, names: Sequence[str]
+    model: OnlineMixture | MemoryBank, tokens: torch.Tensor, names: Sequence[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Scores float32 [B, row, col] of embeddings [B, row, col, D], by name.
 

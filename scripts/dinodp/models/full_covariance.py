@@ -9,54 +9,85 @@ the cost. It grows block by block; a pair of an embedding and a component is lef
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 
 from dinodp.errors import InputError
+from dinodp.models.components import LOG_2PI, NEGLIGIBLE, SLACK, Components
 
 FIRST_BLOCK = 32  # leading directions in which every pair is looked at; each further block doubles them
 ROWS_AT_ONCE = 1024  # embeddings whose first block is computed at once: [1024, K 32] floats
 COMPONENTS_AT_ONCE = 64
-SLACK = 1.0  # nats, far above float32's rounding of a log-density
-LOG_2PI = math.log(2 * math.pi)
 
 
-class FullComponents:
-    """Weighted Gaussians, log pi_k + log N(x; m_k, S_k), of K components; those of weight zero are never looked at.
+class FullComponents(Components):
+    """A covariance matrix per component, [K, D, D]; components of weight zero are never looked at.
 
-    ``log_weights`` [K], ``means`` [K, D], ``covariances`` [K, D, D]; ``log_negligible`` is the logarithm of the
-    responsibility below which a component may be skipped.
     Raises InputError when a covariance is not positive definite.
     """
 
-    def __init__(
-        self, log_weights: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor, log_negligible: float
-    ) -> None:
-        self.used = torch.nonzero(log_weights.exp() > 0).flatten()
-        self.log_negligible = log_negligible
-        dim = means.shape[1]
+    default_reg: ClassVar[float] = 1e-3
+    rows_per_chunk: ClassVar[int] = 8192  # each component sees few of them
+    uses_densities: ClassVar[bool] = False
+
+    def __init__(self, log_weights: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
+        super().__init__(log_weights, means, covariances)
+        self.used, dim, centred = torch.nonzero(self.weights > 0).flatten(), means.shape[1], means - self.centre
         self._edges = _block_edges(dim)
-        self._basis = _principal_directions(log_weights[self.used], means, covariances, self.used)
-        self._means = means[self.used] @ self._basis
+        self._basis = _principal_directions(log_weights[self.used], centred, covariances, self.used)
+        self._rotated = centred[self.used] @ self._basis
         self._whitening = _inverse_factors(covariances, self.used, self._basis)
         log_determinants = -2 * self._whitening.diagonal(dim1=1, dim2=2).log().sum(1)
         self._constant = log_weights[self.used] - 0.5 * (dim * LOG_2PI + log_determinants)
 
-    def log_densities(self, x: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Weighted log-densities [n, K'] of embeddings [n, D] under the components ``wanted`` (indices [K']).
+    @staticmethod
+    def shape(k: int, d: int) -> tuple[int, ...]:
+        """[K, D, D]."""
+        return k, d, d
 
-        A component is -inf where its responsibility among them is proven to be below the negligible one.
-        """
-        is_used = torch.isin(wanted, self.used)
-        columns = torch.searchsorted(self.used, wanted[is_used])
-        out = x.new_full((len(x), len(wanted)), -torch.inf)
-        out[:, is_used] = self._values(x, columns, self._constant[columns], self.log_negligible).T
+    @staticmethod
+    def equal(variance: torch.Tensor, k: int) -> torch.Tensor:
+        """A diagonal matrix for every component."""
+        return torch.diag(variance).expand(k, -1, -1).clone()
+
+    @staticmethod
+    def add_second_moment(s2: torch.Tensor, used: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
+        """Sums of r x x', of each component over the embeddings that it is responsible for."""
+        for k, rows in columns_by_row((r > 0).T):
+            x = centred[rows]
+            s2[k] += (x * r[rows, k, None]).T @ x
+
+    @staticmethod
+    def uncentre(s0: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """s2 + s1 c' + c s1' + s0 c c', in one pass over [K, D, D]."""
+        half, c = s1 + s0[:, None] * c / 2, c.expand_as(s1)
+        return s2.baddbmm_(torch.stack([half, c], dim=2), torch.stack([c, half], dim=1))
+
+    @staticmethod
+    def maximise(s2: torch.Tensor, means: torch.Tensor, norm: torch.Tensor, reg: float) -> torch.Tensor:
+        """Second moments minus m m', plus ``reg`` on the diagonal."""
+        covariances = (s2 / norm[:, None, None]).baddbmm_(means[:, :, None], means[:, None, :], alpha=-1)
+        covariances.diagonal(dim1=1, dim2=2).add_(reg)
+        return covariances
+
+    def log_densities(self, centred: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+        """As `Components`; -inf where a responsibility among the components is proven to be below NEGLIGIBLE."""
+        is_used = torch.isin(used, self.used)
+        columns = torch.searchsorted(self.used, used[is_used])
+        out = centred.new_full((len(centred), len(used)), -torch.inf)
+        out[:, is_used] = self._values(centred, columns, self._constant[columns], math.log(NEGLIGIBLE)).T
         return out
 
-    def nearest_distance(self, x: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Mahalanobis distance [n] of embeddings [n, D] to the nearest of the ``wanted`` components (weight > 0)."""
-        columns = torch.searchsorted(self.used, wanted)
-        values = self._values(x, columns, torch.zeros_like(self._constant[columns]), 0.0)
+    def relevant_log_densities(self, centred: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Components`: all of them, since what is negligible is left out pair by pair."""
+        every = torch.arange(len(self.weights), device=centred.device)
+        return every, self.log_densities(centred, every)
+
+    def nearest_mahalanobis(self, centred: torch.Tensor, densities: torch.Tensor | None = None) -> torch.Tensor:
+        """As `Components`."""
+        columns = torch.searchsorted(self.used, self.active)
+        values = self._values(centred, columns, torch.zeros_like(self._constant[columns]), 0.0)
         return (-2 * values.amax(0)).clamp_min(0).sqrt()
 
     def _values(self, x: torch.Tensor, columns: torch.Tensor, constant: torch.Tensor, margin: float) -> torch.Tensor:
@@ -80,7 +111,7 @@ class FullComponents:
         """Quadratic forms [K', n] in the leading directions, of all pairs."""
         size = min(FIRST_BLOCK, x.shape[1])
         factors = self._whitening[columns, :size, :size]
-        offset = torch.einsum("kij,kj->ki", factors, self._means[columns, :size]).flatten()
+        offset = torch.einsum("kij,kj->ki", factors, self._rotated[columns, :size]).flatten()
         stacked = factors.flatten(0, 1).T.contiguous()
         parts = []
         for rows in x[:, :size].split(ROWS_AT_ONCE):
@@ -101,7 +132,7 @@ class FullComponents:
         leading, indices = x[:, :last], columns.tolist()
         for position, rows in columns_by_row(pairs):
             k = indices[position]
-            difference = leading[rows].sub_(self._means[k, :last])
+            difference = leading[rows].sub_(self._rotated[k, :last])
             squared = (difference @ self._whitening[k, first:last, :last].T).square_().sum(1)
             quadratic[position].index_add_(0, rows, squared)
 

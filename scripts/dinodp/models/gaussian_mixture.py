@@ -5,11 +5,12 @@ With concentration 1 the stick fractions are S0_k / sum_{j>=k} S0_j, so that the
 
 import torch
 
-from dinodp.models.dirichlet_process import CovarianceType, DirichletProcessMixture, Init, Schedule
+from dinodp.jobs.processes import Group
+from dinodp.models.online_mixture import CovarianceType, OnlineMixture, Schedule
 
 
-class GaussianMixture(DirichletProcessMixture):
-    """Gaussian mixture fitted one mini-batch at a time; parameters and scores as those of the superclass."""
+class GaussianMixture(OnlineMixture):
+    """Gaussian mixture of ``n_components`` = K; fitted, scored and stored as `OnlineMixture` says."""
 
     def __init__(
         self,
@@ -19,27 +20,16 @@ class GaussianMixture(DirichletProcessMixture):
         step_schedule: Schedule = "ema",
         step_rate: float = 0.2,
         device: str = "cpu",
+        process_group: Group | None = None,
     ) -> None:
-        super().__init__(
-            n_components,
-            covariance_type,
-            reg_covar,
-            step_schedule,
-            step_rate,
-            concentration=1.0,
-            fix_concentration=True,
-            device=device,
-        )
+        super().__init__(n_components, covariance_type, reg_covar, step_schedule, step_rate, device, process_group)
 
-    def initialize(
-        self,
-        batch: torch.Tensor,
-        *,
-        generator: torch.Generator,
-        init: Init = "spread",
-        candidates: torch.Tensor | None = None,
-    ) -> None:
-        """Start as the superclass does, but with equal weights."""
-        super().initialize(batch, generator=generator, init=init, candidates=candidates)
-        state = {name: self.state_dict()[name] for name in ("means", "covariances", "concentration")}
-        self.load_state({**state, "stick_fractions": 1 / torch.arange(self.n_components, 0, -1)})
+    def _start_sticks(self, uniform: torch.Tensor) -> torch.Tensor:
+        """Equal weights."""
+        return 1 / torch.arange(self.n_components, 0, -1)
+
+    def _start_concentration(self) -> float:
+        return 1.0
+
+    def _next_concentration(self, tail: torch.Tensor, n: int) -> float:
+        return 1.0

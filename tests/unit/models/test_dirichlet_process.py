@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from dinodp.errors import InputError
-from dinodp.models import DirichletProcessMixture, dirichlet_process
+from dinodp.models import DirichletProcessMixture, components, separable_covariance
 
 KINDS = ("diag", "spherical", "full")
 
@@ -100,16 +100,17 @@ def test_posterior_drops_only_what_is_negligible():
     log_densities[0, :] = -torch.inf
     log_densities[0, 3] = -700.0
     exact = log_densities.double()
-    r, log_likelihood = dirichlet_process._posterior(log_densities.clone())
+    r, log_likelihood = components.posterior(log_densities.clone())
     assert (r.double() - exact.softmax(1)).abs().max() < 2e-5  # float32's rounding of a log-density of -500
     np.testing.assert_allclose(log_likelihood, exact.logsumexp(1), rtol=1e-6)
-    assert ((r == 0) == (exact - exact.amax(1, keepdim=True) < np.log(dirichlet_process.NEGLIGIBLE))).all()
+    assert ((r == 0) == (exact - exact.amax(1, keepdim=True) < np.log(components.NEGLIGIBLE))).all()
     torch.testing.assert_close(r.sum(1), torch.ones(50))
 
 
-def all_components(mixture, centred):
-    """What ``_relevant_log_densities`` gives when nothing is left out."""
-    return torch.arange(mixture.n_components), mixture._weighted_log_densities(centred)
+def all_components(mixture_components, centred):
+    """What ``relevant_log_densities`` gives when nothing is left out."""
+    every = torch.arange(len(mixture_components.weights))
+    return every, mixture_components.log_densities(centred, every)
 
 
 @pytest.mark.parametrize("kind", ["diag", "spherical"])
@@ -125,10 +126,10 @@ def test_components_are_left_out_only_where_they_are_negligible(kind):
         state["means"] = state["means"] * 3 * torch.rand(40, 1, generator=generator)
         state["stick_fractions"][:-1] = 0.5 + 0.3 * torch.rand(39, generator=generator)  # two thirds are not active
         mixture.load_state(state)
-        used, found = mixture._relevant_log_densities(x - mixture._centre)
+        used, found = mixture.components_.relevant_log_densities(x - mixture.components_.centre)
         terms = torch.stack(
             [
-                mixture._log_weights[k].double()
+                mixture.components_.log_weights[k].double()
                 + torch.from_numpy(multivariate_normal(mixture.means_[k], dense(mixture)[k]).logpdf(x))
                 for k in range(40)
             ],
@@ -138,7 +139,7 @@ def test_components_are_left_out_only_where_they_are_negligible(kind):
         torch.testing.assert_close(found.double(), terms[:, used], rtol=1e-4, atol=1e-3)
         left_out = torch.ones(40, dtype=torch.bool).index_fill_(0, used, False)
         assert len(used.unique()) == len(used)
-        assert (exact[:, left_out] < dirichlet_process.NEGLIGIBLE).all()
+        assert (exact[:, left_out] < components.NEGLIGIBLE).all()
         total += int(left_out.sum())
     assert total > 100
 
@@ -147,9 +148,9 @@ def test_components_are_left_out_only_where_they_are_negligible(kind):
 def test_a_fit_that_leaves_dead_components_out_is_the_same_fit(kind, monkeypatch):
     x = torch.nn.functional.normalize(planted()[0] + 2, dim=1)
     fast = fitted(kind, x, steps=250, k=60)
-    used = fast._relevant_log_densities(x - fast._centre)[0]
+    used = fast.components_.relevant_log_densities(x - fast.components_.centre)[0]
     assert len(used) < 30
-    monkeypatch.setattr(DirichletProcessMixture, "_relevant_log_densities", all_components)
+    monkeypatch.setattr(separable_covariance.SeparableComponents, "relevant_log_densities", all_components)
     plain = fitted(kind, x, steps=250, k=60)
     assert torch.equal(fast.active_, plain.active_)
     for name in ("means_", "covariances_", "weights_"):
@@ -185,7 +186,7 @@ def test_batch_steps_raise_the_likelihood():
 def test_same_seed_same_numbers_and_chunks_do_not_matter(monkeypatch):
     first, second = fitted(), fitted()
     assert torch.equal(first.means_, second.means_)
-    monkeypatch.setattr(dirichlet_process, "ROWS_PER_CHUNK", 37)
+    monkeypatch.setattr(separable_covariance.SeparableComponents, "rows_per_chunk", 37)
     torch.testing.assert_close(fitted().means_, first.means_, atol=1e-4, rtol=1e-4)
 
 

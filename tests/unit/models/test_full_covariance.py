@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dinodp.models import DirichletProcessMixture, full_covariance
-from dinodp.models.dirichlet_process import NEGLIGIBLE
+from dinodp.models.components import NEGLIGIBLE
 
 D, K = 40, 12
 
@@ -48,7 +48,7 @@ def plain_forms(mixture, x):
 @pytest.mark.parametrize("steps", [0, 1, 12])
 def test_what_is_skipped_is_negligible_and_the_rest_exact(blocks, steps):
     mixture, x = fitted(unit_clusters(), steps), unit_clusters(300, seed=1)
-    found = mixture._weighted_log_densities(x - mixture._centre)
+    found = mixture.components_.log_densities(x - mixture.components_.centre, torch.arange(K))
     forms, exact = plain_forms(mixture, x)
     skipped = torch.isinf(found)
     assert (exact.softmax(1)[skipped] < NEGLIGIBLE).all()

@@ -21,7 +21,7 @@ from dinodp.families.scores import patch_scores
 from dinodp.jobs.files import replaced_file
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.models import DirichletProcessMixture, MemoryBank
-from dinodp.models.full_covariance import LOG_2PI
+from dinodp.models.components import LOG_2PI
 from dinodp.scans.detecting.model_file import FittedDetector
 
 OPSET = 18

@@ -1,0 +1,108 @@
+"""Gaussian components of a mixture behind one interface, whatever the type of their covariances.
+
+A type of covariance is a subclass of `Components`: what is stored per component, what the M-step sums and solves for,
+and log-densities. `COVARIANCE_TYPES` in `online_mixture` names them.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+EPS = float(np.finfo(np.float32).eps)
+ACTIVE_WEIGHT = 1e-6
+NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
+SLACK = 1.0  # nats, far above float32's rounding of a log-density
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Components(ABC):
+    """K weighted Gaussians, log pi_k + log N(x; m_k, S_k), float32.
+
+    ``log_weights`` [K], ``means`` [K, D], ``covariances`` in the `shape` of the type. Embeddings are given minus
+    ``centre`` [D], the mean of the mixture: centred, the expanded quadratic form loses fewer digits in float32.
+    """
+
+    default_reg: ClassVar[float]  # added to every variance
+    rows_per_chunk: ClassVar[int]  # embeddings per matrix product on a CPU: bounds memory at a few [chunk, K] arrays
+
+    def __init__(self, log_weights: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> None:
+        self.log_weights, self.means, self.covariances = log_weights, means, covariances
+        self.weights = log_weights.exp()
+        self.is_active = self.weights > ACTIVE_WEIGHT
+        self.active = torch.nonzero(self.is_active).flatten()
+        share = self.weights / self.weights.sum().clamp_min(EPS)
+        self.centre = share @ means
+
+    # --- what is stored, and the M-step: the same for all components, so without an instance -----------------------
+
+    @staticmethod
+    @abstractmethod
+    def shape(k: int, d: int) -> tuple[int, ...]:
+        """Shape of the covariances, and of the sums of r x x' that they are made from."""
+
+    @staticmethod
+    @abstractmethod
+    def equal(variance: torch.Tensor, k: int) -> torch.Tensor:
+        """Covariances of k components that all have the diagonal ``variance`` [D]."""
+
+    @staticmethod
+    @abstractmethod
+    def add_second_moment(s2: torch.Tensor, used: torch.Tensor, r: torch.Tensor, centred: torch.Tensor) -> None:
+        """Add the sums of r x x' over embeddings [n, D] of the components ``used`` [K'] to ``s2``; r is [n, K']."""
+
+    @staticmethod
+    @abstractmethod
+    def uncentre(s0: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Second moments of x from the moments of x - c."""
+
+    @staticmethod
+    @abstractmethod
+    def maximise(s2: torch.Tensor, means: torch.Tensor, norm: torch.Tensor, reg: float) -> torch.Tensor:
+        """Covariances from the second moments, the means [K, D] and the responsibilities' sums ``norm`` [K]."""
+
+    # --- the E-step and scores -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def log_densities(self, centred: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+        """Weighted log-densities [n, K'] of x - centre [n, D] under the components ``used`` [K']."""
+
+    @abstractmethod
+    def relevant_log_densities(self, centred: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Components [K'] that no bound proves negligible for x - centre [n, D], and their weighted log-densities."""
+
+    @abstractmethod
+    def nearest_mahalanobis(self, centred: torch.Tensor, densities: torch.Tensor | None = None) -> torch.Tensor:
+        """Smallest sqrt((x - m)' S^-1 (x - m)) [n] over the active components.
+
+        ``densities``: their weighted log-densities, where they are known and `uses_densities`.
+        """
+
+    uses_densities: ClassVar[bool]  # whether `nearest_mahalanobis` follows from the log-densities
+
+    def cosines(self, centred: torch.Tensor) -> torch.Tensor:
+        """Cosine similarity [n, K'] to the means of the active components."""
+        x = functional.normalize(centred + self.centre, dim=1)
+        return x @ functional.normalize(self.means[self.active], dim=1).T
+
+    def nearest_euclidean(self, centred: torch.Tensor) -> torch.Tensor:
+        """Euclidean distance [n] to the nearest mean of the active components."""
+        means = self.means[self.active] - self.centre
+        nearest = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2).argmin(1)
+        return (centred - means[nearest]).square_().sum(1).sqrt_()
+
+
+def posterior(log_densities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Responsibilities [n, K], in the place of the weighted log-densities [n, K], and log-likelihood [n].
+
+    What is below NEGLIGIBLE of the largest becomes zero, which changes a sum by less than K NEGLIGIBLE. It is clamped
+    before the exponential: subnormal numbers would make that an order of magnitude slower.
+    """
+    largest = log_densities.amax(1, keepdim=True)
+    relative = log_densities.sub_(largest).clamp_min_(math.log(NEGLIGIBLE)).exp_()
+    torch.threshold_(relative, NEGLIGIBLE * (1 + 1e-3), 0.0)
+    total = relative.sum(1, keepdim=True)
+    return relative.div_(total), (largest + total.log()).squeeze(1)
