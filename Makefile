@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 CORES ?= 2
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test bench lint docs format lock clean
+.PHONY: demo test coverage bench lint docs format lock clean
 
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
@@ -14,6 +14,12 @@ demo: $(STAMP)  ## set up everything and run the demo, offline
 # A file to a worker, so that the small run of the workflow tests is made once.
 test: $(STAMP) lint  ## set up everything, then linters and tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(STAMP)  ## the tests again, and which lines and branches of the library they run (twice as long)
+	rm -f .coverage .coverage.*
+	COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
