@@ -18,6 +18,7 @@ test: $(STAMP) lint  ## set up everything, then linters and tests
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	PYTHONPATH=scripts $(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/snakefmt --check Snakefile rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
