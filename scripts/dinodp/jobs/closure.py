@@ -154,7 +154,7 @@ class Closures:
         """Keep what was parsed for the next process, where the cache's folder exists and can be written."""
         if self.cache is None or len(self._parsed) == self._stored or not self.cache.parent.is_dir():
             return
-        content = {"python": sys.version, "files": {key: asdict(code) for key, code in self._parsed.items()}}
+        content = {"parser": _parser(), "files": {key: asdict(code) for key, code in self._parsed.items()}}
         temporary = self.cache.with_name(f"{self.cache.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -189,14 +189,19 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _parser() -> str:
+    """What the parsed form of a file depends on beside its bytes: Python, and this module."""
+    return f"{sys.version} {_sha256(Path(__file__).read_bytes())}"
+
+
 def _load(cache: Path) -> dict[str, Code]:
-    """What another process has parsed; nothing where the file is missing, torn, or of another Python."""
+    """What another process has parsed; nothing where the file is missing, torn, or of another parser."""
     try:
         content = json.loads(cache.read_text(encoding="utf-8"))
-        if content["python"] != sys.version:
+        if content["parser"] != _parser():
             return {}
         return {key: Code(**{**code, "imports": tuple(code["imports"])}) for key, code in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

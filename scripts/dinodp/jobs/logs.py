@@ -84,12 +84,16 @@ def begin_job(job: Any) -> None:
     """
     log_to_file(job.log[0])
     wanted = job.params.get("library")
-    script = Path(sys.modules["__main__"].__file__ or "")  # the one of the rule, says Snakemake
-    if wanted is not None and wanted != Closures(cache=CACHE).digest(script):
+    if wanted is not None and wanted != Closures(cache=CACHE).digest(_running_script()):
         raise InputError(
             f"The library that this Python imports, {LIBRARY}, is not the one beside the rules that run: "
             "install that one, or start snakemake from its own environment."
         )
+
+
+def _running_script() -> Path:
+    """The script of the rule: Snakemake runs a copy, to which it gives the path of the original."""
+    return Path(str(sys.modules["__main__"].__file__))
 
 
 def report_errors() -> None:

@@ -84,7 +84,8 @@ def test_the_digest_changes_with_the_files_of_the_closure_and_no_other(folder, s
     before = digest(folder, script)
     closures = Closures(folder / "lib")
     modules = closures.modules(folder / f"{script}.py")
-    used = {closures._modules[name] for name in modules} | set(closures.data(modules))
+    files = {module.replace(".", "/") + end for module in modules for end in (".py", "/__init__.py")}
+    used = {folder / name for name in files} | set(closures.data(modules))
     for name, text in FILES.items():
         path = folder / name
         path.write_text(text + ("\nEDITED = 1\n" if path.suffix == ".py" else "b {}"))
@@ -155,10 +156,19 @@ def test_the_cache_saves_parsing_and_is_never_older_than_the_files(folder, monke
     assert changed == digest(folder, "room") != before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"python": "2.7", "files": {}}', None])
+def test_what_another_parser_has_kept_is_not_taken(folder, monkeypatch):
+    cache, right = folder / "cache.json", digest(folder, "room")
+    with monkeypatch.context() as patched:
+        patched.setattr(Code, "of", lambda source: Code("wrong", (), False, False))
+        patched.setattr(closure, "_parser", lambda: "another Python, or another state of the module")
+        assert digest(folder, "room", cache) != right
+    assert digest(folder, "room", cache) == right
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"parser": "another", "files": {}}', '{"files": []}', None])
 def test_a_cache_that_is_unusable_is_made_anew(folder, content):
     cache = folder / "cache.json"
-    text = json.dumps({"python": sys.version, "files": {"0": {"digest": "0"}}}) if content is None else content
+    text = json.dumps({"parser": closure._parser(), "files": {"0": {"digest": "0"}}}) if content is None else content
     cache.write_text(text)
     assert digest(folder, "room", cache) == digest(folder, "room")
     assert len(json.loads(cache.read_text())["files"]) == 6

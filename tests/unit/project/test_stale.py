@@ -64,6 +64,9 @@ def test_code_that_is_run_by_name_or_found_counts(root, closures):
     assert "dinodp.backbones.huggingface" in closures.modules(root / "scripts/embed.py")
     figures = closures.modules(root / "scripts/draw_figure.py")
     assert {f"dinodp.report.figures.{path.stem}" for path in (LIBRARY / "report/figures").glob("[!_]*.py")} <= figures
+    assert closures.data(closures.modules(root / "scripts/prepare_dataset.py")) == [
+        LIBRARY / "datasets/sources/brats2021_patients.json"
+    ]
     templates = closures.data(closures.modules(root / "scripts/write_report.py"))
     assert set(templates) == set((LIBRARY / "report/templates").iterdir())
 
