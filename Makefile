@@ -24,6 +24,7 @@ coverage: $(STAMP)  ## the tests again, and which lines and branches of the libr
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	PYTHONPATH=scripts $(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/snakefmt --check Snakefile rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 

@@ -19,8 +19,8 @@ from dinodp.evaluation.cases import describe_cases
 from dinodp.evaluation.intervals import collect_intervals
 from dinodp.evaluation.strata import collect_strata, stratify
 from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.images import image_score
 from dinodp.jobs.costs import peak_host_mib
-from dinodp.metrics.image_score import image_score
 from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.page import write_report
 

@@ -13,7 +13,7 @@ rule describe_cases:
         runtime=growing(30),
     params:
         mask_rule=RUN["mask_rules"][0],
-        library=LIBRARY,
+        library=code_of("describe_cases"),
     script:
         "../scripts/describe_cases.py"
 
@@ -36,7 +36,7 @@ rule stratify:
     params:
         score=lambda wildcards: entry("models", wildcards.model)["scores"][0],
         run=EVALUATED,
-        library=LIBRARY,
+        library=code_of("stratify"),
     script:
         "../scripts/stratify.py"
 
@@ -56,7 +56,7 @@ rule collect_strata:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        library=LIBRARY,
+        library=code_of("collect_strata"),
     script:
         "../scripts/collect_strata.py"
 
@@ -88,6 +88,6 @@ rule align:
         names=beside("{model}", RUN["alignment_models"], seeds_of),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         mask_rule=RUN["mask_rules"][0],
-        library=LIBRARY,
+        library=code_of("align"),
     script:
         "../scripts/align.py"

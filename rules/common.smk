@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
-from dinodp.jobs.provenance import digest_of_files
+from dinodp.jobs.closure import CACHE, Closures
 
 
 def validate_config():
@@ -26,8 +26,7 @@ def validate_config():
 validate_config()
 
 
-# A parameter of every rule, so that a changed module makes anew what it had made.
-LIBRARY = digest_of_files(Path(workflow.basedir, "scripts/dinodp").rglob("*.py"))
+CLOSURES = Closures(Path(workflow.basedir, "scripts/dinodp"), CACHE)
 RUN = config["run"]
 FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
@@ -36,6 +35,16 @@ TABLE_FORMATS = ["csv", "md", "tex"]
 # What a job that uses the backbone or a model asks for: a GPU only where the run computes on one.
 GPU = 1 if RUN["device"] == "cuda" else 0
 TORCH = "../envs/torch-cuda.yaml" if GPU else "../envs/torch.yaml"
+
+
+def code_of(script):
+    """A parameter of every rule: a changed module makes anew what scripts that run it had made, and nothing else."""
+    return CLOSURES.digest(Path(workflow.basedir, f"scripts/{script}.py"))
+
+
+def uncompared(value):
+    """A parameter that changes no result: Snakemake does not compare what is made from a job's input."""
+    return lambda wildcards, input: value(wildcards) if callable(value) else value
 
 
 def growing(amount):
@@ -78,6 +87,20 @@ def reader_options(wildcards):
         for key, value in options.items()
         if key not in ("archive", "expect", "accept")
     }
+
+
+def backbone_options(wildcards):
+    """What embeddings depend on: not the size of batches, and not the grid, to which models resample them."""
+    options = entry("embeddings", wildcards.embedding)
+    return {
+        key: value
+        for key, value in options.items()
+        if key not in ("grid", "batch_size")
+    }
+
+
+def batch_size(wildcards):
+    return entry("embeddings", wildcards.embedding).get("batch_size", 8)
 
 
 def check_names():
@@ -201,19 +224,33 @@ VALID_SCORES = f"results/scores/{FITTED}/valid.h5"
 METRICS_FILE = f"results/metrics/{FITTED}.json"
 CURVES_FILE = f"results/curves/{FITTED}.h5"
 FIGURE_MODELS = RUN.get("figure_models", RUN["models"])
+
+
+def of_run(*keys):
+    """Those keys of the run that a result depends on, where it has them."""
+    return {key: RUN[key] for key in keys if key in RUN}
+
+
 # What decides how scores are evaluated: a change of it evaluates anew.
-EVALUATED = {
-    key: RUN[key]
-    for key in (
-        "mask_rules",
-        "mask_size",
-        "smoothing_sigma",
-        "image_score_fraction",
-        "threshold_maps",
-        "bootstrap_resamples",
-    )
-    if key in RUN
-}
+EVALUATED = of_run(
+    "mask_rules",
+    "mask_size",
+    "smoothing_sigma",
+    "image_score_fraction",
+    "threshold_maps",
+    "bootstrap_resamples",
+)
+# What decides which values a table has.
+TABULATED = of_run(
+    "mask_rules",
+    "mask_size",
+    "smoothing_sigma",
+    "threshold_maps",
+    "aupr",
+    "published_embedding",
+    "published_as",
+    "published_sources",
+)
 
 
 def alignment_files(extension):
@@ -239,11 +276,6 @@ def all_figures(*formats):
         figure=RUN["figures"],
         ext=formats or FIGURE_FORMATS,
     )
-
-
-def report_templates():
-    folder = Path(workflow.basedir, "scripts/dinodp/report/templates")
-    return sorted(map(str, folder.iterdir()))
 
 
 def used_config():

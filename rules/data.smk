@@ -11,6 +11,7 @@ rule download_archive:
     params:
         options=lambda wildcards: entry("archives", wildcards.archive),
         folder="data/archives/{archive}",
+        library=code_of("download_archive"),
     script:
         "../scripts/download_archive.py"
 
@@ -29,7 +30,7 @@ rule prepare_dataset:
         runtime=growing(120),
     params:
         options=reader_options,
-        library=LIBRARY,
+        library=code_of("prepare_dataset"),
     script:
         "../scripts/prepare_dataset.py"
 
@@ -51,7 +52,7 @@ rule verify_dataset:
         runtime=growing(60),
     params:
         expect=lambda wildcards: entry("datasets", wildcards.dataset).get("expect", {}),
-        library=LIBRARY,
+        library=code_of("verify_dataset"),
     script:
         "../scripts/verify_dataset.py"
 
@@ -70,6 +71,6 @@ rule accept_dataset:
         runtime=growing(10),
     params:
         accept=lambda wildcards: entry("datasets", wildcards.dataset).get("accept", []),
-        library=LIBRARY,
+        library=code_of("accept_dataset"),
     script:
         "../scripts/accept_dataset.py"

@@ -15,8 +15,9 @@ rule embed:
         mem_mb=growing(6000),
         runtime=growing(240),
     params:
-        options=lambda wildcards: entry("embeddings", wildcards.embedding),
-        device=RUN["device"],
-        library=LIBRARY,
+        options=backbone_options,
+        batch_size=uncompared(batch_size),
+        device=uncompared(RUN["device"]),
+        library=code_of("embed"),
     script:
         "../scripts/embed.py"

@@ -20,7 +20,7 @@ rule evaluate:
         n_resamples=RUN["bootstrap_resamples"],
         mask_size=RUN.get("mask_size"),
         image_score_fraction=RUN["image_score_fraction"],
-        library=LIBRARY,
+        library=code_of("evaluate"),
     script:
         "../scripts/evaluate.py"
 
@@ -38,7 +38,7 @@ rule collect_metrics:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        library=LIBRARY,
+        library=code_of("collect_metrics"),
     script:
         "../scripts/collect_metrics.py"
 
@@ -59,7 +59,7 @@ rule collect_intervals:
         runtime=growing(30),
     params:
         baseline=RUN["baseline"],
-        library=LIBRARY,
+        library=code_of("collect_intervals"),
     script:
         "../scripts/collect_intervals.py"
 
@@ -83,6 +83,6 @@ rule collect_costs:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        library=LIBRARY,
+        library=code_of("collect_costs"),
     script:
         "../scripts/collect_costs.py"

@@ -18,8 +18,9 @@ rule fit_model:
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        device=RUN["device"],
-        processes=fit_processes,
-        library=LIBRARY,
+        device=uncompared(RUN["device"]),
+        cache=uncompared(RUN["cache"]),
+        processes=uncompared(fit_processes),
+        library=code_of("fit_model"),
     script:
         "../scripts/fit_model.py"

@@ -20,8 +20,8 @@ rule make_table:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        run=RUN,
-        library=LIBRARY,
+        run=TABULATED,
+        library=code_of("make_table"),
     script:
         "../scripts/make_table.py"
 
@@ -55,7 +55,7 @@ rule draw_figure:
         names=FIGURE_MODELS,
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
         mask_rule=RUN["mask_rules"][0],
-        library=LIBRARY,
+        library=code_of("draw_figure"),
     script:
         "../scripts/draw_figure.py"
 
@@ -75,7 +75,7 @@ rule summarise:
     params:
         title=RUN["title"],
         note=RUN["note"],
-        library=LIBRARY,
+        library=code_of("summarise"),
     script:
         "../scripts/summarise.py"
 
@@ -99,7 +99,6 @@ rule write_report:
         valid=over(VALID_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         model_metrics=over(METRICS_FILE, models=FIGURE_MODELS, seeds=first_seed),
         curves=over(CURVES_FILE, models=FIGURE_MODELS, seeds=first_seed),
-        templates=local(report_templates()),
     output:
         report=report(
             "results/report.html",
@@ -120,7 +119,7 @@ rule write_report:
         ),
         config=used_config(),
         command=command_line(),
-        commit=git_commit(),
-        library=LIBRARY,
+        commit=uncompared(lambda wildcards: git_commit()),
+        library=code_of("write_report"),
     script:
         "../scripts/write_report.py"

@@ -19,8 +19,9 @@ rule score:
     params:
         options=lambda wildcards: entry("models", wildcards.model),
         grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        device=RUN["device"],
+        device=uncompared(RUN["device"]),
+        cache=uncompared(RUN["cache"]),
         image_score_fraction=RUN["image_score_fraction"],
-        library=LIBRARY,
+        library=code_of("score"),
     script:
         "../scripts/score.py"

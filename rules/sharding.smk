@@ -21,6 +21,8 @@ use rule embed as embed_shard with:
         ),
     log:
         "results/logs/embed/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.log",
+    params:
+        batch_size=batch_size,  # compared: shards are whole batches
 
 
 rule gather_embeddings:
@@ -40,7 +42,7 @@ rule gather_embeddings:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        library=LIBRARY,
+        library=code_of("gather_embeddings"),
     script:
         "../scripts/gather_embeddings.py"
 
@@ -79,6 +81,6 @@ rule gather_scores:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        library=LIBRARY,
+        library=code_of("gather_scores"),
     script:
         "../scripts/gather_scores.py"

@@ -18,7 +18,6 @@ begin_job(snakemake)
 set_threads(snakemake.threads)
 device = take_device(snakemake.params.device)
 options = dict(snakemake.params.options)
-run = {key: options.pop(key) for key in ("batch_size", "grid") if key in options}
 backbone = load_backbone(options.pop("backbone"), device=device, **options)
 frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
 with measured(device) as cost:
@@ -28,7 +27,7 @@ with measured(device) as cost:
         Path(snakemake.output.tokens),
         dict(snakemake.params.options),
         shard=Shard.of(snakemake.wildcards),
-        batch_size=run.get("batch_size", 8),
+        batch_size=snakemake.params.batch_size,
         workers=snakemake.threads,
     )
 write_cost(Path(snakemake.output.cost), {**cost, **spent})

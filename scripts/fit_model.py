@@ -21,6 +21,6 @@ job = FitJob(
     seed=int(snakemake.wildcards.seed),
     device=params.device,
     threads=snakemake.threads,
-    cache=snakemake.config["run"]["cache"],  # no parameter of the rule: it changes no result
+    cache=params.cache,
 )
 job.run(params.processes)

@@ -19,7 +19,7 @@ set_threads(snakemake.threads)
 device = take_device(snakemake.params.device)
 options, grid, split = snakemake.params.options, snakemake.params.grid, snakemake.wildcards.split
 manifest = read_manifest(Path(snakemake.input.manifest))
-cache = snakemake.config["run"]["cache"]  # no parameter: it changes no result
+cache = snakemake.params.cache
 train = open_split(Path(snakemake.input.train), options, grid, manifest, "train", normal_only=True, cache=cache)
 model = load_model(Path(snakemake.input.model), train, device=device)
 rows = select(manifest, split)

@@ -9,8 +9,8 @@ from PIL import Image
 from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, select, write_manifest
 from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.images import image_score
 from dinodp.metrics.anomaly_maps import anomaly_map
-from dinodp.metrics.image_score import image_score
 from dinodp.report.figures.style import new_figure, save_figure
 from dinodp.report.files import ModelFiles, ReportFiles
 

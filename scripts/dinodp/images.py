@@ -1,4 +1,4 @@
-"""Read images and masks."""
+"""Read images and masks, and score a whole image from its patches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,3 +104,12 @@ def resize_mask(mask: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint
     """A mask [H, W] at ``size`` (height, width): the nearest pixel, so that small lesions keep their share of it."""
     height, width = size
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def image_score(maps: NDArray[np.float32], fraction: float = 0.01) -> NDArray[np.float32]:
+    """Mean [n] of the highest ``fraction`` (at least one) of the patch scores [n, row, col] of each image."""
+    flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
+    count = max(1, int(flat.shape[1] * fraction))
+    highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, -count:]
+    means: NDArray[np.float32] = highest.mean(axis=1, dtype=np.float64).astype(np.float32)
+    return means

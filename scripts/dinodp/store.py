@@ -1,6 +1,7 @@
 """The HDF5 contracts: embeddings, models and scores. Write to a temporary name, rename when complete.
 
-Every file carries ``format``, ``format_version``, ``library_digest``, ``package_versions`` and ``config`` (JSON).
+Every file carries ``format``, ``format_version``, ``library_digest`` (of the code that makes files of its kind, whoever
+calls it), ``package_versions`` and ``config`` (JSON).
 """
 
 import json
@@ -14,19 +15,26 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError
+from dinodp.jobs.closure import code_digest
 from dinodp.jobs.files import replaced_file
-from dinodp.jobs.provenance import library_digest, package_versions
+from dinodp.jobs.provenance import package_versions
 
 Maps = dict[str, npt.NDArray[np.float32]]
 FORMAT_VERSION = 1
-FORMATS = ("embeddings", "model", "scores", "curves", "detector")
+FORMATS = {  # each with the module that computes what a file holds
+    "embeddings": "dinodp.embeddings.computing",
+    "model": "dinodp.families",
+    "scores": "dinodp.families",
+    "curves": "dinodp.evaluation.test_split",
+    "detector": "dinodp.scans.detecting.model_file",
+}
 
 
 def describe_origin(file: h5py.File, kind: str, config: Mapping[str, Any]) -> None:
     """Write the attributes that every file carries."""
     file.attrs["format"] = kind
     file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["library_digest"] = library_digest()
+    file.attrs["library_digest"] = code_digest(FORMATS[kind])
     file.attrs["package_versions"] = json.dumps(package_versions(), sort_keys=True)
     file.attrs["config"] = json.dumps(dict(config), sort_keys=True)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -77,19 +78,6 @@ def test_snakemakes_own_report_has_captions(finished):
     assert "Tiny phantoms." in text
 
 
-def test_editing_a_template_reruns_the_report_only(finished):
-    template = finished / "scripts/dinodp/report/templates/report.css"
-    original, made = template.read_text(), template.stat()
-    template.write_text(original + "\n")
-    try:
-        text = snakemake(finished, "-n", "--configfile", "config/small.yaml").text
-    finally:
-        template.write_text(original)
-        os.utime(template, ns=(made.st_atime_ns, made.st_mtime_ns))
-    assert "rule write_report" in text
-    assert "rule draw_figure" not in text
-
-
 def test_controls_bound_the_models(finished):
     metrics = pd.read_csv(finished / "results/metrics.csv")
     auroc = metrics[(metrics.metric == "pixel_auroc") & (metrics.mask_rule == "gt0")].set_index(["model", "score"])[
@@ -111,16 +99,79 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in snakemake(finished, "--configfile", "config/small.yaml").text
 
 
-def test_editing_a_library_module_reruns_what_depends_on_it(finished):
-    module = finished / "scripts/dinodp/families/scores.py"
-    original = module.read_text()
-    module.write_text(original + "\n# changed\n")
+@contextmanager
+def edited(folder, path, text):
+    """A file with other content, then as it was, also in its time."""
+    file = folder / path
+    original, made = file.read_text(), file.stat()
+    file.write_text(text(original))
     try:
-        text = snakemake(finished, "-n", "--configfile", "config/small.yaml").text
+        yield
     finally:
-        module.write_text(original)
-    assert "rule score" in text
-    assert "Params have changed" in text or "params" in text.lower()
+        file.write_text(original)
+        os.utime(file, ns=(made.st_atime_ns, made.st_mtime_ns))
+
+
+def stale_rules(folder, path, text=lambda original: original + "\nEDITED = 1\n"):
+    """The rules that would run after an edit."""
+    with edited(folder, path, text):
+        listing = snakemake(folder, "-n", "--configfile", "config/small.yaml").text
+    return set(re.findall(r"(?m)^(?:local)?rule (\w+):", listing))
+
+
+DATA = {"prepare_dataset", "verify_dataset", "accept_dataset"}
+FITTED = {"fit_model", "score", "evaluate", "stratify", "align", "draw_figure"}
+COLLECTED = {"collect_metrics", "collect_intervals", "collect_costs", "collect_strata"}
+SHOWN = {"make_table", "summarise", "write_report"}
+EDITS = {  # a module, the rules that run it, and those that take their results
+    "jobs/logs.py": DATA | {"describe_cases", "embed"} | FITTED | COLLECTED | SHOWN,
+    "datasets/sources/nifti.py": DATA | {"describe_cases", "embed"} | FITTED | COLLECTED | SHOWN,
+    "datasets/verification.py": {"verify_dataset", "accept_dataset", "describe_cases", "embed", "write_report"}
+    | FITTED | COLLECTED | SHOWN,
+    "backbones/huggingface.py": {"embed"} | FITTED | COLLECTED | SHOWN,
+    "models/memory_bank.py": FITTED | COLLECTED | SHOWN,
+    "families/fit_job.py": FITTED | COLLECTED | SHOWN,
+    "metrics/aupro.py": {"describe_cases", "evaluate", "stratify", "align", "draw_figure"}
+    | COLLECTED - {"collect_costs"} | SHOWN,
+    "evaluation/strata.py": {"stratify", "collect_strata", "write_report"},
+    "report/tables/latex.py": SHOWN,
+    "report/figures/training_history.py": {"draw_figure", "align", "write_report"},
+    "report/alignment/measures.py": {"align", "write_report"},
+    "report/gallery.py": {"write_report"},
+    "scans/writing/gallery.py": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", EDITS)
+def test_an_edit_makes_stale_what_runs_the_module_and_nothing_else(finished, module):
+    rules = stale_rules(finished, f"scripts/dinodp/{module}")
+    assert rules - {"all"} == EDITS[module]
+
+
+def test_an_edited_template_makes_the_report_stale(finished):
+    assert stale_rules(finished, "scripts/dinodp/report/templates/report.css") == {"all", "write_report"}
+
+
+def test_an_edited_comment_or_docstring_makes_nothing_stale(finished):
+    with edited(finished, "scripts/dinodp/store.py", lambda text: text.replace('"""', '"""Now: ', 1)):
+        assert stale_rules(finished, "scripts/dinodp/images.py", lambda text: "# A comment.\n" + text) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ("embeddings: {classical: {grid: [14, 14]}}", FITTED | COLLECTED | SHOWN),
+        ("embeddings: {classical: {batch_size: 3}}", {"write_report"}),
+        ("run: {cache: memory, processes: 2}", {"write_report"}),
+        ("run: {note: Another.}", {"summarise", "write_report"}),
+        ("run: {aupr: average_precision}", SHOWN),
+    ],
+)
+def test_a_changed_key_makes_stale_what_depends_on_it(finished, change, rules):
+    """The report prints the whole configuration."""
+    (finished / "config/change.yaml").write_text(change)
+    listing = snakemake(finished, "-n", "--configfile", "config/small.yaml", "config/change.yaml").text
+    assert set(re.findall(r"(?m)^(?:local)?rule (\w+):", listing)) - {"all"} == rules
 
 
 def test_same_seed_same_bytes(finished):

@@ -20,9 +20,9 @@ from dinodp.embeddings.shards import Shard
 from dinodp.embeddings.writer import TokenWriter
 from dinodp.errors import InputError
 from dinodp.images import read_image
+from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
 from dinodp.jobs.prefetch import prefetched
-from dinodp.jobs.provenance import library_digest
 
 WHOLE = Shard()
 
@@ -68,7 +68,7 @@ def embed_split(
 
 
 def _identity(frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any]) -> str:
-    content = [list(frame["image_sha256"]), backbone.provenance(), dict(config), library_digest()]
+    content = [list(frame["image_sha256"]), backbone.provenance(), dict(config), code_digest(__name__)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 

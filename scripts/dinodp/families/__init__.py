@@ -23,9 +23,9 @@ from dinodp.families.gaussian import GaussianFamily
 from dinodp.families.k_means import KMeansFamily
 from dinodp.families.memory_bank import MemoryBankFamily
 from dinodp.families.mixture import BayesianMixtureFamily, DirichletProcessFamily, GaussianMixtureFamily
+from dinodp.images import image_score
 from dinodp.jobs.logs import progress
 from dinodp.jobs.processes import current_group, is_first
-from dinodp.metrics.image_score import image_score
 
 FAMILIES: dict[str, Any] = {
     "dpmm": DirichletProcessFamily,

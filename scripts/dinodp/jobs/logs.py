@@ -13,7 +13,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from dinodp.errors import InputError
-from dinodp.jobs.provenance import LIBRARY, library_digest
+from dinodp.jobs.closure import CACHE, LIBRARY, Closures
 
 Item = TypeVar("Item")
 logger = logging.getLogger("dinodp")
@@ -79,16 +79,21 @@ def log_to_file(path: str) -> None:
 def begin_job(job: Any) -> None:
     """Start the script of a rule: ``job`` is its ``snakemake`` object, whose first log file takes all that it says.
 
-    Raises InputError where the library that was imported is not the one beside the rules, which is a parameter of them:
-    results would not be of the code that they name.
+    Raises InputError where what the script runs of the imported library is not that of the library beside the rules,
+    whose digest is a parameter of them: results would not be of the code that they name.
     """
     log_to_file(job.log[0])
     wanted = job.params.get("library")
-    if wanted not in (None, library_digest()):
+    if wanted is not None and wanted != Closures(cache=CACHE).digest(_running_script()):
         raise InputError(
             f"The library that this Python imports, {LIBRARY}, is not the one beside the rules that run: "
             "install that one, or start snakemake from its own environment."
         )
+
+
+def _running_script() -> Path:
+    """The script of the rule: Snakemake runs a copy, to which it gives the path of the original."""
+    return Path(str(sys.modules["__main__"].__file__))
 
 
 def report_errors() -> None:

@@ -1,12 +1,8 @@
-"""What made a file: library digest, package versions, configuration, machine."""
+"""Versions of what made a file."""
 
-import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable
-from pathlib import Path
 
-LIBRARY = Path(__file__).parents[1]
 PACKAGES = (
     "torch",
     "transformers",
@@ -19,19 +15,6 @@ PACKAGES = (
     "matplotlib",
     "pillow",
 )
-
-
-def digest_of_files(paths: Iterable[Path]) -> str:
-    """Return the first 16 hexadecimal digits of the sha256 of the files' names and bytes, in sorted order."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def library_digest() -> str:
-    """Digest of every module of the library: the code that made a result."""
-    return digest_of_files(LIBRARY.rglob("*.py"))
 
 
 def package_versions() -> dict[str, str]:

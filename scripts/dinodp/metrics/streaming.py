@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError, require_known
+from dinodp.images import image_score
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.metrics.aupro import aupro
 from dinodp.metrics.bootstrap import (
@@ -20,7 +21,6 @@ from dinodp.metrics.bootstrap import (
 )
 from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, full_resolution_thresholds, max_dice
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
-from dinodp.metrics.image_score import image_score
 from dinodp.metrics.ranking import curves, pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
 
 Map = npt.NDArray[np.float32]

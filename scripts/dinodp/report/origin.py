@@ -14,7 +14,8 @@ from dinodp import store
 from dinodp.datasets.manifest import SPLITS, read_manifest
 from dinodp.evaluation.intervals import MIN_SUBJECTS, anomalous_subjects
 from dinodp.evaluation.test_split import subjects_of
-from dinodp.jobs.provenance import library_digest, package_versions
+from dinodp.jobs.closure import code_digest
+from dinodp.jobs.provenance import package_versions
 from dinodp.report.comparison import Record
 from dinodp.report.files import ReportFiles
 
@@ -57,8 +58,8 @@ def provenance(files: ReportFiles, commit: str) -> dict[str, str]:
     versions = sorted({_listed(packages) for _, packages in made_by} | {_listed(package_versions())})
     return {
         "Code": f"git commit {commit}",
-        "Library that made the scores": ", ".join(digests) + " (digest of its source)",
-        "Library that made this page": library_digest(),
+        "Code that made the scores": ", ".join(digests) + " (digest of the modules that it runs)",
+        "Code that made this page": code_digest("dinodp.report.page"),
         "Versions": "; and ".join(versions),
         "Machine of this page": machine(),
         "Devices of the run": "; ".join(sorted(set(pd.read_csv(files.costs)["device"].dropna()))),

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -6,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dinodp.embeddings import EmbeddingReader, embed_split
+from dinodp.embeddings import EmbeddingReader, computing, embed_split
 from dinodp.errors import InputError
+from dinodp.jobs.closure import LIBRARY, Closures
 
 
 class MeanColour:
@@ -78,6 +80,22 @@ def test_an_interrupted_run_of_another_configuration_starts_anew(frame, tmp_path
     with pytest.raises(KeyboardInterrupt):
         embed_split(frame, MeanColour(fail_after=2), path, {"a": 1}, batch_size=2)
     assert embed_split(frame, MeanColour(), path, {"a": 2}, batch_size=2)["images"] == 7
+
+
+@pytest.mark.parametrize(
+    ("module", "done"), [("scans/writing/gallery.py", 3), ("families/mixture.py", 3), ("store.py", 7), ("images.py", 7)]
+)
+def test_an_interrupted_run_goes_on_after_an_edit_of_code_that_it_does_not_run(
+    frame, tmp_path, monkeypatch, module, done
+):
+    library = tmp_path / "dinodp"
+    shutil.copytree(LIBRARY, library)
+    monkeypatch.setattr(computing, "code_digest", lambda name: Closures(library).digest(name))
+    with pytest.raises(KeyboardInterrupt):
+        embed_split(frame, MeanColour(fail_after=2), tmp_path / "x.h5", {}, batch_size=2)
+    with (library / module).open("a") as file:
+        file.write("EDITED = 1\n")
+    assert embed_split(frame, MeanColour(), tmp_path / "x.h5", {}, batch_size=2)["images"] == done
 
 
 def test_normalised_then_resampled(frame, tmp_path):

@@ -9,8 +9,8 @@ from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, select
 from dinodp.evaluation.cases import describe_cases, lesion_contrast, slice_levels
 from dinodp.evaluation.strata import collect_strata, strata, stratify
+from dinodp.images import image_score
 from dinodp.metrics import evaluate
-from dinodp.metrics.image_score import image_score
 
 RUN = {"mask_rules": ["gt0"], "smoothing_sigma": 0, "image_score_fraction": 0.01, "bootstrap_resamples": 40}
 

@@ -5,7 +5,7 @@ import torch
 from dinodp.errors import InputError
 from dinodp.families.fitting import fit_mixture
 from dinodp.families.scores import patch_scores
-from dinodp.metrics.image_score import image_score
+from dinodp.images import image_score
 from dinodp.models import DirichletProcessMixture
 
 

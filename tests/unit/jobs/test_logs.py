@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from dinodp.jobs.closure import Closures
+
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
@@ -44,17 +46,20 @@ def test_rate_and_time_left_are_reported(tmp_path, seconds):
 
 @pytest.mark.parametrize("digest", [None, "own", "another"])
 def test_a_job_runs_the_library_that_its_rules_name(tmp_path, digest):
-    code = (
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from types import SimpleNamespace\nfrom dinodp.jobs.logs import begin_job\n"
-        "from dinodp.jobs.provenance import library_digest\n"
-        f"known = {{'own': library_digest(), 'another': '0'}}\n"
-        f"job = SimpleNamespace(log=[{str(tmp_path / 'job.log')!r}], params={{'library': known.get({digest!r})}})\n"
+        "job = SimpleNamespace(log=['job.log'], params={'library': sys.argv[1] if sys.argv[1:] else None})\n"
         "begin_job(job)\nprint('began')"
     )
-    process, log = run(code, tmp_path)
+    given = {None: [], "own": [Closures().digest(script)], "another": ["0"]}[digest]
+    process = subprocess.run(
+        [sys.executable, script, *given], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     if digest == "another":
-        assert log == process.stderr
-        assert log.startswith("Error: The library that this Python imports, ")
-        assert "is not the one beside the rules that run" in log
+        assert (tmp_path / "job.log").read_text() == process.stderr
+        assert process.stderr.startswith("Error: The library that this Python imports, ")
+        assert "is not the one beside the rules that run" in process.stderr
     else:
         assert process.stdout == "began\n"

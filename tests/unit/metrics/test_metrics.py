@@ -7,11 +7,11 @@ import pytest
 from sklearn import metrics as sk
 
 from dinodp.errors import InputError
+from dinodp.images import image_score
 from dinodp.metrics import ScoreBins, ScoreHistograms, evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.metrics.aupro import aupro
 from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, full_resolution_thresholds, max_dice
-from dinodp.metrics.image_score import image_score
 from dinodp.metrics.ranking import pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
 
 

@@ -49,3 +49,40 @@ def test_the_reference_shows_signatures_and_docstrings(site):
     text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text())
     for part in ("Learns what healthy scans look like", "false_positive_rate", "One online EM step on embeddings"):
         assert part in text
+
+
+LONGEST_SENTENCE = 40  # words
+
+
+def sentences(text):
+    """The sentences of a page, without code, headings, tables and the addresses of links; a code span is one word."""
+    text = re.sub(r"(?s)^```.*?^```|<!--.*?-->", "\n\n", text, flags=re.M)
+    text = re.sub(r"^ *(\||#|:::).*$", "\n\n", text, flags=re.M)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:-|\d+\.) )", text):
+        prose = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "code", " ".join(block.split())))
+        yield from re.split(r"(?<=[.!?])\s", prose)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two\nlines. `a. b` c.", ["One.", "Two lines.", "code c."]),
+        ("# Heading\nText [of a link](page.md#a. b).", ["Text [of a link]."]),
+        ("- One\n- Two", ["- One", "- Two"]),
+        ("Before\n```\ncode. here\n```\nAfter\n\n| a | b. c |\n|---|---|", ["Before", "After"]),
+    ],
+)
+def test_what_is_a_sentence(text, expected):
+    assert [sentence for sentence in sentences(text) if sentence] == expected
+
+
+def test_no_sentence_is_long(root):
+    pages = [*(root / "docs").glob("*.md"), root / "README.md", root / "CONTRIBUTING.md", *root.glob("*/README.md")]
+    assert len(pages) > 14
+    long = {
+        f"{page.name}: {sentence}"
+        for page in pages
+        for sentence in sentences(page.read_text())
+        if len(sentence.split()) > LONGEST_SENTENCE
+    }
+    assert not long, "\n".join(sorted(long))

@@ -1,4 +1,4 @@
-"""Every row of the table of mistakes in docs/own_scans.md, made and read back: one sentence, no traceback."""
+"""Every row of the table of mistakes in docs/errors.md on own scans, made and read back: one sentence, no traceback."""
 
 import json
 import re
@@ -26,12 +26,12 @@ from dinodp.cli import main
 
 FAST = ["--backbone", "classical", "--resolution", "112", "--components", "16", "--epochs", "1"]
 TINY = Path(__file__).parents[2] / "data/hub_parity_square_448"
-PAGE = Path(__file__).parents[3] / "docs/own_scans.md"
+PAGE = Path(__file__).parents[3] / "docs/errors.md"
 
 
 def rows():
     """What is wrong, and its sentence, of every row of the table."""
-    section = PAGE.read_text().split("## What the user is told")[1]
+    section = re.split(r"(?m)^## ", PAGE.read_text())[1]
     return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", section, flags=re.M)[1:])
 
 

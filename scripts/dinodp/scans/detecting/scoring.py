@@ -9,7 +9,7 @@ import torch
 
 from dinodp.errors import InputError
 from dinodp.families.scores import patch_scores
-from dinodp.metrics.image_score import image_score
+from dinodp.images import image_score
 from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.detecting.canvas import Placement, enlarge, patches_with, pictures, slice_choice
 from dinodp.scans.detecting.embedding import Embedder
