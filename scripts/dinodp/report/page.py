@@ -20,6 +20,7 @@ from dinodp.report.files import ReportFiles
 from dinodp.report.gallery import galleries
 from dinodp.report.pictures import SIDE, colour_scale
 from dinodp.report.protocols import protocol_table
+from dinodp.report.tables.headings import HEADINGS
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -107,7 +108,7 @@ def _environment() -> jinja2.Environment:
     environment = pages.environment(TEMPLATES)
     shared: dict[str, Any] = environment.globals
     environment.filters["number"] = number
-    shared["names"] = {name: metric.shown for name, metric in METRICS.items()}
+    shared["names"] = HEADINGS
     shared["digits"] = {name: metric.decimals for name, metric in METRICS.items()}
     shared["mask_rules"] = MASK_RULES
     shared["cost_digits"] = comparison.COST_DIGITS

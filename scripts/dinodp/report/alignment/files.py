@@ -19,7 +19,6 @@ from dinodp.families.features import IMAGES_PER_READ, Features
 from dinodp.images import read_lesion
 from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import logger, progress
-from dinodp.options import places
 from dinodp.report.alignment.figure import Example, draw_alignment
 from dinodp.report.alignment.measures import PatchLabels, measure
 from dinodp.report.figures.style import save_figure
@@ -56,7 +55,7 @@ def align(
     examples: dict[str, Example] = {}
     images = None
     for name, path in zip(names, models, strict=True):
-        components, config, means = _components(path, tokens, rows, manifest, grid)
+        components, config, means = _components(name, path, tokens, rows, manifest, grid)
         images = images or _images(chosen, components.shape[1:], mask_rule)
         data = PatchLabels(components=components, **images["labels"])
         normal, anomalous = (np.flatnonzero(images["normal"] == flag) for flag in (True, False))
@@ -85,12 +84,11 @@ def _chosen(test: pd.DataFrame) -> list[int]:
 
 
 def _components(
-    path: Path, tokens: Path, rows: Sequence[int], manifest: pd.DataFrame, grid: Sequence[int] | None
+    name: str, path: Path, tokens: Path, rows: Sequence[int], manifest: pd.DataFrame, grid: Sequence[int] | None
 ) -> tuple[npt.NDArray[np.int64], dict[str, Any], npt.NDArray[np.float32]]:
     """Active component of each patch [image, row, col], the model's options, and the active means."""
     config, state, _ = store.read_state(path)
     if config["family"] not in MIXTURES:
-        name = places.parse(places.MODEL, path)["model"]
         raise InputError(f"run.alignment_models: {name} is no mixture; choose models of {', '.join(MIXTURES)}.")
     reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
     mixture = FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture

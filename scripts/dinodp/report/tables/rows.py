@@ -48,7 +48,8 @@ def _wide(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """One row per (KEYS, seed), one column as shown (percent) per metric among ``names`` that the run has."""
     chosen = rows[rows["metric"].isin(list(names))].assign(normalised=rows["normalised"].fillna(""))
     wide = chosen.pivot_table(index=[*KEYS, "seed"], columns="metric", values="value", dropna=False, observed=True)
-    shown = wide.dropna(how="all") * [METRICS[str(name)].factor for name in wide]
+    known = wide.dropna(how="all")
+    shown = known * [METRICS[name].factor if name in METRICS else 1.0 for name in known]
     return shown.reset_index()
 
 
