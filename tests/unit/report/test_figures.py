@@ -179,6 +179,36 @@ def test_patch_coverage_is_the_share_of_the_patch(tmp_path: Path) -> None:
     assert np.isnan(coverage[2]).all()
 
 
+@pytest.mark.parametrize("kind", ["LA", "P"])
+def test_what_is_outlined_is_what_is_lesion(kind: str, data: FigureData, tmp_path: Path) -> None:
+    """Nine pixels of a mask with alpha, or with a palette in which the colour 0 is not black."""
+    grey = np.zeros((8, 8), np.uint8)
+    grey[2:5, 3:6] = 255
+    picture = Image.fromarray(grey).convert(kind) if kind == "LA" else Image.fromarray(np.uint8(grey == 0), mode="P")
+    if kind == "P":
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+    picture.save(tmp_path / "m.png")
+    manifest = data.manifest.iloc[:1].assign(mask=str(tmp_path / "m.png"), label="anomalous")
+    assert lesion_fractions(manifest, "gt0") == 9 / 64
+    figure = FIGURES["anomaly_maps"](replace(data, manifest=manifest, models=data.models[:1]))
+    (outline,) = figure.axes[1].collections[0].get_paths()[0].to_polygons()
+    assert outline.min(axis=0).tolist() == [2.5, 1.5]
+    assert outline.max(axis=0).tolist() == [5.5, 4.5]
+
+
+def test_the_rule_of_the_run_says_what_is_outlined(data: FigureData, tmp_path: Path) -> None:
+    levels = np.zeros((8, 8), np.uint8)
+    levels[1:7, 1:7] = 58
+    levels[2:5, 3:6] = 255
+    Image.fromarray(levels).save(tmp_path / "m.png")
+    manifest = data.manifest.iloc[:1].assign(mask=str(tmp_path / "m.png"), label="anomalous")
+    for rule, width in (("gt0", 6), ("eq255", 3)):
+        shown = replace(data, manifest=manifest, models=data.models[:1], mask_rule=rule)
+        (outline,) = FIGURES["anomaly_maps"](shown).axes[1].collections[0].get_paths()[0].to_polygons()
+        assert np.ptp(outline[:, 0]) == width
+        assert patch_coverage(manifest, (1, 1), rule).item() == pytest.approx(width * (6 if width == 6 else 3) / 64)
+
+
 def test_images_are_read_in_grey_or_colour(tmp_path: Path) -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "g.png")
