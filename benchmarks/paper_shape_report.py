@@ -15,12 +15,14 @@ from PIL import Image
 
 from dinodp import store
 from dinodp.datasets.manifest import image_row, read_manifest, select, write_manifest
-from dinodp.evaluation.cases import describe_cases
+from dinodp.evaluation.case_properties import describe_cases
 from dinodp.evaluation.intervals import collect_intervals
 from dinodp.evaluation.strata import collect_strata, stratify
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.images import image_score
 from dinodp.jobs.costs import peak_host_mib
+from dinodp.options import places
+from dinodp.options.protocol import Protocol
 from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.page import write_report
 
@@ -71,19 +73,20 @@ def clocks() -> tuple[float, float]:
 def write_model(folder: Path, manifest: Path, name: str, seed: int) -> ModelFiles:
     """Random scores of one model, evaluated."""
     frame, rng = read_manifest(manifest), np.random.default_rng(seed)
-    for split in ("test", "valid"):
+    where = {**PLACE, "model": name, "seed": 0}
+    test, valid = (folder / places.fill(places.SCORES, split=split, **where) for split in ("test", "valid"))
+    metrics, curves = (folder / places.fill(pattern, **where) for pattern in (places.METRICS, places.CURVES))
+    for split, path in (("test", test), ("valid", valid)):
         maps = rng.gamma(2, 1, (len(select(frame, split)), 32, 32)).astype(np.float32)
-        store.write_maps(folder / f"{name}-{split}.h5", {}, {"cosine": maps}, {"cosine": image_score(maps)})
-    test, valid = folder / f"{name}-test.h5", folder / f"{name}-valid.h5"
-    metrics, curves = folder / f"{name}.json", folder / f"{name}-curves.h5"
+        store.write_maps(path, {}, {"cosine": maps}, {"cosine": image_score(maps)})
     labels = {**PLACE, "model": name, "seed": "0", "options": {"family": "dpmm", "scores": ["cosine"]}}
     start = clocks()
     evaluate_scores(
-        test_scores=test, valid_scores=valid, manifest=frame, labels=labels, mask_rules=RUN["mask_rules"],
-        smoothing_sigma=0, n_resamples=RUN["bootstrap_resamples"], metrics_path=metrics, curves_path=curves,
+        test_scores=test, valid_scores=valid, manifest=frame, labels=labels, protocol=Protocol.of(RUN),
+        metrics_path=metrics, curves_path=curves,
     )  # fmt: skip
     report_cost(f"evaluate {name}", start)
-    return ModelFiles(*PLACE.values(), name, test, valid, metrics, curves)
+    return ModelFiles(test, valid, metrics, curves)
 
 
 def write_tables(folder: Path) -> tuple[Path, Path]:
@@ -110,7 +113,7 @@ def write_strata(folder: Path, manifest: Path, models: list[ModelFiles]) -> Path
         start = clocks()
         labels = {**PLACE, "model": model.model, "seed": 0}
         parts.append(folder / f"{model.model}-strata.csv")
-        stratify(frame, cases, model.test, model.valid, "cosine", RUN, labels, parts[-1])
+        stratify(frame, cases, model.test, model.valid, "cosine", Protocol.of(RUN), labels, parts[-1])
         report_cost(f"stratify {model.model}", start)
     collect_strata(parts, folder / "strata.csv")
     return folder / "strata.csv"

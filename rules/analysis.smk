@@ -1,9 +1,9 @@
 rule describe_cases:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         accepted="results/data/{dataset}/accepted.txt",
     output:
-        cases="results/data/{dataset}/cases.csv",
+        cases=places.CASES,
     log:
         "results/logs/describe_cases/{dataset}.log",
     conda:
@@ -20,12 +20,12 @@ rule describe_cases:
 
 rule stratify:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
-        cases="results/data/{dataset}/cases.csv",
-        test="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5",
-        valid="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5",
+        manifest=places.MANIFEST,
+        cases=places.CASES,
+        test=TEST_SCORES,
+        valid=VALID_SCORES,
     output:
-        strata="results/strata/{dataset}/{embedding}/{model}/seed-{seed}.csv",
+        strata=places.STRATA,
     log:
         "results/logs/stratify/{dataset}/{embedding}/{model}/seed-{seed}.log",
     conda:
@@ -35,7 +35,7 @@ rule stratify:
         runtime=growing(60),
     params:
         score=lambda wildcards: entry("models", wildcards.model)["scores"][0],
-        run=EVALUATED,
+        protocol=protocol(*EVALUATED, "threshold_maps"),
         library=code_of("stratify"),
     script:
         "../scripts/stratify.py"
@@ -43,9 +43,7 @@ rule stratify:
 
 rule collect_strata:
     input:
-        strata=over(
-            f"results/strata/{FITTED}.csv", models=FIGURE_MODELS, seeds=first_seed
-        ),
+        strata=over(places.STRATA, models=FIGURE_MODELS, seeds=first_seed),
     output:
         table="results/strata.csv",
     log:
@@ -63,19 +61,19 @@ rule collect_strata:
 
 rule align:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
-        tokens="results/embeddings/{dataset}/{embedding}/test.h5",
+        manifest=places.MANIFEST,
+        tokens=places.fill(places.TOKENS, split="test"),
         models=beside(MODEL_FILE, RUN["alignment_models"], seeds_of),
     output:
-        table="results/alignment/{dataset}/{embedding}.csv",
+        table=places.fill(places.ALIGNMENT, extension="csv"),
         png=report(
-            "results/alignment/{dataset}/{embedding}.png",
+            places.fill(places.ALIGNMENT, extension="png"),
             caption="../report/alignment.rst",
             category="Figures",
             subcategory="{dataset}, {embedding}",
             labels={"figure": "alignment"},
         ),
-        pdf="results/alignment/{dataset}/{embedding}.pdf",
+        pdf=places.fill(places.ALIGNMENT, extension="pdf"),
     log:
         "results/logs/align/{dataset}/{embedding}.log",
     conda:

@@ -9,6 +9,8 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from dinodp.jobs.closure import CACHE, Closures
+from dinodp.options import places
+from dinodp.options.choices import known_figures, known_tables
 
 
 def validate_config():
@@ -118,6 +120,12 @@ def check_names():
                 raise WorkflowError(
                     f"run.{key} names the model '{name}', which is not among run.models: {', '.join(RUN['models'])}."
                 )
+    for key, known in {"tables": known_tables(), "figures": known_figures()}.items():
+        for name in RUN[key]:
+            if name not in known:
+                raise WorkflowError(
+                    f"Unknown name '{name}' under run.{key}: choose from {', '.join(known)}."
+                )
 
 
 check_names()
@@ -217,31 +225,21 @@ def memory_banks():
     ]
 
 
-FITTED = "{dataset}/{embedding}/{model}/seed-{seed}"
-MODEL_FILE = f"results/models/{FITTED}.h5"
-TEST_SCORES = f"results/scores/{FITTED}/test.h5"
-VALID_SCORES = f"results/scores/{FITTED}/valid.h5"
-METRICS_FILE = f"results/metrics/{FITTED}.json"
-CURVES_FILE = f"results/curves/{FITTED}.h5"
+MODEL_FILE = places.MODEL
+TEST_SCORES = places.fill(places.SCORES, split="test")
+VALID_SCORES = places.fill(places.SCORES, split="valid")
+METRICS_FILE = places.METRICS
+CURVES_FILE = places.CURVES
 FIGURE_MODELS = RUN.get("figure_models", RUN["models"])
-
-
-def of_run(*keys):
-    """Those keys of the run that a result depends on, where it has them."""
-    return {key: RUN[key] for key in keys if key in RUN}
-
-
-# What decides how scores are evaluated: a change of it evaluates anew.
-EVALUATED = of_run(
+# What decides how scores are evaluated, and how values are read: a change of it makes both anew.
+EVALUATED = (
     "mask_rules",
     "mask_size",
     "smoothing_sigma",
     "image_score_fraction",
-    "threshold_maps",
     "bootstrap_resamples",
 )
-# What decides which values a table has.
-TABULATED = of_run(
+COMPARED = (
     "mask_rules",
     "mask_size",
     "smoothing_sigma",
@@ -253,28 +251,31 @@ TABULATED = of_run(
 )
 
 
+def protocol(*keys):
+    """These choices of the run's protocol, for `Protocol.of`."""
+    return {key: RUN[key] for key in keys if key in RUN}
+
+
 def alignment_files(extension):
     """One per data set and embedding; none where the run names no models for it."""
     return expand(
-        f"results/alignment/{{dataset}}/{{embedding}}.{extension}",
+        places.fill(places.ALIGNMENT, extension=extension),
         dataset=RUN["datasets"] if RUN["alignment_models"] else [],
         embedding=RUN["embeddings"],
     )
 
 
 def all_tables():
-    return expand(
-        "results/tables/{table}.{ext}", table=RUN["tables"], ext=TABLE_FORMATS
-    )
+    return expand(places.TABLE, table=RUN["tables"], extension=TABLE_FORMATS)
 
 
 def all_figures(*formats):
     return expand(
-        "results/figures/{dataset}/{embedding}/{figure}.{ext}",
+        places.FIGURE,
         dataset=RUN["datasets"],
         embedding=RUN["embeddings"],
         figure=RUN["figures"],
-        ext=formats or FIGURE_FORMATS,
+        extension=formats or FIGURE_FORMATS,
     )
 
 

@@ -1,11 +1,11 @@
 rule evaluate:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
-        test="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/test.h5",
-        valid="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/valid.h5",
+        manifest=places.MANIFEST,
+        test=TEST_SCORES,
+        valid=VALID_SCORES,
     output:
-        metrics="results/metrics/{dataset}/{embedding}/{model}/seed-{seed}.json",
-        curves="results/curves/{dataset}/{embedding}/{model}/seed-{seed}.h5",
+        metrics=METRICS_FILE,
+        curves=CURVES_FILE,
     log:
         "results/logs/evaluate/{dataset}/{embedding}/{model}/seed-{seed}.log",
     conda:
@@ -15,11 +15,7 @@ rule evaluate:
         runtime=growing(60),
     params:
         options=lambda wildcards: entry("models", wildcards.model),
-        mask_rules=RUN["mask_rules"],
-        smoothing_sigma=RUN["smoothing_sigma"],
-        n_resamples=RUN["bootstrap_resamples"],
-        mask_size=RUN.get("mask_size"),
-        image_score_fraction=RUN["image_score_fraction"],
+        protocol=protocol(*EVALUATED),
         library=code_of("evaluate"),
     script:
         "../scripts/evaluate.py"
@@ -67,12 +63,12 @@ rule collect_intervals:
 rule collect_costs:
     input:
         embeddings=expand(
-            "results/embeddings/{dataset}/{embedding}/test.cost.json",
+            places.fill(places.TOKENS_COST, split="test"),
             dataset=RUN["datasets"],
             embedding=RUN["embeddings"],
         ),
-        fits=over(f"results/models/{FITTED}.cost.json"),
-        scores=over(f"results/scores/{FITTED}/test.cost.json"),
+        fits=over(places.MODEL_COST),
+        scores=over(places.fill(places.SCORES_COST, split="test")),
     output:
         table="results/costs.csv",
     log:

@@ -5,13 +5,13 @@ rule make_table:
         published=local(Path(workflow.basedir, "resources/published/published.csv")),
     output:
         csv=report(
-            "results/tables/{table}.csv",
+            places.fill(places.TABLE, extension="csv"),
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{table}"},
         ),
-        md="results/tables/{table}.md",
-        tex="results/tables/{table}.tex",
+        md=places.fill(places.TABLE, extension="md"),
+        tex=places.fill(places.TABLE, extension="tex"),
     log:
         "results/logs/make_table/{table}.log",
     conda:
@@ -20,7 +20,7 @@ rule make_table:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        run=TABULATED,
+        protocol=protocol(*COMPARED),
         library=code_of("make_table"),
     script:
         "../scripts/make_table.py"
@@ -28,8 +28,8 @@ rule make_table:
 
 rule draw_figure:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
-        tokens="results/embeddings/{dataset}/{embedding}/test.h5",
+        manifest=places.MANIFEST,
+        tokens=places.fill(places.TOKENS, split="test"),
         models=beside(MODEL_FILE, FIGURE_MODELS, first_seed),
         test=beside(TEST_SCORES, FIGURE_MODELS, first_seed),
         valid=beside(VALID_SCORES, FIGURE_MODELS, first_seed),
@@ -37,13 +37,13 @@ rule draw_figure:
         curves=beside(CURVES_FILE, FIGURE_MODELS, first_seed),
     output:
         png=report(
-            "results/figures/{dataset}/{embedding}/{figure}.png",
+            places.fill(places.FIGURE, extension="png"),
             caption="../report/figure.rst",
             category="Figures",
             subcategory="{dataset}, {embedding}",
             labels={"figure": "{figure}"},
         ),
-        pdf="results/figures/{dataset}/{embedding}/{figure}.pdf",
+        pdf=places.fill(places.FIGURE, extension="pdf"),
     log:
         "results/logs/draw_figure/{dataset}/{embedding}/{figure}.log",
     conda:
@@ -62,7 +62,7 @@ rule draw_figure:
 
 rule summarise:
     input:
-        tables=expand("results/tables/{table}.md", table=RUN["tables"]),
+        tables=expand(places.fill(places.TABLE, extension="md"), table=RUN["tables"]),
     output:
         summary="results/summary.md",
     log:
@@ -91,7 +91,7 @@ rule write_report:
         alignment_figures=alignment_files("png"),
         published=local(Path(workflow.basedir, "resources/published/published.csv")),
         figures=all_figures("png"),
-        manifests=expand("results/data/{dataset}/manifest.csv", dataset=RUN["datasets"]),
+        manifests=expand(places.MANIFEST, dataset=RUN["datasets"]),
         checksums=expand(
             "results/data/{dataset}/checksums.csv", dataset=RUN["datasets"]
         ),
@@ -114,9 +114,6 @@ rule write_report:
         runtime=growing(30),
     params:
         datasets=RUN["datasets"],
-        models=over(
-            "{dataset}/{embedding}/{model}", models=FIGURE_MODELS, seeds=first_seed
-        ),
         config=used_config(),
         command=command_line(),
         commit=uncompared(lambda wildcards: git_commit()),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.datasets.manifest import read_manifest, select
-from dinodp.evaluation.cases import describe_cases
+from dinodp.evaluation.case_properties import describe_cases
 from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:

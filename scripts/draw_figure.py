@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.jobs.logs import begin_job
-from dinodp.report.figure_inputs import load_figure_data
+from dinodp.report.figure_inputs import FigureFiles, load_figure_data
 from dinodp.report.figures import FIGURES, save_figure
 
 if TYPE_CHECKING:
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 begin_job(snakemake)
 files = snakemake.input
+per_model = zip(files.models, files.test, files.valid, files.metrics, files.curves, strict=True)
 data = load_figure_data(
     title=f"{snakemake.wildcards.dataset}, {snakemake.wildcards.embedding}",
     names=snakemake.params.names,
     manifest_path=Path(files.manifest),
     tokens=Path(files.tokens),
-    per_model=list(zip(files.models, files.test, files.valid, files.metrics, files.curves, strict=True)),
+    per_model=[FigureFiles(*map(Path, paths)) for paths in per_model],
     grid=snakemake.params.grid,
     mask_rule=snakemake.params.mask_rule,
 )

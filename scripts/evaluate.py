@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dinodp.datasets.manifest import read_manifest
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.jobs.logs import begin_job
+from dinodp.options.protocol import Protocol
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,11 +17,7 @@ evaluate_scores(
     valid_scores=Path(snakemake.input.valid),
     manifest=read_manifest(Path(snakemake.input.manifest)),
     labels={**snakemake.wildcards, "options": snakemake.params.options},
-    mask_rules=snakemake.params.mask_rules,
-    smoothing_sigma=snakemake.params.smoothing_sigma,
-    n_resamples=snakemake.params.n_resamples,
-    mask_size=snakemake.params.mask_size,
-    image_score_fraction=snakemake.params.image_score_fraction,
+    protocol=Protocol.of(snakemake.params.protocol),
     metrics_path=Path(snakemake.output.metrics),
     curves_path=Path(snakemake.output.curves),
 )

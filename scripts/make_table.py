@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dinodp.jobs.logs import begin_job
 from dinodp.options.protocol import Protocol
-from dinodp.report.tables.making import make_table
+from dinodp.report.table_job import make_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,5 +15,5 @@ make_table(
     snakemake.wildcards.table,
     *(Path(path) for path in (snakemake.input.metrics, snakemake.input.costs, snakemake.input.published)),
     *(Path(path) for path in (snakemake.output.csv, snakemake.output.md, snakemake.output.tex)),
-    protocol=Protocol.of(snakemake.params.run),
+    protocol=Protocol.of(snakemake.params.protocol),
 )

@@ -8,6 +8,7 @@ import pandas as pd
 from dinodp.datasets.manifest import read_manifest
 from dinodp.evaluation.strata import stratify
 from dinodp.jobs.logs import begin_job
+from dinodp.options.protocol import Protocol
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,7 +20,7 @@ stratify(
     Path(snakemake.input.test),
     Path(snakemake.input.valid),
     snakemake.params.score,
-    snakemake.params.run,
+    Protocol.of(snakemake.params.protocol),
     dict(snakemake.wildcards),
     Path(snakemake.output.strata),
 )

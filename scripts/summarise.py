@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.jobs.logs import begin_job
-from dinodp.report.tables.making import summarise
+from dinodp.report.table_job import summarise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.datasets.manifest import read_manifest
-from dinodp.datasets.verification import verify_dataset, write_report
+from dinodp.datasets.verification import verify_dataset, write_verification
 from dinodp.jobs.logs import begin_job
 
 if TYPE_CHECKING:
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 begin_job(snakemake)
 manifest = read_manifest(Path(snakemake.input.manifest))
 report, checksums = verify_dataset(manifest, snakemake.params.expect, threads=snakemake.threads)
-write_report(snakemake.wildcards.dataset, report, checksums, *(Path(path) for path in snakemake.output))
+write_verification(snakemake.wildcards.dataset, report, checksums, *(Path(path) for path in snakemake.output))

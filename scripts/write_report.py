@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 begin_job(snakemake)
 files, params = snakemake.input, snakemake.params
-per_model = zip(params.models, files.test, files.valid, files.model_metrics, files.curves, strict=True)
+per_model = zip(files.test, files.valid, files.model_metrics, files.curves, strict=True)
 write_report(
     Path(snakemake.output.report),
     ReportFiles(
@@ -21,7 +21,7 @@ write_report(
         published=Path(files.published),
         manifests={name: Path(path) for name, path in zip(params.datasets, files.manifests, strict=True)},
         checksums={name: Path(path) for name, path in zip(params.datasets, files.checksums, strict=True)},
-        models=[ModelFiles(*place.split("/"), *(Path(path) for path in paths)) for place, *paths in per_model],
+        models=[ModelFiles(*map(Path, paths)) for paths in per_model],
         figures=[Path(path) for path in files.figures],
         intervals=Path(files.intervals),
         differences=Path(files.differences),

@@ -11,6 +11,8 @@ from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, se
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.images import image_score
 from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.options import places
+from dinodp.options.protocol import Protocol
 from dinodp.report.figures.style import new_figure, save_figure
 from dinodp.report.files import ModelFiles, ReportFiles
 
@@ -54,7 +56,7 @@ def write_run(folder: Path, masks: bool = True, smoothing_sigma: float = 0.0) ->
     for name, frame in _tables().items():
         frame.to_csv(tables[name], index=False)
     tables["checksums"].write_text("split,label,image,image_sha256,mask_sha256\n")
-    figure = folder / f"figures/{DATASET}/{EMBEDDING}/component_maps.png"
+    figure = folder / f"results/figures/{DATASET}/{EMBEDDING}/component_maps.png"
     save_figure(new_figure(40), figure, figure.with_suffix(".pdf"))
     return ReportFiles(
         metrics=tables["metrics"],
@@ -86,7 +88,7 @@ def _strata(folder: Path) -> Path:
 
 
 def _alignment(folder: Path) -> Path:
-    path = folder / f"alignment/{DATASET}/{EMBEDDING}.csv"
+    path = folder / f"results/alignment/{DATASET}/{EMBEDDING}.csv"
     path.parent.mkdir(parents=True)
     rows = [
         {"model": model, "images": "normal", "measure": "explained by place", "value": value, "low": 0.1, "high": 0.6}
@@ -119,16 +121,21 @@ def _images(folder: Path, masks: bool) -> list[dict[str, object]]:
 def _model(folder: Path, manifest: Path, name: str, seed: int, smoothing_sigma: float) -> ModelFiles:
     """Scores that rise with the disc's share of a patch, evaluated as the pipeline does."""
     frame, rng = read_manifest(manifest), np.random.default_rng(seed)
-    files = {kind: folder / f"{name}-{kind}" for kind in ("test.h5", "valid.h5", "metrics.json", "curves.h5")}
+    where = {"dataset": DATASET, "embedding": EMBEDDING, "model": name, "seed": 0}
+    files = {split: folder / places.fill(places.SCORES, split=split, **where) for split in ("test", "valid")}
+    files |= {
+        kind: folder / places.fill(pattern, **where)
+        for kind, pattern in (("metrics", places.METRICS), ("curves", places.CURVES))
+    }
     for split in ("test", "valid"):
         rows = select(frame, split)
         maps = rng.gamma(2, 0.02, (len(rows), *GRID)).astype(np.float32)
         for index in np.flatnonzero((rows["label"] == "anomalous").to_numpy()):
             maps[index, 3:5, 4:6] += np.float32(0.1 + 0.02 * (index % 4))
-        store.write_maps(files[f"{split}.h5"], {}, {"cosine": maps}, {"cosine": image_score(maps)})
+        store.write_maps(files[split], {}, {"cosine": maps}, {"cosine": image_score(maps)})
     evaluate_scores(
-        test_scores=files["test.h5"],
-        valid_scores=files["valid.h5"],
+        test_scores=files["test"],
+        valid_scores=files["valid"],
         manifest=frame,
         labels={
             "dataset": DATASET,
@@ -137,13 +144,11 @@ def _model(folder: Path, manifest: Path, name: str, seed: int, smoothing_sigma: 
             "seed": "0",
             "options": CONFIG["models"][name],
         },
-        mask_rules=["gt0"],
-        smoothing_sigma=smoothing_sigma,
-        n_resamples=0,
-        metrics_path=files["metrics.json"],
-        curves_path=files["curves.h5"],
+        protocol=Protocol(smoothing_sigma=smoothing_sigma, resamples=0),
+        metrics_path=files["metrics"],
+        curves_path=files["curves"],
     )
-    return ModelFiles(DATASET, EMBEDDING, name, *files.values())
+    return ModelFiles(**files)
 
 
 def _tables() -> dict[str, pd.DataFrame]:

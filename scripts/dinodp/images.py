@@ -1,17 +1,33 @@
 """Read images and masks, and score a whole image from its patches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinodp.errors import InputError, one_line
+from dinodp.errors import InputError, one_line, require_known
 
 UInt8Array = NDArray[np.uint8]
 FULL_RANGE_16 = 65535
 HIGH_DEPTH_MODES = ("I", "F")  # the first letter of Pillow's modes for 16-bit, 32-bit and floating-point grey
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Which values of a mask are anomalous, and how a report says it."""
+
+    holds: Callable[[Any], Any]
+    words: str
+
+
+MASK_RULES = {
+    "gt0": MaskRule(lambda values: values > 0, "every value above 0"),
+    "eq255": MaskRule(lambda values: values == 255, "only 255"),
+}
 
 
 def read_image(path: Path | str) -> UInt8Array:
@@ -68,6 +84,34 @@ def read_mask(path: Path | str) -> UInt8Array:
     return np.maximum(np.round(grey * 255.0), grey > 0).astype(np.uint8)
 
 
+def resize_mask(mask: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
+    """A mask [H, W] at ``size`` (height, width): the nearest pixel, so that small lesions keep their share of it."""
+    height, width = size
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def anomalous_in(values: NDArray[Any], rule: str) -> NDArray[np.bool_]:
+    """Which values of a mask are anomalous under a rule of ``MASK_RULES``. Raises InputError for another name."""
+    require_known("mask rule", rule, MASK_RULES)
+    return np.asarray(MASK_RULES[rule].holds(np.asarray(values)))
+
+
+def read_mask_at(path: Path | str, size: Sequence[int]) -> UInt8Array:
+    """A mask as grey values at ``size`` (height, width); without a file (an empty path) it is 0 everywhere."""
+    if not str(path):
+        return np.zeros((int(size[0]), int(size[1])), dtype=np.uint8)
+    mask = read_mask(path)
+    return mask if mask.shape == tuple(size) else resize_mask(mask, size)
+
+
+def read_lesion(path: Path | str, rule: str, size: Sequence[int] | None = None) -> NDArray[np.bool_]:
+    """Anomalous pixels [H, W] of a mask under a rule, at ``size`` (height, width) or the mask's own.
+
+    Raises InputError as `read_mask` does and for an unknown rule.
+    """
+    return anomalous_in(read_mask(path) if size is None else read_mask_at(path, size), rule)
+
+
 def _open(path: Path | str) -> Image.Image:
     """Decode the whole file, so that a truncated one is found here."""
     file = Path(path)
@@ -98,12 +142,6 @@ def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:
             "convert it to 8 or 16 bits with one intensity window for all images."
         )
     return values / top
-
-
-def resize_mask(mask: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
-    """A mask [H, W] at ``size`` (height, width): the nearest pixel, so that small lesions keep their share of it."""
-    height, width = size
-    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
 def image_score(maps: NDArray[np.float32], fraction: float = 0.01) -> NDArray[np.float32]:

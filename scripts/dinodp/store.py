@@ -123,23 +123,32 @@ def write_maps(
     maps: Mapping[str, npt.NDArray[np.float32]],
     image_scores: Mapping[str, npt.NDArray[np.float32]],
 ) -> None:
-    """Write patch scores [image, row, col] and image scores [image], one float32 data set per score."""
+    """Write patch scores [image, row, col] and image scores [image], one float32 data set per score.
+
+    The name of a score that knows the masks ends in the mask rule: ``oracle/gt0``.
+    """
     with writing(path, "scores", config) as file:
         for name, values in maps.items():
             file.create_dataset(name, data=values, dtype="float32", track_times=False)
             file.create_dataset(f"image_scores/{name}", data=image_scores[name], dtype="float32", track_times=False)
 
 
-def read_maps(path: Path) -> Maps:
-    """Return {score name: float32 [image, row, col]} of a scores file."""
+def read_maps(path: Path, mask_rule: str = "gt0") -> Maps:
+    """Return {score name: float32 [image, row, col]} of a scores file, as they are under a mask rule."""
     with reading(path, "scores") as file:
-        return {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        return _under({name: item for name, item in file.items() if name != "image_scores"}, mask_rule)
 
 
-def read_image_scores(path: Path) -> Maps:
-    """Return {score name: float32 [image]} of a scores file."""
+def read_image_scores(path: Path, mask_rule: str = "gt0") -> Maps:
+    """Return {score name: float32 [image]} of a scores file, as they are under a mask rule."""
     with reading(path, "scores") as file:
-        return {name: item[()] for name, item in file["image_scores"].items()}
+        return _under(file["image_scores"], mask_rule)
+
+
+def _under(items: Mapping[str, h5py.Dataset | h5py.Group], mask_rule: str) -> Maps:
+    """A score that knows the masks is a group with one data set per mask rule; the others are data sets."""
+    chosen = {name: item[mask_rule] if isinstance(item, h5py.Group) else item for name, item in items.items()}
+    return {name: item[()] for name, item in chosen.items()}
 
 
 def read_curves(path: Path, score: str, mask_rule: str) -> dict[str, npt.NDArray[np.floating]]:

@@ -19,7 +19,7 @@ from synthetic_run import CONFIG, DATASET, map_of, write_run
 
 from dinodp.datasets.manifest import read_manifest, select
 from dinodp.images import resize_mask
-from dinodp.report.cases import lesion_mask
+from dinodp.report.case_choice import lesion_mask
 from dinodp.report.files import ReportFiles
 from dinodp.report.page import write_report
 

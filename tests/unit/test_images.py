@@ -9,7 +9,7 @@ from PIL import Image
 
 from dinodp.backbones.preprocessing import crop_to_multiple, preprocess, resize_short_side, to_tensor
 from dinodp.errors import InputError
-from dinodp.images import read_image, read_mask
+from dinodp.images import anomalous_in, read_image, read_lesion, read_mask, read_mask_at
 
 GREY = np.array([[0, 10], [128, 255], [3, 4]], dtype=np.uint8)
 
@@ -77,6 +77,40 @@ def test_masks_keep_their_values(tmp_path: Path) -> None:
     assert read_mask(save(labels, tmp_path / "labels.png")).tolist() == [[0, 1, 255]]
     faint = np.array([[0, 1, 65535]], dtype=np.uint16)
     assert read_mask(save(faint, tmp_path / "faint.png")).tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize("kind", ["LA", "P", "RGBA", "L"])
+def test_nine_pixels_are_lesion_however_the_png_stores_them(tmp_path: Path, kind: str) -> None:
+    """Opaque alpha, and a palette whose colour 0 is not black, are no lesion."""
+    grey = np.zeros((8, 8), dtype=np.uint8)
+    grey[2:5, 3:6] = 255
+    picture = Image.fromarray(grey)
+    if kind == "P":
+        picture = Image.fromarray((grey == 0).astype(np.uint8) + 2, mode="P")
+        picture.putpalette([1, 1, 1, 9, 9, 9, 255, 255, 255, 0, 0, 0])
+    else:
+        picture = picture.convert(kind)
+    picture.save(tmp_path / "m.png")
+    for rule in ("gt0", "eq255"):
+        lesion = read_lesion(tmp_path / "m.png", rule)
+        assert (lesion == (grey > 0)).all()
+        assert lesion.sum() == 9
+
+
+def test_the_rules_of_masks(tmp_path: Path) -> None:
+    values = np.array([[0, 58, 122, 255]], dtype=np.uint8)
+    path = save(values, tmp_path / "m.png")
+    assert read_lesion(path, "gt0").tolist() == [[False, True, True, True]]
+    assert read_lesion(path, "eq255").tolist() == [[False, False, False, True]]
+    assert read_lesion(path, "eq255", (2, 8)).tolist() == [6 * [False] + 2 * [True]] * 2
+    assert anomalous_in(values > 0, "gt0").tolist() == [[False, True, True, True]]
+    with pytest.raises(InputError, match="Unknown mask rule 'gt1': choose one of eq255, gt0"):
+        read_lesion(path, "gt1")
+
+
+def test_no_mask_is_a_mask_of_nothing() -> None:
+    assert read_mask_at("", (2, 3)).tolist() == [[0, 0, 0]] * 2
+    assert not read_lesion("", "gt0", (2, 3)).any()
 
 
 def test_damaged_files_are_told_in_one_sentence(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Print both models' metrics and their differences."""
     configure_logging()
-    from dinodp.scans.evaluation import Predictions, difference_rows, evaluate_predictions
+    from dinodp.scans.measuring import Predictions, difference_rows, evaluate_predictions
 
     first, second = (Predictions.read(folder) for folder in (options.first, options.second))
     if first.names != second.names:

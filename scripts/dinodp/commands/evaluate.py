@@ -50,7 +50,7 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the metrics."""
     configure_logging()
-    from dinodp.scans.evaluation import Predictions, evaluate_predictions, metric_rows
+    from dinodp.scans.measuring import Predictions, evaluate_predictions, metric_rows
 
     predictions = Predictions.read(options.predictions)
     test = test_of(options, predictions.names)
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
     """The scans that are evaluated. Raises InputError for a bad number of resamples or predictions without a scan."""
-    from dinodp.scans.evaluation import LabelledScans
+    from dinodp.scans.measuring import LabelledScans
     from dinodp.scans.reading.masks import MaskNaming
 
     if options.out is not None:

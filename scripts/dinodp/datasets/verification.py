@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dinodp.errors import InputError
-from dinodp.images import read_image, read_mask
+from dinodp.images import MASK_RULES, read_image, read_mask
 from dinodp.jobs.files import write_json, write_text
 from dinodp.jobs.logs import progress
 
@@ -77,10 +77,9 @@ def _prevalence(frame: pd.DataFrame) -> dict[str, float]:
     pixels = sum(sum(values.values()) for values in test["mask_values"])
     if not pixels:
         return {}
-    least = {"gt0": 1, "eq255": 255}
     return {
-        rule: sum(count for values in test["mask_values"] for value, count in values.items() if value >= low) / pixels
-        for rule, low in least.items()
+        name: sum(n for values in test["mask_values"] for value, n in values.items() if rule.holds(value)) / pixels
+        for name, rule in MASK_RULES.items()
     }
 
 
@@ -148,7 +147,7 @@ def _wrong_masks(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     marked = [
         _short_name(path)
         for path, values in zip(normal["image"], normal["mask_values"], strict=True)
-        if any(value > 0 for value in values)
+        if any(values)  # the keys: one above 0
     ]
     if marked:
         yield "normal_with_lesion", f"{len(marked)} normal images have a mask that is not empty: {_examples(marked)}."
@@ -170,7 +169,7 @@ def require_accepted(name: str, report: Facts, accept: Sequence[str], where: str
     return "".join(f"{deviation}: {sentence}\n" for deviation, sentence in report["deviations"].items()) or "none\n"
 
 
-def write_report(name: str, report: Facts, checksums: pd.DataFrame, json: Path, page: Path, table: Path) -> None:
+def write_verification(name: str, report: Facts, checksums: pd.DataFrame, json: Path, page: Path, table: Path) -> None:
     """Write the report as JSON and as a page, and the checksums as CSV."""
     lines = [f"# {name}: verification", ""]
     deviations = report["deviations"]

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dinodp.jobs.files import read_json, write_text
+from dinodp.options import places
 from dinodp.options.protocol import is_variant
 
 
@@ -38,27 +39,23 @@ def _tidy_rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {**labels, "mask_rule": rule, "metric": metric, "value": value}
 
 
-def _from_path(path: Path, depth: int) -> list[str]:
-    """The wildcards in a result's path: the ``depth`` folders between results/<kind>/ and the file."""
-    return list(path.parts[-depth - 1 : -1])
-
-
 def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequence[Path], path: Path) -> None:
     """Join the costs of embedding, fitting and scoring to one row per (dataset, embedding, model, seed)."""
-    backbone_ms = {tuple(_from_path(file, 2)): _ms_per_image(read_json(file)) for file in embeddings}
+    backbone_ms = {}
+    for file in embeddings:
+        names = places.parse(places.TOKENS_COST, file)
+        backbone_ms[names["dataset"], names["embedding"]] = _ms_per_image(read_json(file))
     rows = []
     for fit_file, score_file in zip(fits, scores, strict=True):
-        dataset, embedding, model = _from_path(fit_file, 3)
+        names = places.parse(places.MODEL_COST, fit_file)
         fit, score = read_json(fit_file), read_json(score_file)
         gpu = [value for value in (fit["peak_gpu_mib"], score["peak_gpu_mib"]) if value is not None]
         rows.append(
             {
-                "dataset": dataset,
-                "embedding": embedding,
-                "model": model,
-                "seed": int(fit_file.name.split(".")[0].removeprefix("seed-")),
+                **names,
+                "seed": int(names["seed"]),
                 "fit_seconds": fit["seconds"],
-                "backbone_ms_per_image": backbone_ms[dataset, embedding],
+                "backbone_ms_per_image": backbone_ms[names["dataset"], names["embedding"]],
                 "scoring_ms_per_image": _ms_per_image(score),
                 "peak_host_mib": max(fit["peak_host_mib"], score["peak_host_mib"]),
                 "peak_gpu_mib": max(gpu) if gpu else None,

@@ -34,7 +34,7 @@ def stratify(
     test_scores: Path,
     valid_scores: Path,
     score: str,
-    run: Mapping[str, Any],
+    protocol: Protocol,
     labels: Mapping[str, Any],
     path: Path,
 ) -> None:
@@ -43,11 +43,11 @@ def stratify(
     rows: list[dict[str, Any]] = []
     if has_pixel_labels(test):
         normal = valid[valid["label"] == "normal"]
-        maps = store.read_maps(test_scores)[score]
-        valid_maps = store.read_maps(valid_scores)[score][normal.index]
+        maps = store.read_maps(test_scores, protocol.mask_rule)[score]
+        valid_maps = store.read_maps(valid_scores, protocol.mask_rule)[score][normal.index]
         for place in strata(cases):
             logger.info("Stratum %s: %s, %d images.", place["property"], place["stratum"], len(place["rows"]))
-            rows += _stratum_rows(place, test, maps, normal, valid_maps, run)
+            rows += _stratum_rows(place, test, maps, normal, valid_maps, protocol)
     frame = pd.DataFrame(rows, columns=COLUMNS)
     for name, value in reversed(list(labels.items())):
         frame.insert(0, name, value)
@@ -81,33 +81,28 @@ def _stratum_rows(
     maps: npt.NDArray[np.float32],
     normal: pd.DataFrame,
     valid_maps: npt.NDArray[np.float32],
-    run: Mapping[str, Any],
+    protocol: Protocol,
 ) -> list[dict[str, Any]]:
     """Pixel metrics of the stratum's images; image AUROC of its anomalous images against all normal ones."""
-    protocol, size = Protocol.of(run), run.get("mask_size")
-    labels, fraction = (test["label"] == "anomalous").to_numpy(), run["image_score_fraction"]
-    rows = place["rows"]
+    labels, rows = (test["label"] == "anomalous").to_numpy(), place["rows"]
     chosen = test.iloc[rows]
     result = evaluate_stream(
         maps[rows],
-        MaskFiles(chosen, size),
+        MaskFiles(chosen, protocol.mask_size),
         valid_maps,
-        protocol.mask_rule,
+        protocol,
         image_labels=labels[rows],
-        smoothing_sigma=run["smoothing_sigma"],
-        bootstrap=_bootstrap(chosen, labels[rows], run),
-        validation_sizes=image_sizes(normal, size),
-        image_score_fraction=fraction,
+        bootstrap=_bootstrap(chosen, labels[rows], protocol),
+        validation_sizes=image_sizes(normal, protocol.mask_size),
     )
     against = np.union1d(rows[labels[rows]], np.flatnonzero(~labels))
     images = evaluate_stream(
         maps[against],
         None,
         valid_maps,
-        protocol.mask_rule,
+        protocol,
         image_labels=labels[against],
-        bootstrap=_bootstrap(test.iloc[against], labels[against], run),
-        image_score_fraction=fraction,
+        bootstrap=_bootstrap(test.iloc[against], labels[against], protocol),
     )
     n_subjects = anomalous_subjects(subjects_of(chosen), labels[rows])
     values = {**result.values, "image_auroc": images.values.get("image_auroc")}
@@ -122,8 +117,8 @@ def _stratum_rows(
     ]
 
 
-def _bootstrap(frame: pd.DataFrame, labels: npt.NDArray[np.bool_], run: Mapping[str, Any]) -> Bootstrap | None:
-    n_resamples = min(N_RESAMPLES, int(run["bootstrap_resamples"]))
+def _bootstrap(frame: pd.DataFrame, labels: npt.NDArray[np.bool_], protocol: Protocol) -> Bootstrap | None:
+    n_resamples = min(N_RESAMPLES, protocol.resamples)
     return Bootstrap.of(subjects_of(frame), labels, n_resamples) if n_resamples else None
 
 

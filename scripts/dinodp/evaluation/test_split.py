@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,10 +12,11 @@ import pandas as pd
 from dinodp import store
 from dinodp.datasets.manifest import select
 from dinodp.evaluation.intervals import anomalous_subjects
-from dinodp.images import read_mask, resize_mask
+from dinodp.images import read_mask_at
 from dinodp.jobs.files import write_json
 from dinodp.jobs.logs import logger
 from dinodp.metrics import Bootstrap, evaluate_stream
+from dinodp.options.protocol import Protocol
 
 
 class MaskFiles:
@@ -30,10 +32,8 @@ class MaskFiles:
         return len(self.frame)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        for mask, height, width in zip(self.frame["mask"], self.frame["height"], self.frame["width"], strict=True):
-            shape = (int(height), int(width)) if self.size is None else (int(self.size[0]), int(self.size[1]))
-            values = read_mask(str(mask)) if mask else np.zeros(shape, dtype=np.uint8)
-            yield values if values.shape == shape else resize_mask(values, shape)
+        for mask, size in zip(self.frame["mask"], image_sizes(self.frame, self.size), strict=True):
+            yield read_mask_at(mask, size)
 
 
 def image_sizes(frame: pd.DataFrame, size: Sequence[int] | None = None) -> list[tuple[int, int]]:
@@ -54,49 +54,45 @@ def evaluate_scores(
     valid_scores: Path,
     manifest: pd.DataFrame,
     labels: Mapping[str, Any],
-    mask_rules: Sequence[str],
-    smoothing_sigma: float,
-    n_resamples: int,
+    protocol: Protocol,
     metrics_path: Path,
     curves_path: Path,
-    mask_size: Sequence[int] | None = None,
-    image_score_fraction: float = 0.01,
 ) -> None:
     """Evaluate every score of one model under every mask rule; write metrics (JSON) and curves (HDF5).
 
-    Thresholds come from the normal validation images. ``mask_size`` (height, width) has masks resized and maps made at
-    that size; ``image_score_fraction``: share of the patches whose mean is the image score. Without masks only image
-    metrics appear. The curves file also holds every metric of ``n_resamples`` resamples of the test subjects (0: none),
-    from the same draws for all models, and how many subjects have an anomaly.
+    Thresholds come from the normal validation images. Without masks only image metrics appear. The curves file also
+    holds every metric of the resamples of the test subjects, from the same draws for all models, and how many subjects
+    have an anomaly.
     """
     test, valid = select(manifest, "test"), select(manifest, "valid")
-    normal = (valid["label"] == "normal").to_numpy()
-    test_maps, valid_maps = store.read_maps(test_scores), store.read_maps(valid_scores)
-    labels_of_images, subjects = (test["label"] == "anomalous").to_numpy(), subjects_of(test)
-    bootstrap = Bootstrap.of(subjects, labels_of_images, n_resamples) if n_resamples else None
-    origin = {**labels, "anomalous_subjects": anomalous_subjects(subjects, labels_of_images)}
+    normal = valid[valid["label"] == "normal"]
+    anomalous, subjects = (test["label"] == "anomalous").to_numpy(), subjects_of(test)
+    bootstrap = Bootstrap.of(subjects, anomalous, protocol.resamples) if protocol.resamples else None
+    origin = {**labels, "anomalous_subjects": anomalous_subjects(subjects, anomalous)}
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     with store.writing(curves_path, "curves", origin) as file:
-        for score, maps in test_maps.items():
-            for rule in mask_rules:
+        for rule in protocol.mask_rules:
+            valid_maps = store.read_maps(valid_scores, rule)
+            for score, maps in store.read_maps(test_scores, rule).items():
                 logger.info("Evaluate %s, mask rule %s.", score, rule)
                 result = evaluate_stream(
                     maps,
-                    MaskFiles(test, mask_size) if has_pixel_labels(test) else None,
-                    valid_maps[score][normal],
-                    rule,
-                    image_labels=labels_of_images,
-                    smoothing_sigma=smoothing_sigma,
+                    MaskFiles(test, protocol.mask_size) if has_pixel_labels(test) else None,
+                    valid_maps[score][normal.index],
+                    protocol.under(rule),
+                    image_labels=anomalous,
                     bootstrap=bootstrap,
-                    validation_sizes=image_sizes(valid[normal], mask_size),
-                    image_score_fraction=image_score_fraction,
+                    validation_sizes=image_sizes(normal, protocol.mask_size),
                 )
                 metrics.setdefault(score, {})[rule] = result.values
-                for name, values in result.curves.items():
-                    file.create_dataset(f"{score}/{rule}/{name}", data=values, track_times=False)
-                for name, replicates in result.replicates.items():
-                    file.create_dataset(f"replicates/{score}/{rule}/{name}", data=replicates, track_times=False)
+                _write_arrays(file, f"{score}/{rule}", result.curves)
+                _write_arrays(file, f"replicates/{score}/{rule}", result.replicates)
     write_json(metrics_path, {**labels, "metrics": metrics})
+
+
+def _write_arrays(file: h5py.File, group: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    for name, values in arrays.items():
+        file.create_dataset(f"{group}/{name}", data=values, track_times=False)
 
 
 def subjects_of(frame: pd.DataFrame) -> list[str]:

@@ -1,6 +1,17 @@
 """Metrics over all pixels of a test split, pooled, computed in a stream."""
 
-from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
-from dinodp.metrics.streaming import Bootstrap, Evaluation, evaluate, evaluate_stream
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Bootstrap", "Evaluation", "ScoreBins", "ScoreHistograms", "evaluate", "evaluate_stream"]
+if TYPE_CHECKING:
+    from dinodp.metrics.bootstrap import Bootstrap
+    from dinodp.metrics.streaming import Evaluation, evaluate, evaluate_stream
+
+__all__ = ["Bootstrap", "Evaluation", "evaluate", "evaluate_stream"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what computes only when it is asked for: a table needs the headings of the metrics, but no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("dinodp.metrics.streaming"), name)

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from dinodp.errors import InputError
+from dinodp.metrics.counts import CumulativeCounts, Floats
 
 N_BINS = 2**18
 EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
 
-Floats = npt.NDArray[np.float64]
 Map = npt.NDArray[np.float32]
 
 
@@ -54,9 +54,13 @@ class ScoreBins:
 
 
 class BinnedMap(NamedTuple):
-    """Fine bin of each pixel [H, W], 1 / area of its region for each anomalous pixel [pixels], number of regions."""
+    """Fine bins of the pixels of one map: of all that count, and of the anomalous ones.
 
-    bins: npt.NDArray[np.int32]
+    ``region_weight``: 1 / area of its region of each anomalous pixel; number of regions.
+    """
+
+    counted: npt.NDArray[np.int32]
+    anomalous: npt.NDArray[np.int32]
     region_weight: Floats
     n_regions: int
 
@@ -79,17 +83,20 @@ class ScoreHistograms:
         """Histograms without a pixel."""
         return cls(bins, np.zeros(N_BINS), np.zeros(N_BINS), np.zeros(N_BINS))
 
-    def update(self, anomaly_map: Map, anomalous: npt.NDArray[np.bool_]) -> BinnedMap:
+    def update(
+        self, scores: Map, anomalous: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_] | None = None
+    ) -> BinnedMap:
         """Count the pixels of one map [H, W], float32, by whether they are ``anomalous`` [H, W]; return their bins.
 
-        Raises InputError when the shapes differ.
+        Of the normal pixels those that are ``counted`` [H, W] (None: all). Raises InputError when the shapes differ.
         """
-        if anomaly_map.shape != anomalous.shape:
-            raise InputError(f"An anomaly map of shape {anomaly_map.shape} has a mask of shape {anomalous.shape}.")
-        index = self.bins.index(anomaly_map)
-        self.normal += np.bincount(index.ravel(), minlength=N_BINS)
+        if scores.shape != anomalous.shape:
+            raise InputError(f"An anomaly map of shape {scores.shape} has a mask of shape {anomalous.shape}.")
+        index = self.bins.index(scores)
+        pixels = index.ravel() if counted is None else index[counted | anomalous]
+        self.normal += np.bincount(pixels, minlength=N_BINS)
         if not anomalous.any():
-            return BinnedMap(index, np.zeros(0), 0)
+            return BinnedMap(pixels, pixels[:0], np.zeros(0), 0)
         inside = index[anomalous]
         counts = np.bincount(inside, minlength=N_BINS)
         self.normal -= counts
@@ -100,7 +107,7 @@ class ScoreHistograms:
         weight = 1 / areas[labels]
         self.region_weight += np.bincount(inside, weights=weight, minlength=N_BINS)
         self.n_regions += n_regions
-        return BinnedMap(index, weight, int(n_regions))
+        return BinnedMap(pixels, inside, weight, int(n_regions))
 
     def __add__(self, other: Self) -> Self:
         """Histograms of both parts. Raises InputError when their bins differ."""
@@ -123,9 +130,9 @@ class ScoreHistograms:
         """Bins with a pixel, highest first."""
         return np.flatnonzero(self.normal + self.anomalous)[::-1]
 
-    def cumulative(self) -> tuple[Floats, Floats, Floats]:
-        """False positives, true positives and covered region weight at each occupied threshold, highest first."""
+    def cumulative(self) -> CumulativeCounts:
+        """Counts at each occupied threshold, highest first."""
         occupied = self.occupied()
         counts = (self.normal, self.anomalous, self.region_weight)
         false_positives, true_positives, weight = (values[occupied].cumsum() for values in counts)
-        return false_positives, true_positives, weight
+        return CumulativeCounts(false_positives, true_positives, weight, np.asarray(float(self.n_regions)), tied=True)

@@ -1,17 +1,19 @@
 """Which of the values that every run computes stand beside the published ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
 AUPR = {"trapezoid": "pixel_aupr_trapezoid", "average_precision": "pixel_average_precision"}
+AUPR_NAMES = {"trapezoid": "trapezoid under the curve", "average_precision": "average precision"}
 FALSE_POSITIVE_RATES = {"fpr10": 0.10, "fpr05": 0.05, "fpr01": 0.01}  # at which thresholds are calibrated
+THRESHOLD_MAPS = {"": "", "pixel_": " at pixel threshold"}  # start of the names of thresholds, and what headings say
 DICE = {
-    "patch": ("dice_fpr10", "dice_fpr05", "dice_fpr01"),
-    "pixel": ("dice_pixel_fpr10", "dice_pixel_fpr05", "dice_pixel_fpr01"),
+    "patch": tuple(f"dice_{rate}" for rate in FALSE_POSITIVE_RATES),
+    "pixel": tuple(f"dice_pixel_{rate}" for rate in FALSE_POSITIVE_RATES),
 }
 
 FEATURES = {"resample": "after_normalisation", "pca_dims": None, "position": None}
@@ -47,11 +49,15 @@ def is_variant(options: Mapping[str, Any]) -> bool:
 class Protocol:
     """How maps become values: masks, smoothing, thresholds, form of the AUPR; and whose published values are compared.
 
+    Every value is computed under each of ``mask_rules``; tables, figures and cases use the first. ``mask_size``
+    (height, width): to which masks are resized and at which maps are made; None: each mask's own.
+    ``image_score_fraction``: the share of the patches, the highest, of which the image score is the mean.
+    ``resamples``: of the test subjects; 0: no intervals.
     Published values belong to the catalog's embedding ``published_embedding``, which the papers' table (published.csv)
     calls ``published_as``.
     """
 
-    mask_rule: str = "gt0"
+    mask_rules: tuple[str, ...] = ("gt0",)
     threshold_maps: str = "patch"
     aupr: str = "trapezoid"
     published_embedding: str = "dinov2_vits14"
@@ -59,13 +65,15 @@ class Protocol:
     published_sources: tuple[str, ...] = ("schulthess2025", "schulthess2026")
     smoothing_sigma: float = 0.0
     mask_size: tuple[int, ...] | None = None
+    image_score_fraction: float = 0.01
+    resamples: int = 1000
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Self:
         """The protocol of a run's configuration; keys that it lacks keep the paper's values."""
         embedding = str(run.get("published_embedding", cls.published_embedding))
         return cls(
-            mask_rule=run["mask_rules"][0] if "mask_rules" in run else cls.mask_rule,
+            mask_rules=tuple(run.get("mask_rules", cls.mask_rules)),
             threshold_maps=run.get("threshold_maps", cls.threshold_maps),
             aupr=run.get("aupr", cls.aupr),
             published_embedding=embedding,
@@ -73,7 +81,18 @@ class Protocol:
             published_sources=tuple(run.get("published_sources", cls.published_sources)),
             smoothing_sigma=float(run.get("smoothing_sigma", cls.smoothing_sigma)),
             mask_size=tuple(run["mask_size"]) if run.get("mask_size") else cls.mask_size,
+            image_score_fraction=float(run.get("image_score_fraction", cls.image_score_fraction)),
+            resamples=int(run.get("bootstrap_resamples", cls.resamples)),
         )
+
+    def under(self, mask_rule: str) -> Self:
+        """The same protocol with one mask rule."""
+        return replace(self, mask_rules=(mask_rule,))
+
+    @property
+    def mask_rule(self) -> str:
+        """The rule of tables, figures and cases: the first."""
+        return self.mask_rules[0]
 
     def deviations(self, metric: str, source: str) -> list[str]:
         """In what the value of a metric was made otherwise than the one that a paper (``source``) published."""
@@ -106,6 +125,9 @@ class Protocol:
     def metrics(self) -> tuple[str, ...]:
         """The metrics of the paper's tables 1 and 2."""
         return ("pixel_auroc", self.aupr_metric, *self.dice_metrics)
+
+
+PAPER = Protocol()
 
 
 def read_published(path: Path, protocol: Protocol) -> pd.DataFrame:

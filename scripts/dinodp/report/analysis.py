@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from dinodp.options import places
 from dinodp.options.protocol import Protocol
 from dinodp.report.pictures import figure
 
@@ -65,7 +66,8 @@ def alignments(tables: Sequence[Path], figures: Sequence[Path]) -> dict[Place, d
         frame = pd.read_csv(table)
         models = list(dict.fromkeys(frame["model"]))
         rows = [_measure(rows, models) for _, rows in frame.groupby(["measure", "images"], sort=False)]
-        found[table.parent.name, table.stem] = {"models": models, "rows": rows, "address": figure(drawn)}
+        names = places.parse(places.ALIGNMENT, table)
+        found[names["dataset"], names["embedding"]] = {"models": models, "rows": rows, "address": figure(drawn)}
     return found
 
 

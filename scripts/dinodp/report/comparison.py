@@ -5,20 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from dinodp.options.protocol import DICE, Protocol
-from dinodp.report.tables.tables import HEADINGS, published_values
+from dinodp.metrics.definitions import METRICS, metrics_of
+from dinodp.options.protocol import Protocol
+from dinodp.report.tables.rows import published_values
 
-IMAGE_METRICS = ("image_auroc",)
-NAMES = {
-    **HEADINGS,
-    "aupro_30": "AUPRO, FPR ≤ 30 %",
-    "max_dice": "Dice, best threshold",
-    "image_auroc": "Image AUROC",
-}
-REPORTED = (
-    *IMAGE_METRICS, "pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid", "aupro_30", "max_dice",
-    *DICE["patch"], *DICE["pixel"],
-)  # fmt: skip
 KEYS = [
     "dataset", "embedding", "family", "model", "variant", "score", "primary", "normalised", "mask_rule", "metric"
 ]  # fmt: skip
@@ -47,18 +37,18 @@ def result_rows(
     protocol: Protocol,
     tolerance: float,
 ) -> list[Record]:
-    """One row per (data set, embedding, model, score, mask rule, metric), values in percent.
+    """One row per (data set, embedding, model, score, mask rule, metric), values as shown: most in percent.
 
     ``mean`` and ``std`` (n - 1) over seeds; ``low`` and ``high`` of the 95 % interval over subjects; ``published`` and
     its ``origin``; ``difference`` (ours minus published, percentage points) for the published embedding and mask rule
     only; ``verdict`` against ``tolerance`` (percentage points), where model and protocol are the paper's: else what is
     not. What is not known is None.
     """
-    frame = _over_seeds(metrics[metrics["metric"].isin(REPORTED)])
+    frame = _over_seeds(metrics[metrics["metric"].isin(METRICS)])
     frame["published"] = _published(frame, published)
     if intervals is not None:
         frame = frame.merge(intervals[[*PLACE, "low", "high"]], how="left", on=PLACE)
-        frame[["low", "high"]] *= 100
+        frame[["low", "high"]] = frame[["low", "high"]].mul(_factors(frame), axis=0)
     else:
         frame = frame.assign(low=float("nan"), high=float("nan"))
     rows = [
@@ -70,10 +60,16 @@ def result_rows(
 
 def _over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
     groups = metrics.groupby(KEYS, sort=False, dropna=False)
-    frame = groups["value"].agg(["mean", "std"]).mul(100).assign(seeds=groups["seed"].nunique()).reset_index()
-    order = {metric: index for index, metric in enumerate(REPORTED)}
+    frame = groups["value"].agg(["mean", "std"]).assign(seeds=groups["seed"].nunique()).reset_index()
+    frame[["mean", "std"]] = frame[["mean", "std"]].mul(_factors(frame), axis=0)
+    order = {metric: index for index, metric in enumerate(METRICS)}
     kept = frame.assign(order=frame["metric"].map(order), place=frame.groupby(PLACE[:4], sort=False).ngroup())
     return kept.sort_values(["place", "mask_rule", "order"], kind="stable", ignore_index=True)
+
+
+def _factors(frame: pd.DataFrame) -> "pd.Series[float]":
+    """From the values in files to those that are shown: percent, for most metrics."""
+    return frame["metric"].map({name: metric.factor for name, metric in METRICS.items()})
 
 
 def _published(frame: pd.DataFrame, published: pd.DataFrame) -> "pd.Series[float]":
@@ -128,7 +124,7 @@ def headline(rows: Sequence[Record], protocol: Protocol) -> list[Record]:
         if row["primary"]
         and row["mask_rule"] == protocol.mask_rule
         and row["family"] != "control"
-        and row["metric"] in (protocol.metrics if row["dataset"] in with_masks else IMAGE_METRICS)
+        and row["metric"] in (protocol.metrics if row["dataset"] in with_masks else metrics_of("images"))
         and (protocol.published_embedding not in embeddings or row["embedding"] == protocol.published_embedding)
     ]
 
@@ -136,7 +132,7 @@ def headline(rows: Sequence[Record], protocol: Protocol) -> list[Record]:
 def overview(protocol: Protocol) -> tuple[str, ...]:
     """The metrics of each gallery's table."""
     middle = protocol.dice_metrics[1]
-    return ("pixel_auroc", "pixel_average_precision", "aupro_30", middle, "max_dice", *IMAGE_METRICS)
+    return ("pixel_auroc", "pixel_average_precision", "aupro_30", middle, "max_dice", *metrics_of("images"))
 
 
 def by_model(rows: Sequence[Record], mask_rule: str) -> dict[tuple[str, str], dict[str, dict[str, Record]]]:
@@ -157,13 +153,14 @@ def difference_rows(differences: pd.DataFrame | None, mask_rule: str, rows: Sequ
     shown = []
     for record in differences[differences["mask_rule"] == mask_rule].to_dict("records"):
         if tuple(record[key] for key in PLACE) in wanted:
-            value, low, high = (_percent(record[name]) for name in ("value", "low", "high"))
+            metric = METRICS[str(record["metric"])]
+            value, low, high = (_shown(record[name], metric.factor) for name in ("value", "low", "high"))
             shown.append({**record, "value": value, "low": low, "high": high, "reading": _reading(low, high)})
     return sorted(shown, key=lambda record: wanted[tuple(record[key] for key in PLACE)])
 
 
-def _percent(share: float) -> float | None:
-    return None if pd.isna(share) else 100 * share
+def _shown(value: float, factor: float) -> float | None:
+    return None if pd.isna(value) else factor * value
 
 
 def _reading(low: float | None, high: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,15 @@ from dinodp.families.features import Features
 from dinodp.jobs.files import read_json
 from dinodp.report.figures.data import FigureData, ModelData
 
-ModelFiles = tuple[str, str, str, str, str]  # model, test scores, validation scores, metrics, curves
+
+class FigureFiles(NamedTuple):
+    """Of one model and seed: the fitted model, scores of the test and validation images, metrics and curves."""
+
+    fitted: Path
+    test: Path
+    valid: Path
+    metrics: Path
+    curves: Path
 
 
 def load_figure_data(
@@ -25,7 +33,7 @@ def load_figure_data(
     names: Sequence[str],
     manifest_path: Path,
     tokens: Path,
-    per_model: Sequence[ModelFiles],
+    per_model: Sequence[FigureFiles],
     grid: Sequence[int] | None,
     mask_rule: str,
 ) -> FigureData:
@@ -43,34 +51,34 @@ def load_figure_data(
         manifest=select(manifest, "test"),
         models=models,
         read_tokens=lambda rows: reader.read(rows).numpy(),
+        mask_rule=mask_rule,
     )
 
 
-def _mixture_options(per_model: Sequence[ModelFiles]) -> dict[str, Any]:
+def _mixture_options(per_model: Sequence[FigureFiles]) -> dict[str, Any]:
     """Options of the first mixture, or none: they decide whether embeddings are of unit length."""
-    configs = (store.read_state(Path(files[0]))[0] for files in per_model)
+    configs = (store.read_state(files.fitted)[0] for files in per_model)
     return next((config for config in configs if config["family"] == "dpmm"), {})
 
 
-def _mixture_features(per_model: Sequence[ModelFiles]) -> Features:
+def _mixture_features(per_model: Sequence[FigureFiles]) -> Features:
     """Features of the first mixture, or none: the space that its means lie in."""
-    states = (store.read_state(Path(files[0]))[:2] for files in per_model)
+    states = (store.read_state(files.fitted)[:2] for files in per_model)
     return next((Features.load(config, state) for config, state in states if config["family"] == "dpmm"), Features())
 
 
 def _load_model(
     name: str,
-    files: ModelFiles,
+    files: FigureFiles,
     tokens: Path,
     manifest: Any,
     normal: npt.NDArray[np.bool_],
     grid: Sequence[int] | None,
     mask_rule: str,
 ) -> ModelData:
-    model, test, valid, metrics, curves = (Path(file) for file in files)
-    config, state, history = store.read_state(model)
-    values = read_json(metrics)["metrics"]
-    maps = store.read_maps(test)
+    config, state, history = store.read_state(files.fitted)
+    values = read_json(files.metrics)["metrics"]
+    maps, valid_maps = (store.read_maps(path, mask_rule) for path in (files.test, files.valid))
     data: dict[str, Any] = {}
     if config["family"] == "dpmm":
         reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
@@ -79,9 +87,9 @@ def _load_model(
         name=name,
         family=config["family"],
         scores={score: maps[score] for score in config["scores"]},
-        normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
-        image_scores=store.read_image_scores(test),
-        curves={score: store.read_curves(curves, score, mask_rule) for score in maps},
+        normal_validation={score: values[normal] for score, values in valid_maps.items()},
+        image_scores=store.read_image_scores(files.test, mask_rule),
+        curves={score: store.read_curves(files.curves, score, mask_rule) for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
         **data,
     )

@@ -15,8 +15,9 @@ from dinodp.evaluation.test_split import has_pixel_labels
 from dinodp.images import read_image, resize_mask
 from dinodp.jobs.files import read_json
 from dinodp.metrics.anomaly_maps import Map
+from dinodp.options import places
 from dinodp.options.protocol import Protocol
-from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.case_choice import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.figures.style import score_label
 from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.pictures import figure, map_to_show, picture, quantised, runs, shown_size
@@ -30,11 +31,8 @@ Curves = Mapping[str, npt.NDArray[np.floating]]
 
 def galleries(files: ReportFiles, protocol: Protocol) -> list[dict[str, Any]]:
     """One gallery per (data set, embedding), in the order of ``files.models``."""
-    places = groupby(files.models, key=lambda model: (model.dataset, model.embedding))
-    return [
-        gallery(list(models), files.manifests[place[0]], files.figures, protocol)
-        for place, models in places
-    ]
+    groups = groupby(files.models, key=lambda model: model.place)
+    return [gallery(list(models), files.manifests[place[0]], files.figures, protocol) for place, models in groups]
 
 
 def gallery(
@@ -47,8 +45,8 @@ def gallery(
     loaded = [_load(model, manifest, normal, protocol) for model in models]
     rows = sorted({row for model in loaded for group in model["groups"].values() for row in group})
     cases = [_case(manifest.iloc[row], protocol.mask_rule) for row in rows]
-    dataset, embedding = models[0].dataset, models[0].embedding
-    own = [path for path in figures if path.parts[-3:-1] == (dataset, embedding)]
+    dataset, embedding = models[0].place
+    own = _figures_of(models[0].place, figures)
     return {
         "key": f"{dataset}-{embedding}",
         "dataset": dataset,
@@ -56,10 +54,15 @@ def gallery(
         "has_masks": has_pixel_labels(manifest),
         "cases": cases,
         "models": [_shown(model, rows, cases, protocol.smoothing_sigma) for model in loaded],
-        "figures": [
-            {"name": _title(path.stem), "address": figure(path)} for path in own if path.stem not in FIGURES_LEFT_OUT
-        ],
+        "figures": [{"name": _title(name), "address": figure(path)} for name, path in own.items()],
     }
+
+
+def _figures_of(place: tuple[str, str], figures: Sequence[Path]) -> dict[str, Path]:
+    """The figures of a data set and embedding, by name, but those that the page shows itself."""
+    named = [(places.parse(places.FIGURE, path), path) for path in figures]
+    own = {names["figure"]: path for names, path in named if (names["dataset"], names["embedding"]) == place}
+    return {name: path for name, path in own.items() if name not in FIGURES_LEFT_OUT}
 
 
 def _title(name: str) -> str:
@@ -72,10 +75,11 @@ def _load(
     """Scores of one model by its first score, and the cases chosen for it."""
     metrics = read_json(files.metrics)
     score = str(metrics["options"]["scores"][0])
-    maps, valid = store.read_maps(files.test)[score], store.read_maps(files.valid)[score][normal]
-    values = metrics["metrics"][score][protocol.mask_rule]
+    rule = protocol.mask_rule
+    maps, valid = store.read_maps(files.test, rule)[score], store.read_maps(files.valid, rule)[score][normal]
+    values = metrics["metrics"][score][rule]
     thresholds = {text: float(values[name]) for name, text in zip(protocol.thresholds, NAMED, strict=True)}
-    image_scores = store.read_image_scores(files.test)[score].astype(np.float64)
+    image_scores = store.read_image_scores(files.test, rule)[score].astype(np.float64)
     dice, share = image_dice(manifest, maps, thresholds[NAMED[1]], protocol)
     by_dice = has_pixel_labels(manifest) and not np.isnan(dice).all()
     groups = choose_by_dice(manifest, dice, share, image_scores) if by_dice else choose_by_score(manifest, image_scores)
@@ -89,7 +93,7 @@ def _load(
         "image_scores": image_scores,
         "thresholds": thresholds,
         "prevalence": values.get("prevalence"),
-        "curves": store.read_curves(files.curves, score, protocol.mask_rule),
+        "curves": store.read_curves(files.curves, score, rule),
         "valid": valid,
     }
 
@@ -166,9 +170,7 @@ def threshold_levels(
         "fpr_valid": _share_above(normal_validation, thresholds),
         **_at_thresholds(thresholds, curves),
     }
-    return [
-        {name: _level(name, float(column[i])) for name, column in columns.items()} for i in range(len(thresholds))
-    ]
+    return [{name: _level(name, float(column[i])) for name, column in columns.items()} for i in range(len(thresholds))]
 
 
 def _level(name: str, value: float) -> float | None:

@@ -9,7 +9,9 @@ import jinja2
 import pandas as pd
 import yaml
 
+from dinodp.images import MASK_RULES
 from dinodp.jobs.files import write_text
+from dinodp.metrics.definitions import METRICS
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report import comparison, origin, pages
 from dinodp.report.analysis import alignments, strata_columns, strata_rows
@@ -18,6 +20,7 @@ from dinodp.report.files import ReportFiles
 from dinodp.report.gallery import galleries
 from dinodp.report.pictures import SIDE, colour_scale
 from dinodp.report.protocols import protocol_table
+from dinodp.report.tables.headings import HEADINGS
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -103,10 +106,13 @@ def _for_script(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment() -> jinja2.Environment:
     environment = pages.environment(TEMPLATES)
+    shared: dict[str, Any] = environment.globals
     environment.filters["number"] = number
-    environment.globals["names"] = comparison.NAMES
-    environment.globals["cost_digits"] = comparison.COST_DIGITS
-    environment.globals["source_of"] = lambda name: (TEMPLATES / name).read_text(encoding="utf-8")
+    shared["names"] = HEADINGS
+    shared["digits"] = {name: metric.decimals for name, metric in METRICS.items()}
+    shared["mask_rules"] = MASK_RULES
+    shared["cost_digits"] = comparison.COST_DIGITS
+    shared["source_of"] = lambda name: (TEMPLATES / name).read_text(encoding="utf-8")
     return environment
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dinodp.options.protocol import Protocol
+from dinodp.images import MASK_RULES
+from dinodp.options.protocol import AUPR_NAMES, Protocol
 from dinodp.report.comparison import COMPARABLE, Record
-from dinodp.report.tables.tables import AUPR_NAMES
 
 QUANTITIES: dict[str, Callable[[Protocol], str]] = {
     "Pixel AUROC": lambda protocol: "pixel_auroc",
@@ -21,7 +21,6 @@ STARTS = {
 }
 ORDERS = {"after_normalisation": "after the scaling to unit length", "before_normalisation": "before it"}
 MAPS = {"patch": "patches of the normal validation images", "pixel": "their maps at full resolution"}
-MASKS = {"gt0": "every value above 0", "eq255": "only 255"}
 
 
 def protocol_table(config: Mapping[str, Any], rows: Sequence[Record]) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def _choices(
         ),
         ("Thresholds are calibrated on", [MAPS[protocol.threshold_maps] for protocol in protocols]),
         ("AUPR", [AUPR_NAMES[protocol.aupr] for protocol in protocols]),
-        ("Anomalous in a mask", [MASKS[protocol.mask_rule] for protocol in protocols]),
+        ("Anomalous in a mask", [MASK_RULES[protocol.mask_rule].words for protocol in protocols]),
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dinodp.datasets.manifest import image_row, make_manifest
-from dinodp.datasets.verification import require_accepted, verify_dataset, write_report
+from dinodp.datasets.verification import require_accepted, verify_dataset, write_verification
 from dinodp.errors import InputError
 from dinodp.jobs.files import read_json
 
@@ -129,6 +129,6 @@ def test_mask_rules_differ_side_by_side(rows):
 def test_without_masks_there_is_no_prevalence(rows, tmp_path):
     report, checksums = verify([{**row, "mask": None} for row in rows], {})
     assert report["prevalence"] == {}
-    write_report("x", report, checksums, tmp_path / "r.json", tmp_path / "r.md", tmp_path / "c.csv")
+    write_verification("x", report, checksums, tmp_path / "r.json", tmp_path / "r.md", tmp_path / "c.csv")
     assert "Anomalous share of the test pixels: no masks" in (tmp_path / "r.md").read_text()
     assert read_json(tmp_path / "r.json") == report

@@ -7,12 +7,13 @@ from PIL import Image
 
 from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, select
-from dinodp.evaluation.cases import describe_cases, lesion_contrast, slice_levels
+from dinodp.evaluation.case_properties import describe_cases, lesion_contrast, slice_levels
 from dinodp.evaluation.strata import collect_strata, strata, stratify
 from dinodp.images import image_score
 from dinodp.metrics import evaluate
+from dinodp.options.protocol import Protocol
 
-RUN = {"mask_rules": ["gt0"], "smoothing_sigma": 0, "image_score_fraction": 0.01, "bootstrap_resamples": 40}
+PROTOCOL = Protocol(resamples=40)
 
 
 def test_contrast_by_hand():
@@ -101,7 +102,7 @@ def test_a_stratum_has_the_metrics_of_its_images(run):
     labels = {"dataset": "d", "embedding": "e", "model": "m", "seed": "0"}
     cases = pd.read_csv(folder / "cases.csv")
     files = (folder / "test.h5", folder / "valid.h5")
-    stratify(manifest, cases, *files, "cosine", RUN, labels, folder / "strata.csv")
+    stratify(manifest, cases, *files, "cosine", PROTOCOL, labels, folder / "strata.csv")
     found = pd.read_csv(folder / "strata.csv").set_index(["property", "stratum", "metric"])
     test, valid = select(manifest, "test"), select(manifest, "valid")
     maps, valid_maps = (store.read_maps(file)["cosine"] for file in files)
@@ -129,7 +130,7 @@ def test_a_stratum_of_two_subjects_has_no_interval(run, tmp_path):
     cases = pd.read_csv(folder / "cases.csv")
     files = (folder / "test.h5", folder / "valid.h5")
     manifest = manifest.assign(subject=manifest["subject"].replace(["anomalous2", "anomalous3"], "anomalous1"))
-    stratify(manifest, cases, *files, "cosine", RUN, {"dataset": "d"}, tmp_path / "strata.csv")
+    stratify(manifest, cases, *files, "cosine", PROTOCOL, {"dataset": "d"}, tmp_path / "strata.csv")
     found = pd.read_csv(tmp_path / "strata.csv")
     assert found["value"].notna().all()
     assert found["interval_low"].isna().all()
@@ -139,10 +140,10 @@ def test_without_masks_there_are_no_rows_and_tables_are_joined(run, tmp_path):
     folder, manifest = run
     cases = pd.read_csv(folder / "cases.csv")
     files = (folder / "test.h5", folder / "valid.h5")
-    stratify(manifest.assign(mask=""), cases, *files, "cosine", RUN, {"dataset": "d"}, tmp_path / "none.csv")
+    stratify(manifest.assign(mask=""), cases, *files, "cosine", PROTOCOL, {"dataset": "d"}, tmp_path / "none.csv")
     assert len(pd.read_csv(tmp_path / "none.csv")) == 0
     stratify(
-        manifest, cases, *files, "cosine", {**RUN, "bootstrap_resamples": 0}, {"dataset": "d"}, tmp_path / "one.csv"
+        manifest, cases, *files, "cosine", Protocol(resamples=0), {"dataset": "d"}, tmp_path / "one.csv"
     )
     collect_strata([tmp_path / "none.csv", tmp_path / "one.csv"], tmp_path / "all.csv")
     joined = pd.read_csv(tmp_path / "all.csv")

@@ -17,6 +17,7 @@ from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.metrics import Bootstrap, evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.metrics.bootstrap import resampling_weights
+from dinodp.options.protocol import Protocol
 
 N_SUBJECTS, PER_SUBJECT = 8, 3
 SUBJECTS = [f"s{index // PER_SUBJECT}" for index in range(N_SUBJECTS * PER_SUBJECT)]
@@ -176,7 +177,7 @@ def test_subjects_with_an_anomaly_are_counted_from_the_files(tmp_path, anomalous
     labels = {"dataset": "d", "embedding": "e", "model": "m", "options": {"scores": ["cosine"]}}
     evaluate_scores(
         test_scores=tmp_path / "test.h5", valid_scores=tmp_path / "valid.h5", manifest=make_manifest(rows),
-        labels=labels, mask_rules=["gt0"], smoothing_sigma=0, n_resamples=20,
+        labels=labels, protocol=Protocol(resamples=20),
         metrics_path=tmp_path / "m.json", curves_path=tmp_path / "m.h5",
     )  # fmt: skip
     collect_intervals([tmp_path / "m.json"], [tmp_path / "m.h5"], "m", tmp_path / "i.csv", tmp_path / "d.csv")

@@ -8,11 +8,12 @@ from sklearn import metrics as sk
 
 from dinodp.errors import InputError
 from dinodp.images import image_score
-from dinodp.metrics import ScoreBins, ScoreHistograms, evaluate, evaluate_stream
+from dinodp.metrics import evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
-from dinodp.metrics.aupro import aupro
-from dinodp.metrics.dice import DiceAtThresholds, calibrated_thresholds, full_resolution_thresholds, max_dice
-from dinodp.metrics.ranking import pixel_aupr_trapezoid, pixel_auroc, pixel_average_precision
+from dinodp.metrics.definitions import DEFINED, METRICS
+from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
+from dinodp.metrics.pixels import PixelCounter
+from dinodp.metrics.thresholds import ThresholdCounts, calibrated_thresholds, full_resolution_thresholds
 
 
 def histograms(scores, anomalous, bins=None):
@@ -21,6 +22,11 @@ def histograms(scores, anomalous, bins=None):
     result = ScoreHistograms.empty(bins or ScoreBins.of(scores))
     result.update(scores, np.asarray(anomalous, dtype=bool))
     return result
+
+
+def value(name, found):
+    """A metric of pixels, by the name of its file."""
+    return float(DEFINED[name].compute(found.cumulative()))
 
 
 def rng(seed=0):
@@ -55,11 +61,11 @@ def test_ranking_metrics_are_scikit_learns(kind):
     found = histograms(scores, anomalous)
     y, s = anomalous.ravel(), scores.ravel()
     precision, recall, _ = sk.precision_recall_curve(y, s)
-    assert pixel_auroc(found) == pytest.approx(sk.roc_auc_score(y, s), abs=1e-4)
-    assert pixel_average_precision(found) == pytest.approx(sk.average_precision_score(y, s), abs=1e-4)
-    assert pixel_aupr_trapezoid(found) == pytest.approx(sk.auc(recall, precision), abs=1e-4)
+    assert value("pixel_auroc", found) == pytest.approx(sk.roc_auc_score(y, s), abs=1e-4)
+    assert value("pixel_average_precision", found) == pytest.approx(sk.average_precision_score(y, s), abs=1e-4)
+    assert value("pixel_aupr_trapezoid", found) == pytest.approx(sk.auc(recall, precision), abs=1e-4)
     dice = [2 * (y & (s >= t)).sum() / (y.sum() + (s >= t).sum()) for t in np.unique(s)]
-    assert max_dice(found) == pytest.approx(max(dice), abs=1e-4)
+    assert value("max_dice", found) == pytest.approx(max(dice), abs=1e-4)
 
 
 def test_aupro_by_hand():
@@ -72,24 +78,24 @@ def test_aupro_by_hand():
     found = histograms(scores, anomalous)
     assert found.n_regions == 2
     # coverage: 1/4, 1/2 (fpr 0), 1/2 at fpr 1/16, then 1 at fpr 1/16, and 1 up to 0.3
-    assert aupro(found) == pytest.approx((0.5 / 16 + 1.0 * (0.3 - 1 / 16)) / 0.3)
+    assert value("aupro_30", found) == pytest.approx((0.5 / 16 + 1.0 * (0.3 - 1 / 16)) / 0.3)
 
 
 def test_aupro_interpolates_at_its_limit():
     anomalous = np.array([[True, False]])
     found = histograms([[0.0, 1.0]], anomalous)
-    assert aupro(found, limit=0.3) == pytest.approx(0.0)
+    assert value("aupro_30", found) == pytest.approx(0.0)
     tie = histograms([[1.0, 1.0]], anomalous)
-    assert aupro(tie, limit=0.3) == pytest.approx(0.15)  # the diagonal up to 0.3, over 0.3
+    assert value("aupro_30", tie) == pytest.approx(0.15)  # the diagonal up to 0.3, over 0.3
 
 
 def test_thresholds_are_quantiles_and_strict():
     maps = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
     thresholds = calibrated_thresholds(maps)
     assert thresholds == pytest.approx({"threshold_fpr10": 89.1, "threshold_fpr05": 94.05, "threshold_fpr01": 98.01})
-    dice = DiceAtThresholds({"threshold_fpr10": 5.0})
-    dice.update(np.array([[5.0, 6.0, 7.0]], dtype=np.float32), np.array([[True, True, False]]))
-    assert dice.values() == {"dice_fpr10": pytest.approx(2 * 1 / (2 + 2))}  # 5 is not above 5
+    above = ThresholdCounts({"threshold_fpr10": 5.0}, 1)
+    above.update(0, np.array([[5.0, 6.0, 7.0]], dtype=np.float32), np.array([[True, True, False]]))
+    assert DEFINED["dice"].compute(above.weighted(np.ones(1))) == pytest.approx([2 * 1 / (2 + 2)])  # 5 is not above 5
 
 
 def test_parts_add_up_to_the_whole():
@@ -236,3 +242,45 @@ def test_dice_at_full_resolution_thresholds_stands_beside_the_other():
 def test_image_score_is_the_mean_of_a_share_of_the_highest_patches(fraction, expected):
     maps = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
     assert image_score(maps, fraction).tolist() == expected
+
+
+def test_a_resample_of_every_subject_once_is_close_to_the_value_of_every_metric():
+    """One definition each: what it gives of counts [threshold] and of counts [resample, threshold]."""
+    scores, anomalous = rng().normal(size=(6, 20, 30)).astype(np.float32), rng(1).random((6, 20, 30)) < 0.2
+    scores += anomalous
+    counter = PixelCounter(scores, {"threshold_fpr05": 1.0}, n_subjects=3)
+    for index, (image, mask) in enumerate(zip(scores, anomalous, strict=True)):
+        counter.add(image, mask, index // 2)
+    values, replicates = counter.values(), counter.replicates(np.ones((2, 3)))
+    assert list(values) == list(replicates)
+    assert {name: found.shape for name, found in replicates.items()} == dict.fromkeys(values, (2,))
+    assert {name: found[1] for name, found in replicates.items()} == pytest.approx(values, abs=2e-3)
+    assert set(values) | {"image_auroc"} <= set(METRICS)
+
+
+def test_pixels_that_do_not_count_are_as_if_they_were_not_there():
+    scores, anomalous = rng().normal(size=(20, 30)).astype(np.float32), rng(1).random((20, 30)) < 0.2
+    counted = rng(2).random(scores.shape) < 0.6
+    kept = counted | anomalous  # an anomalous pixel always counts
+    some, alone = (PixelCounter(scores, {"threshold_fpr05": 1.0}, n_subjects=1) for _ in range(2))
+    some.add(scores, anomalous, counted=counted)
+    alone.add(scores[kept][None], anomalous[kept][None])
+    names = set(some.values()) - {"aupro_30"}  # regions need their neighbours
+    once = np.ones((1, 1))
+    for found, expected in ((some.values(), alone.values()), (some.replicates(once), alone.replicates(once))):
+        assert {name: float(np.ravel(found[name])[0]) for name in names} == pytest.approx(
+            {name: float(np.ravel(expected[name])[0]) for name in names}, abs=1e-12
+        )
+    assert some.histograms.prevalence == pytest.approx(anomalous.sum() / kept.sum())
+
+
+def test_without_subjects_there_is_nothing_to_resample():
+    counter = PixelCounter(np.arange(4, dtype=np.float32), {})
+    counter.add(np.arange(4, dtype=np.float32)[None], np.array([[False, False, True, True]]))
+    assert counter.replicates(np.ones((5, 1))) == {}
+
+
+def test_the_order_and_the_words_of_the_metrics():
+    assert [*METRICS][:4] == ["image_auroc", "pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid"]
+    assert METRICS["dice_fpr05"].heading == "Dice, FPR 5 %"
+    assert METRICS["dice_pixel_fpr01"].heading == "Dice at pixel threshold, FPR 1 %"

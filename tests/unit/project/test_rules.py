@@ -7,6 +7,8 @@ import sys
 import pytest
 import yaml
 
+from dinodp.options import places
+
 
 def rules(root):
     for file in sorted((root / "rules").glob("*.smk")):
@@ -38,6 +40,8 @@ def test_results_readme_names_every_output(root):
     """Files at the top and in data/ by their name, others by their folder."""
     text = (root / "results/README.md").read_text()
     outputs = {path for _, rule in rules(root) for path in re.findall(r'"results/([^"]+)"', rule.split("    log:")[0])}
+    patterns = [value for value in vars(places).values() if isinstance(value, str) and value.startswith("results/")]
+    outputs |= {pattern.removeprefix("results/") for pattern in patterns}
     assert len(outputs) > 20
     for path in outputs:
         parts = path.split("/")

@@ -15,9 +15,8 @@ from dinodp.report.figures import FIGURES, FigureData, ModelData, save_figure
 from dinodp.report.figures.examples import (
     lesion_fractions,
     patch_coverage,
-    read_foreground,
     read_grey_image,
-    select_cases,
+    select_examples,
 )
 
 GRID, SIDE, DIM, COMPONENTS, IMAGES = 16, 128, 12, 20, 9
@@ -64,7 +63,7 @@ def make_model(name: str, family: str, coverage: np.ndarray, rng: np.random.Gene
 def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
     rng = np.random.default_rng(3)
     manifest = write_phantoms(tmp_path_factory.mktemp("phantoms"), rng)
-    coverage = patch_coverage(manifest, (GRID, GRID))
+    coverage = patch_coverage(manifest, (GRID, GRID), "gt0")
     means = rng.normal(0, 1, (COMPONENTS, DIM)) * np.linspace(2, 0.2, DIM)
     patches = (np.add.outer(np.arange(GRID), np.arange(GRID)) // 3) % COMPONENTS
     chosen = np.stack([np.roll(patches, index, axis=0) for index in range(IMAGES)])
@@ -162,8 +161,8 @@ def test_no_models_is_an_input_error(name: str, data: FigureData) -> None:
 
 
 def test_cases_are_ordered_by_lesion_size(data: FigureData) -> None:
-    fractions = lesion_fractions(data.manifest)
-    rows = [case.row for case in select_cases(data, "test")]
+    fractions = lesion_fractions(data.manifest, "gt0")
+    rows = [case.row for case in select_examples(data, "test")]
     assert rows[0] == 8
     assert rows[2] == 1
     assert fractions[rows[0]] > fractions[rows[1]] > fractions[rows[2]] > fractions[rows[3]] == 0
@@ -174,10 +173,40 @@ def test_patch_coverage_is_the_share_of_the_patch(tmp_path: Path) -> None:
     mask[0, :3] = 1
     Image.fromarray(mask).save(tmp_path / "m.png")
     manifest = pd.DataFrame({"label": ["anomalous", "normal", "anomalous"], "mask": [str(tmp_path / "m.png"), "", ""]})
-    coverage = patch_coverage(manifest, (2, 2))
+    coverage = patch_coverage(manifest, (2, 2), "gt0")
     np.testing.assert_allclose(coverage[0], [[0.5, 0.25], [0, 0]])
     assert (coverage[1] == 0).all()
     assert np.isnan(coverage[2]).all()
+
+
+@pytest.mark.parametrize("kind", ["LA", "P"])
+def test_what_is_outlined_is_what_is_lesion(kind: str, data: FigureData, tmp_path: Path) -> None:
+    """Nine pixels of a mask with alpha, or with a palette in which the colour 0 is not black."""
+    grey = np.zeros((8, 8), np.uint8)
+    grey[2:5, 3:6] = 255
+    picture = Image.fromarray(grey).convert(kind) if kind == "LA" else Image.fromarray(np.uint8(grey == 0), mode="P")
+    if kind == "P":
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+    picture.save(tmp_path / "m.png")
+    manifest = data.manifest.iloc[:1].assign(mask=str(tmp_path / "m.png"), label="anomalous")
+    assert lesion_fractions(manifest, "gt0") == 9 / 64
+    figure = FIGURES["anomaly_maps"](replace(data, manifest=manifest, models=data.models[:1]))
+    (outline,) = figure.axes[1].collections[0].get_paths()[0].to_polygons()
+    assert outline.min(axis=0).tolist() == [2.5, 1.5]
+    assert outline.max(axis=0).tolist() == [5.5, 4.5]
+
+
+def test_the_rule_of_the_run_says_what_is_outlined(data: FigureData, tmp_path: Path) -> None:
+    levels = np.zeros((8, 8), np.uint8)
+    levels[1:7, 1:7] = 58
+    levels[2:5, 3:6] = 255
+    Image.fromarray(levels).save(tmp_path / "m.png")
+    manifest = data.manifest.iloc[:1].assign(mask=str(tmp_path / "m.png"), label="anomalous")
+    for rule, width in (("gt0", 6), ("eq255", 3)):
+        shown = replace(data, manifest=manifest, models=data.models[:1], mask_rule=rule)
+        (outline,) = FIGURES["anomaly_maps"](shown).axes[1].collections[0].get_paths()[0].to_polygons()
+        assert np.ptp(outline[:, 0]) == width
+        assert patch_coverage(manifest, (1, 1), rule).item() == pytest.approx(width * (6 if width == 6 else 3) / 64)
 
 
 def test_images_are_read_in_grey_or_colour(tmp_path: Path) -> None:
@@ -186,4 +215,3 @@ def test_images_are_read_in_grey_or_colour(tmp_path: Path) -> None:
     Image.fromarray(np.stack([grey, grey, grey + 1], axis=-1)).save(tmp_path / "c.png")
     np.testing.assert_array_equal(read_grey_image(tmp_path / "g.png"), grey)
     assert read_grey_image(tmp_path / "c.png").shape == (3, 4, 3)
-    np.testing.assert_array_equal(read_foreground(tmp_path / "g.png"), grey > 0)

@@ -22,7 +22,7 @@ from dinodp.metrics import evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.options.protocol import Protocol, is_variant, read_published
 from dinodp.report import comparison
-from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.case_choice import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.curve_panels import axis_end, curve_panels
 from dinodp.report.files import ReportFiles
 from dinodp.report.gallery import galleries, threshold_levels
@@ -303,8 +303,9 @@ def test_masks_of_another_size_are_what_is_evaluated(files: ReportFiles, tmp_pat
     assert dice[row] == pytest.approx(2 * (mask & above).sum() / (mask.sum() + above.sum()))
     evaluate_scores(
         test_scores=files.models[0].test, valid_scores=files.models[0].valid,
-        manifest=read_manifest(files.manifests[DATASET]), labels={}, mask_rules=["gt0"], smoothing_sigma=0,
-        n_resamples=0, mask_size=(30, 70), metrics_path=tmp_path / "m.json", curves_path=tmp_path / "c.h5",
+        manifest=read_manifest(files.manifests[DATASET]), labels={},
+        protocol=Protocol(resamples=0, mask_size=(30, 70)),
+        metrics_path=tmp_path / "m.json", curves_path=tmp_path / "c.h5",
     )  # fmt: skip
     values = read_json(tmp_path / "m.json")["metrics"]["cosine"]["gt0"]
     masks = [resize_mask(lesion_mask(case, "gt0").astype(np.uint8), (30, 70)) for _, case in frame.iterrows()]

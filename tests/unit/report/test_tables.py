@@ -13,8 +13,11 @@ import pytest
 from dinodp.errors import InputError
 from dinodp.evaluation.collecting import collect_metrics
 from dinodp.options.protocol import Protocol, read_published
+from dinodp.report.tables import TABLES
 from dinodp.report.tables.latex import escape_latex
-from dinodp.report.tables.tables import TABLES, Table, primary_scores, write_table
+from dinodp.report.tables.rows import primary_scores
+from dinodp.report.tables.table import Table
+from dinodp.report.tables.writing import write_table
 
 PUBLISHED = Path(__file__).parents[3] / "resources/published/published.csv"
 PAPER = "dinov2_vits14"

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from dinodp.evaluation.cases import grey
-from dinodp.images import read_mask
+from dinodp.evaluation.case_properties import grey
+from dinodp.images import read_lesion
 from dinodp.report.alignment.measures import PatchLabels
 from dinodp.report.figures.component_maps import COMPONENT_COLOURS, order_by_similarity
-from dinodp.report.figures.style import COLOURS, SKY, STYLE, new_figure, picture_axes
+from dinodp.report.figures.style import COLOURS, STYLE, draw_outline, new_figure, picture_axes
 
 NOTE = (
     "0: as by chance, 1: completely; lines: 95 % interval over subjects.\n"
@@ -31,7 +31,12 @@ class Example(NamedTuple):
 
 
 def draw_alignment(
-    title: str, chosen: pd.DataFrame, data: PatchLabels, examples: Mapping[str, Example], measures: pd.DataFrame
+    title: str,
+    chosen: pd.DataFrame,
+    data: PatchLabels,
+    examples: Mapping[str, Example],
+    measures: pd.DataFrame,
+    mask_rule: str,
 ) -> Figure:
     """Rows of pictures: images, then one row of component maps per model; below them the measures."""
     shown = example_images(chosen, data)
@@ -40,7 +45,7 @@ def draw_alignment(
         upper, lower = (figure.add_subfigure(part) for part in _parts(figure, len(examples)))
         axes = upper.subplots(1 + len(examples), len(shown), squeeze=False)
         for column, (row, text) in enumerate(shown):
-            _draw_image(axes[0, column], chosen.iloc[row], text)
+            _draw_image(axes[0, column], chosen.iloc[row], text, mask_rule)
             for line, example in enumerate(examples.values(), start=1):
                 _draw_components(axes[line, column], example, [place for place, _ in shown], row, data.tissue)
         for line, (name, example) in enumerate(examples.items(), start=1):
@@ -89,10 +94,10 @@ def _distance(level: float, other: float) -> float:
     return abs(level - other) if np.isfinite(level) and np.isfinite(other) else 1.0
 
 
-def _draw_image(axes: Axes, row: Any, text: str) -> None:
+def _draw_image(axes: Axes, row: Any, text: str, mask_rule: str) -> None:
     axes.imshow(grey(row["image"]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    if row["mask"] and (mask := read_mask(row["mask"]) > 0).any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=[SKY], linewidths=0.8)
+    if row["mask"]:
+        draw_outline(axes, read_lesion(row["mask"], mask_rule))
     axes.set_title(text)
     picture_axes(axes)
 

@@ -12,14 +12,13 @@ import torch
 from dinodp import store
 from dinodp.datasets.manifest import select
 from dinodp.errors import InputError
-from dinodp.evaluation.cases import FOREGROUND, grey, patch_values, slice_levels
+from dinodp.evaluation.case_properties import FOREGROUND, grey, patch_values, slice_levels
 from dinodp.evaluation.test_split import subjects_of
 from dinodp.families import FAMILIES, MIXTURES, open_split
 from dinodp.families.features import IMAGES_PER_READ, Features
-from dinodp.images import read_mask
+from dinodp.images import read_lesion
 from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import logger, progress
-from dinodp.metrics.streaming import MASK_RULES
 from dinodp.report.alignment.figure import Example, draw_alignment
 from dinodp.report.alignment.measures import PatchLabels, measure
 from dinodp.report.figures.style import save_figure
@@ -56,7 +55,7 @@ def align(
     examples: dict[str, Example] = {}
     images = None
     for name, path in zip(names, models, strict=True):
-        components, config, means = _components(path, tokens, rows, manifest, grid)
+        components, config, means = _components(name, path, tokens, rows, manifest, grid)
         images = images or _images(chosen, components.shape[1:], mask_rule)
         data = PatchLabels(components=components, **images["labels"])
         normal, anomalous = (np.flatnonzero(images["normal"] == flag) for flag in (True, False))
@@ -69,7 +68,7 @@ def align(
     frame = pd.DataFrame(found, columns=COLUMNS)
     write_text(table, frame.to_csv(index=False, float_format="%.6g"))
     title = f"{place['dataset']}, {place['embedding']}"
-    save_figure(draw_alignment(title, chosen, data, examples, frame), png, pdf)
+    save_figure(draw_alignment(title, chosen, data, examples, frame, mask_rule), png, pdf)
 
 
 def _chosen(test: pd.DataFrame) -> list[int]:
@@ -85,14 +84,12 @@ def _chosen(test: pd.DataFrame) -> list[int]:
 
 
 def _components(
-    path: Path, tokens: Path, rows: Sequence[int], manifest: pd.DataFrame, grid: Sequence[int] | None
+    name: str, path: Path, tokens: Path, rows: Sequence[int], manifest: pd.DataFrame, grid: Sequence[int] | None
 ) -> tuple[npt.NDArray[np.int64], dict[str, Any], npt.NDArray[np.float32]]:
     """Active component of each patch [image, row, col], the model's options, and the active means."""
     config, state, _ = store.read_state(path)
     if config["family"] not in MIXTURES:
-        raise InputError(
-            f"run.alignment_models: {path.parent.name} is no mixture; choose models of {', '.join(MIXTURES)}."
-        )
+        raise InputError(f"run.alignment_models: {name} is no mixture; choose models of {', '.join(MIXTURES)}.")
     reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
     mixture = FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture
     rank = torch.cumsum(mixture.active_, dim=0) - 1
@@ -111,8 +108,7 @@ def _images(chosen: pd.DataFrame, grid: tuple[int, ...], mask_rule: str) -> dict
         values = patch_values(image, grid)
         inside = patch_values((image > FOREGROUND).astype(float), grid) > 0.5
         if row.mask:
-            lesion = np.asarray(MASK_RULES[mask_rule](read_mask(str(row.mask))), dtype=float)
-            inside &= patch_values(lesion, grid) == 0
+            inside &= patch_values(read_lesion(str(row.mask), mask_rule).astype(float), grid) == 0
         intensity.append(values)
         tissue.append(inside)
     subjects = np.unique(subjects_of(chosen), return_inverse=True)[1].astype(np.int64)

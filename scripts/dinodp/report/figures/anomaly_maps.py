@@ -5,9 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from dinodp.images import read_lesion
 from dinodp.report.figures.data import FigureData, ModelData, require_models
-from dinodp.report.figures.examples import Case, read_foreground, read_grey_image, resize_map, select_cases
-from dinodp.report.figures.style import SKY, SMALL, new_figure, picture_axes, score_label, styled, wrap
+from dinodp.report.figures.examples import ExampleImage, read_grey_image, resize_map, select_examples
+from dinodp.report.figures.style import SMALL, draw_outline, new_figure, picture_axes, score_label, styled, wrap
 
 NAME = "anomaly_maps"
 MAP_COLOURS = "magma"
@@ -17,7 +18,7 @@ MAP_COLOURS = "magma"
 def draw(data: FigureData) -> Figure:
     """Rows: largest, median and smallest lesion, a normal image; columns: image, with contour, one map per model."""
     models = require_models(data, NAME)
-    cases = select_cases(data, NAME)
+    cases = select_examples(data, NAME)
     columns = 2 + len(models)
     figure = new_figure(20 + len(cases) * min(40.0, 165.0 / columns))
     axes = figure.subplots(len(cases), columns, squeeze=False)
@@ -40,21 +41,19 @@ def draw(data: FigureData) -> Figure:
     return figure
 
 
-def draw_image(axes: Axes, data: FigureData, case: Case, contour: bool = False) -> tuple[int, int]:
+def draw_image(axes: Axes, data: FigureData, case: ExampleImage, contour: bool = False) -> tuple[int, int]:
     """Show an image in grey, with the outline of its mask if asked. Returns (height, width)."""
     manifest_row = data.manifest.iloc[case.row]
     image = read_grey_image(manifest_row["image"])
     low, high = (0, 255) if image.dtype == np.uint8 else (None, None)
     axes.imshow(image, cmap="gray", interpolation="nearest", vmin=low, vmax=high)
     if contour and isinstance(manifest_row["mask"], str) and manifest_row["mask"]:
-        mask = read_foreground(manifest_row["mask"])
-        if mask.any() and not mask.all():
-            axes.contour(mask.astype(float), levels=[0.5], colors=[SKY], linewidths=0.8)
+        draw_outline(axes, read_lesion(manifest_row["mask"], data.mask_rule))
     picture_axes(axes)
     return int(image.shape[0]), int(image.shape[1])
 
 
-def _draw_map(axes: Axes, model: ModelData, case: Case, shape: tuple[int, int]) -> AxesImage:
+def _draw_map(axes: Axes, model: ModelData, case: ExampleImage, shape: tuple[int, int]) -> AxesImage:
     low, high = _limits(model)
     values = resize_map(model.scores[model.primary_score][case.row], shape)
     picture_axes(axes)

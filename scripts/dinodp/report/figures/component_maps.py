@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dinodp.report.figures.anomaly_maps import draw_image
 from dinodp.report.figures.data import Array, FigureData, require_mixture
-from dinodp.report.figures.examples import select_cases
+from dinodp.report.figures.examples import select_examples
 from dinodp.report.figures.style import new_figure, picture_axes, styled
 
 NAME = "component_maps"
@@ -23,7 +23,7 @@ def draw(data: FigureData) -> Figure:
     model = require_mixture(data, NAME, "means", "assignments")
     assert model.means is not None
     assert model.assignments is not None
-    cases = select_cases(data, NAME)
+    cases = select_examples(data, NAME)
     colours = order_by_similarity(model.means)
     components = model.assignments([case.row for case in cases])
     rows = -(-len(cases) // 2)

@@ -50,13 +50,14 @@ class FigureData:
     """One data set and embedding.
 
     ``manifest``: the test rows (label, image path, mask path or ""); ``read_tokens``: test rows -> float32
-    [n, row, col, D], as the first mixture sees them.
+    [n, row, col, D], as the first mixture sees them; ``mask_rule``: which values of the masks are anomalous.
     """
 
     title: str
     manifest: pd.DataFrame
     models: list[ModelData]
     read_tokens: Callable[[Sequence[int]], Array]
+    mask_rule: str = "gt0"
 
 
 def require_models(data: FigureData, figure: str) -> list[ModelData]:

@@ -9,10 +9,11 @@ import pandas as pd
 from PIL import Image
 
 from dinodp.errors import InputError
+from dinodp.images import read_lesion
 from dinodp.report.figures.data import Array, FigureData
 
 
-class Case(NamedTuple):
+class ExampleImage(NamedTuple):
     """A test image to show: its row in the test manifest and why it was chosen."""
 
     row: int
@@ -29,45 +30,38 @@ def read_grey_image(path: str | Path) -> Array:
     return pixels[..., 0] if grey else pixels
 
 
-def read_foreground(path: str | Path) -> Array:
-    """Mask > 0 as bool [height, width]."""
-    with Image.open(path) as image:
-        mask = np.asarray(image)
-    return np.asarray((mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)) > 0)
-
-
 def resize_map(values: Array, shape: tuple[int, int], method: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
     """Resize a map [row, col] to ``shape`` (height, width)."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((shape[1], shape[0]), method))
 
 
-def lesion_fractions(manifest: pd.DataFrame) -> Array:
+def lesion_fractions(manifest: pd.DataFrame, mask_rule: str) -> Array:
     """Fraction of each test image covered by its mask, [n]; 0 without a mask."""
-    return np.array([read_foreground(path).mean() if path else 0.0 for path in _masks(manifest)])
+    return np.array([read_lesion(path, mask_rule).mean() if path else 0.0 for path in _masks(manifest)])
 
 
-def select_cases(data: FigureData, figure: str) -> list[Case]:
+def select_examples(data: FigureData, figure: str) -> list[ExampleImage]:
     """Largest, median and smallest lesion, and the normal image in the middle of the manifest's order."""
-    fractions = lesion_fractions(data.manifest)
+    fractions = lesion_fractions(data.manifest, data.mask_rule)
     order = [int(row) for row in np.argsort(-fractions, kind="stable") if fractions[row] > 0]
     if not order:
         raise InputError(f"Figure {figure!r} needs at least one test image with a mask, and the test split has none.")
     ranked = {order[0]: "Largest lesion"}
     ranked.setdefault(order[len(order) // 2], "Median lesion")
     ranked.setdefault(order[-1], "Smallest lesion")
-    cases = [Case(row, f"{name}\n({100 * fractions[row]:.2g} % of image)") for row, name in ranked.items()]
+    cases = [ExampleImage(row, f"{name}\n({100 * fractions[row]:.2g} % of image)") for row, name in ranked.items()]
     normal = np.flatnonzero((data.manifest["label"] == "normal").to_numpy())
-    return [*cases, Case(int(normal[len(normal) // 2]), "Normal image")] if len(normal) else cases
+    return [*cases, ExampleImage(int(normal[len(normal) // 2]), "Normal image")] if len(normal) else cases
 
 
-def patch_coverage(manifest: pd.DataFrame, grid: tuple[int, int]) -> Array:
+def patch_coverage(manifest: pd.DataFrame, grid: tuple[int, int], mask_rule: str) -> Array:
     """Fraction of each patch's area covered by the mask, [n, row, col]; NaN for an anomalous image without mask."""
     missing = [
         label == "anomalous" and not path for label, path in zip(manifest["label"], _masks(manifest), strict=True)
     ]
     maps = [
-        resize_map(read_foreground(path), grid, Image.Resampling.BOX)
+        resize_map(read_lesion(path, mask_rule), grid, Image.Resampling.BOX)
         if path
         else np.full(grid, np.nan if unknown else 0.0)
         for path, unknown in zip(_masks(manifest), missing, strict=True)

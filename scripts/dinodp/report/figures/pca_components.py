@@ -52,7 +52,7 @@ def _sample(data: FigureData) -> tuple[Array, Array]:
     count = len(data.manifest)
     rows = sorted({int(row) for row in np.linspace(0, count - 1, min(count, MAX_IMAGES)).round()})
     tokens = data.read_tokens(rows)
-    coverage = patch_coverage(data.manifest.iloc[rows], (int(tokens.shape[1]), int(tokens.shape[2])))
+    coverage = patch_coverage(data.manifest.iloc[rows], (int(tokens.shape[1]), int(tokens.shape[2])), data.mask_rule)
     flat, anomalous = tokens.reshape(-1, tokens.shape[-1]), (coverage > MIN_COVERAGE).ravel()
     if len(flat) > MAX_PATCHES:
         chosen = np.sort(np.random.default_rng(0).choice(len(flat), MAX_PATCHES, replace=False))

@@ -27,7 +27,7 @@ def draw(data: FigureData) -> Figure:
     coverages: dict[tuple[int, int], Array] = {}
     for axes, model in zip(panels.ravel(), models, strict=False):
         grid = model.scores[model.primary_score].shape[1:]
-        coverage = coverages.setdefault(grid, patch_coverage(data.manifest, grid))
+        coverage = coverages.setdefault(grid, patch_coverage(data.manifest, grid, data.mask_rule))
         rule = _draw_histograms(axes, model, coverage)
     for axes in panels.ravel()[len(models) :]:
         axes.set_axis_off()

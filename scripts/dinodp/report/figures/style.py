@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -87,6 +89,12 @@ def picture_axes(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def draw_outline(axes: Axes, lesion: npt.NDArray[np.bool_]) -> None:
+    """The outline of a lesion [H, W]; none where it covers nothing or everything."""
+    if lesion.any() and not lesion.all():
+        axes.contour(lesion.astype(float), levels=[0.5], colors=[SKY], linewidths=0.8)
 
 
 def save_figure(figure: Figure, png_path: Path, pdf_path: Path) -> None:

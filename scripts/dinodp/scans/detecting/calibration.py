@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import require_known
-from dinodp.metrics.dice import calibrated_thresholds
+from dinodp.metrics.thresholds import calibrated_thresholds
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
 VOXELS_PER_SCAN = 200_000  # each held-out scan counts alike, at most this many of its voxels evenly spaced

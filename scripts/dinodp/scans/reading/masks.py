@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dinodp.datasets.volumes import SUFFIXES, labelled
 from dinodp.errors import InputError, require_known
-from dinodp.images import read_mask
+from dinodp.images import read_lesion
 from dinodp.scans.reading.folder import find_scans, read_nifti
 from dinodp.scans.reading.geometry import VolumeGeometry
 
@@ -79,8 +79,8 @@ def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
 
 def read_image_mask(path: Path, shape: tuple[int, ...]) -> Mask:
     """Where an image's mask [H, W] is not zero. Raises InputError for another size."""
-    mask = read_mask(path)
+    mask = read_lesion(path, "gt0")
     if mask.shape != shape:
         sizes = [" x ".join(map(str, found)) for found in (mask.shape, shape)]
         raise InputError(f"The mask {path} has {sizes[0]} pixels, its map {sizes[1]}.")
-    return mask > 0
+    return mask

@@ -9,9 +9,8 @@ import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
-from dinodp.images import read_image, read_mask
+from dinodp.images import read_image, read_lesion
 from dinodp.jobs.files import write_text
-from dinodp.metrics.streaming import MASK_RULES
 
 FOREGROUND = 0.05  # of the full range: what is darker is background
 RING = 0.03  # of the short side: width of the surroundings that a lesion is compared with
@@ -36,7 +35,7 @@ def _lesion(row: object, mask_rule: str) -> tuple[float, float]:
     mask_path, image_path = str(row.mask), str(row.image)  # type: ignore[attr-defined]
     if not mask_path:
         return float("nan"), float("nan")
-    mask = np.asarray(MASK_RULES[mask_rule](read_mask(mask_path)))
+    mask = read_lesion(mask_path, mask_rule)
     if not mask.any():
         return float("nan"), float("nan")
     return float(mask.mean()), lesion_contrast(grey(image_path), mask)

@@ -1,13 +1,13 @@
-"""Dice: the best over all thresholds, and at thresholds calibrated on normal validation images."""
+"""Thresholds calibrated on normal validation images, and the pixels above them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError
 from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.metrics.counts import CountsAbove, Floats
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
@@ -43,37 +43,26 @@ def full_resolution_thresholds(
     return {f"threshold_pixel_{name}": float(edge) for name, edge in zip(FALSE_POSITIVE_RATES, edges, strict=True)}
 
 
-def max_dice(histograms: ScoreHistograms) -> float:
-    """Largest Dice, 2 TP / (TP + FP + P), over all thresholds."""
-    false_positives, true_positives, _ = histograms.cumulative()
-    return float(np.max(2 * true_positives / (true_positives + false_positives + true_positives[-1])))
+class ThresholdCounts:
+    """Pixels above fixed thresholds, counted exactly, map by map, apart for each subject."""
 
-
-@dataclass
-class DiceAtThresholds:
-    """Pixels above fixed thresholds, counted exactly (strictly greater), map by map."""
-
-    thresholds: dict[str, float]
-    true_positives: dict[str, int] = field(default_factory=dict)
-    positives: dict[str, int] = field(default_factory=dict)
-    anomalous: int = 0
+    def __init__(self, thresholds: Mapping[str, float], n_subjects: int) -> None:
+        self.names = list(thresholds)
+        self.thresholds = [float(value) for value in thresholds.values()]
+        self.true_positives, self.positives = np.zeros((2, n_subjects, len(thresholds)))
+        self.anomalous = np.zeros((n_subjects, 1))
 
     def update(
-        self, anomaly_map: npt.NDArray[np.float32], anomalous: npt.NDArray[np.bool_]
-    ) -> tuple[list[int], list[int]]:
-        """Count one map [H, W] with its anomalous pixels [H, W]; return its true positives and positives."""
-        inside = anomaly_map[anomalous]
-        self.anomalous += len(inside)
-        positives = [int(np.count_nonzero(anomaly_map > threshold)) for threshold in self.thresholds.values()]
-        true_positives = [int(np.count_nonzero(inside > threshold)) for threshold in self.thresholds.values()]
-        for name, all_above, true_above in zip(self.thresholds, positives, true_positives, strict=True):
-            self.positives[name] = self.positives.get(name, 0) + all_above
-            self.true_positives[name] = self.true_positives.get(name, 0) + true_above
-        return true_positives, positives
+        self, subject: int, scores: npt.NDArray[np.float32], anomalous: npt.NDArray[np.bool_],
+        counted: npt.NDArray[np.bool_] | None = None,
+    ) -> None:  # fmt: skip
+        """Count one map [H, W] with its ``anomalous`` pixels; of the others those that are ``counted`` (None: all)."""
+        inside = scores[anomalous]
+        pixels = scores if counted is None else scores[counted | anomalous]
+        self.anomalous[subject] += len(inside)
+        self.positives[subject] += [np.count_nonzero(pixels > threshold) for threshold in self.thresholds]
+        self.true_positives[subject] += [np.count_nonzero(inside > threshold) for threshold in self.thresholds]
 
-    def values(self) -> dict[str, float]:
-        """Dice by name (``dice_fpr10``, ...)."""
-        return {
-            name.replace("threshold", "dice"): 2 * self.true_positives[name] / (self.positives[name] + self.anomalous)
-            for name in self.thresholds
-        }
+    def weighted(self, weights: Floats) -> CountsAbove:
+        """Counts of the subjects, each taken ``weights`` [..., subject] times."""
+        return CountsAbove(weights @ self.true_positives, weights @ self.positives, weights @ self.anomalous)

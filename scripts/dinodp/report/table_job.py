@@ -8,7 +8,8 @@ import pandas as pd
 from dinodp.errors import require_known
 from dinodp.jobs.files import write_text
 from dinodp.options.protocol import Protocol, read_published
-from dinodp.report.tables.tables import TABLES, write_table
+from dinodp.report.tables import TABLES
+from dinodp.report.tables.writing import write_table
 
 
 def make_table(

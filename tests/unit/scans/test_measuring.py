@@ -66,7 +66,7 @@ def test_masks_are_read_once(case, monkeypatch):
     tmp_path, truth = case
     read = []
     monkeypatch.setattr(
-        "dinodp.scans.evaluation.read_volume_mask",
+        "dinodp.scans.measuring.read_volume_mask",
         lambda path, geometry: read.append(path.name) or read_volume_mask(path, geometry),
     )
     assert evaluate(tmp_path)[0] == 0

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dinodp.images import read_mask, resize_mask
+from dinodp.images import read_lesion
 from dinodp.metrics.anomaly_maps import Map, anomaly_map
-from dinodp.metrics.streaming import MASK_RULES
 from dinodp.options.protocol import Protocol
 
 PER_GROUP = 3
@@ -20,10 +19,9 @@ FOUND, MISSED = "anomalous, highest score", "anomalous, lowest score"
 
 def lesion_mask(row: pd.Series, mask_rule: str, size: Sequence[int] | None = None) -> npt.NDArray[np.bool_]:
     """Anomalous pixels [H, W] of a manifest row; resized to ``size`` (height, width) if one is given."""
-    if not row["mask"]:
-        return np.zeros(size or (int(row["height"]), int(row["width"])), dtype=bool)
-    mask = read_mask(row["mask"])
-    return np.asarray(MASK_RULES[mask_rule](mask if size is None else resize_mask(mask, size)))
+    if size is None and row["mask"]:
+        return read_lesion(row["mask"], mask_rule)
+    return read_lesion(row["mask"], mask_rule, size or (int(row["height"]), int(row["width"])))
 
 
 def image_dice(manifest: pd.DataFrame, maps: Map, threshold: float, protocol: Protocol) -> tuple[Floats, Floats]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from dinodp.datasets.subjects import compile_pattern, subject_of
 from dinodp.datasets.volumes import AXES
@@ -18,10 +17,9 @@ from dinodp.errors import InputError, one_line
 from dinodp.evaluation.intervals import anomalous_subjects, interval
 from dinodp.jobs.files import read_json
 from dinodp.jobs.logs import progress
-from dinodp.metrics.bootstrap import SubjectCounts, coarse_bins, image_auroc_replicates, pixel_replicates
-from dinodp.metrics.dice import DiceAtThresholds
-from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
-from dinodp.metrics.streaming import PIXEL_METRICS, Bootstrap, Evaluation
+from dinodp.metrics.bootstrap import Bootstrap
+from dinodp.metrics.pixels import PixelCounter
+from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
 from dinodp.scans.reading.geometry import VolumeGeometry
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
@@ -88,7 +86,7 @@ class Predictions:
         """The scans that were scored, by name."""
         return sorted(self.scans)
 
-    def case(self, name: str, mask: Path | None) -> "Case":
+    def against(self, name: str, mask: Path | None) -> "MaskedScan":
         """Map and mask of one scan. Raises InputError when one cannot be read or they do not fit."""
         scores, scored, geometry = self.map(name)
         if mask is None:
@@ -99,7 +97,7 @@ class Predictions:
             anomalous = read_volume_mask(mask, geometry)
         scan = self.scans[name]
         slices = {} if geometry is None else {geometry.slice_on_disk(index): score for index, score in scan.slices}
-        return Case(scores, anomalous, scored, scan.score, slices)
+        return MaskedScan(scores, anomalous, scored, scan.score, slices)
 
     def map(self, name: str) -> tuple[Map, Mask, VolumeGeometry | None]:
         """Scores of one scan and what was scored [slice, H, W], and where it lies; no geometry of an image."""
@@ -112,7 +110,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Case:
+class MaskedScan:
     """``scores``, ``anomalous`` and ``scored`` [slice, H, W] of one scan, its own score, and those of the slices of a
     volume that were scored themselves."""
 
@@ -145,17 +143,16 @@ def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamp
     ``scan_auroc`` where there are scans with and without lesions, ``slice_auroc`` likewise for the slices of volumes
     that were scored themselves. Raises InputError when no mask has a lesion, or nothing is outside of them.
     """
-    bins, sample = _bins(predictions, test)
-    histograms, dice = ScoreHistograms.empty(bins), DiceAtThresholds(predictions.thresholds)
     subjects = sorted(set(test.subjects))
-    counts = SubjectCounts.empty(coarse_bins(bins, sample), len(subjects), len(dice.thresholds))
+    counter = PixelCounter(_sample(predictions, test), predictions.thresholds, len(subjects))
     labels = ImageLabels()
     for (name, mask), subject in zip(progress(test.masks.items(), "evaluate", len(test.masks), "scan"), test.subjects,
                                      strict=True):  # fmt: skip
-        case = predictions.case(name, mask)
-        labels.add(case, subject)
-        for scores, anomalous, excluded in _slices(case):
-            _count(scores, anomalous, excluded, histograms, dice, counts, subjects.index(subject))
+        scan = predictions.against(name, mask)
+        labels.add(scan, subject)
+        for scores, anomalous, counted in _slices(scan):
+            counter.add(scores, anomalous, subjects.index(subject), counted)
+    histograms = counter.histograms
     if not histograms.anomalous.any():
         raise InputError(f"None of the {len(test.masks)} masks holds a lesion: there is nothing to evaluate against.")
     if histograms.prevalence > LARGEST_PREVALENCE:
@@ -163,46 +160,31 @@ def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamp
             f"The masks cover {histograms.prevalence:.1%} of what was scored: are they the scans themselves "
             "(--scan-suffix and --mask-suffix)?"
         )
-    result = Evaluation({name: metric(histograms) for name, metric in PIXEL_METRICS.items()})
-    result.values.update(dice.values(), prevalence=histograms.prevalence)
     bootstrap = Bootstrap.of(labels.subjects, np.asarray(labels.anomalous), n_resamples)
+    result = Evaluation(counter.values() | {"prevalence": histograms.prevalence})
     result.n_subjects = anomalous_subjects(labels.subjects, labels.anomalous)
-    result.replicates = pixel_replicates(counts, bootstrap.weights, list(dice.values())) if n_resamples else {}
+    result.replicates = counter.replicates(bootstrap.weights)
     labels.evaluate(result, bootstrap)
     return result
 
 
-def _bins(predictions: Predictions, test: LabelledScans) -> tuple[ScoreBins, Map]:
-    """Bins for the scored voxels of all scans, and a sample of their scores that keeps the extremes."""
+def _sample(predictions: Predictions, test: LabelledScans) -> Map:
+    """A sample of the scores of all scored voxels that keeps the extremes."""
     parts = []
     for name in test.masks:
         scores, scored, _ = predictions.map(name)
         values = scores[scored]
         sampled = evenly(values, min(len(values), VALUES_PER_SCAN))
         parts.extend([sampled, np.array([values.min(), values.max()])])
-    sample = np.concatenate(parts)
-    return ScoreBins.of(sample), sample
+    return np.concatenate(parts)
 
 
-def _slices(case: Case) -> Iterator[tuple[Map, Mask, Mask]]:
-    """Scores, lesion, and what is not counted, of every slice that holds anything; unscored voxels are lowest."""
-    scores = np.where(case.scored, case.scores, -np.inf).astype(np.float32)
-    counted = case.scored | case.anomalous
+def _slices(scan: MaskedScan) -> Iterator[tuple[Map, Mask, Mask]]:
+    """Scores, lesion, and what counts, of every slice that holds anything; unscored voxels are lowest."""
+    scores = np.where(scan.scored, scan.scores, -np.inf).astype(np.float32)
+    counted = scan.scored | scan.anomalous
     for index in np.flatnonzero(counted.any(axis=(1, 2))):
-        yield scores[index], case.anomalous[index], ~counted[index]
-
-
-def _count(
-    scores: Map, anomalous: Mask, excluded: Mask, histograms: ScoreHistograms, dice: DiceAtThresholds,
-    counts: SubjectCounts, subject: int,
-) -> None:  # fmt: skip
-    """Count one slice. Excluded voxels are all in the lowest bin and above no threshold."""
-    binned = histograms.update(scores, anomalous)
-    counts.update(subject, binned, anomalous)
-    counts.update_thresholds(subject, *dice.update(scores, anomalous))
-    n_excluded = np.count_nonzero(excluded)
-    histograms.normal[0] -= n_excluded
-    counts.normal[subject, 0] -= n_excluded
+        yield scores[index], scan.anomalous[index], counted[index]
 
 
 @dataclass
@@ -216,30 +198,28 @@ class ImageLabels:
     slice_scores: list[float] = field(default_factory=list)
     slice_anomalous: list[bool] = field(default_factory=list)
 
-    def add(self, case: Case, subject: str) -> None:
+    def add(self, scan: MaskedScan, subject: str) -> None:
         """Take one scan, and its slices with their scores as in slices.csv."""
         self.subjects.append(subject)
-        self.scores.append(case.score)
-        self.anomalous.append(bool(case.anomalous.any()))
-        for index, score in case.slice_scores.items():
+        self.scores.append(scan.score)
+        self.anomalous.append(bool(scan.anomalous.any()))
+        for index, score in scan.slice_scores.items():
             self.slice_subjects.append(subject)
             self.slice_scores.append(score)
-            self.slice_anomalous.append(bool(case.anomalous[index].any()))
+            self.slice_anomalous.append(bool(scan.anomalous[index].any()))
 
     def evaluate(self, result: Evaluation, bootstrap: Bootstrap) -> None:
         """Add the AUROC of scans and of slices where both classes occur."""
         names = sorted(set(self.subjects))
         for what, subjects, scores, labels in (
-            ("scan_auroc", self.subjects, self.scores, self.anomalous),
-            ("slice_auroc", self.slice_subjects, self.slice_scores, self.slice_anomalous),
+            ("scan", self.subjects, self.scores, self.anomalous),
+            ("slice", self.slice_subjects, self.slice_scores, self.slice_anomalous),
         ):
-            truth, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float32)
-            if truth.all() or not truth.any():
-                continue
-            result.values[what] = float(roc_auc_score(truth, values))
-            index = np.array([names.index(subject) for subject in subjects])
-            if len(bootstrap.weights):
-                result.replicates[what] = image_auroc_replicates(values, truth, index, bootstrap.weights)
+            index = np.array([names.index(subject) for subject in subjects], dtype=np.int64)
+            truth, resampled = np.asarray(labels, dtype=bool), Bootstrap(index, bootstrap.weights)
+            values, replicates = image_metrics(np.asarray(scores, dtype=np.float32), truth, resampled)
+            result.values |= {name.replace("image", what, 1): value for name, value in values.items()}
+            result.replicates |= {name.replace("image", what, 1): value for name, value in replicates.items()}
 
 
 def metric_rows(result: Evaluation) -> list[dict[str, Any]]:

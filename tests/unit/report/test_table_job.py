@@ -1,0 +1,50 @@
+"""One table from the run's files, and the page of all."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dinodp.errors import InputError
+from dinodp.options.protocol import Protocol
+from dinodp.report.table_job import make_table, summarise
+
+PUBLISHED = Path(__file__).parents[3] / "resources/published/published.csv"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A mixture's values under two mask rules, and its cost."""
+    place = {"dataset": "brats2021", "embedding": "dinov2_vits14", "model": "dpmm_diag", "seed": 0}
+    labels = {**place, "family": "dpmm", "normalised": "yes", "variant": False, "score": "cosine", "primary": True}
+    rows = [
+        {**labels, "mask_rule": rule, "metric": "pixel_auroc", "value": value}
+        for rule, value in (("gt0", 0.95), ("eq255", 0.85))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    cost = {"fit_seconds": 2.0, "backbone_ms_per_image": 1.0, "scoring_ms_per_image": 1.0, "peak_host_mib": 9.0,
+            "peak_gpu_mib": None, "model_mib": 1.0, "active_components": 5, "device": "cpu"}  # fmt: skip
+    pd.DataFrame([{**place, **cost}]).to_csv(tmp_path / "costs.csv", index=False)
+    return tmp_path / "metrics.csv", tmp_path / "costs.csv"
+
+
+@pytest.mark.parametrize(("rule", "value"), [("gt0", 95), ("eq255", 85)])
+def test_the_first_mask_rule_is_shown(files: tuple[Path, Path], tmp_path: Path, rule: str, value: float) -> None:
+    outputs = [tmp_path / f"t.{kind}" for kind in ("csv", "md", "tex")]
+    make_table("table1", *files, PUBLISHED, *outputs, protocol=Protocol(mask_rules=(rule, "gt0")))
+    found = pd.read_csv(outputs[0])
+    assert found["pixel_auroc_mean"].tolist() == [value]
+    assert f"Mask rule: {rule}." in outputs[1].read_text()
+    assert f"{value:.2f}" in outputs[2].read_text()
+
+
+def test_an_unknown_table_is_named(files: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Unknown table 'table9': choose one of costs, table1"):
+        make_table("table9", *files, PUBLISHED, *[tmp_path / "t"] * 3, protocol=Protocol())
+
+
+def test_the_summary_holds_title_note_and_tables(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.md").write_text(f"\n**{name}**\n\n")
+    summarise("Title", "What it says.", [tmp_path / "a.md", tmp_path / "b.md"], tmp_path / "s.md")
+    assert (tmp_path / "s.md").read_text() == "# Title\n\nWhat it says.\n\n**a**\n\n**b**\n"
