@@ -16,7 +16,7 @@ from dinodp.evaluation.intervals import MIN_SUBJECTS, anomalous_subjects
 from dinodp.evaluation.test_split import subjects_of
 from dinodp.jobs.provenance import library_digest, package_versions
 from dinodp.report.comparison import Record
-from dinodp.report.files import ReportFiles
+from dinodp.report.run_files import ReportFiles
 
 FEW_SUBJECTS = 20
 CPU_FILE = Path("/proc/cpuinfo")
