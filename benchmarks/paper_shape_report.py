@@ -23,8 +23,8 @@ from dinodp.images import image_score
 from dinodp.jobs.costs import peak_host_mib
 from dinodp.options import places
 from dinodp.options.protocol import Protocol
-from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.page import write_report
+from dinodp.report.run_files import ModelFiles, ReportFiles
 
 SPLITS = (("train", "normal", 2), ("valid", "normal", 39), ("test", "normal", 640), ("test", "anomalous", 3075))
 PUBLISHED = Path(__file__).parents[1] / "resources/published/published.csv"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dinodp.datasets.manifest import read_manifest
 from dinodp.jobs.logs import begin_job
-from dinodp.report.alignment.files import align
+from dinodp.report.alignment.analysing import align
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

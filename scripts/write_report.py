@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.jobs.logs import begin_job
-from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.page import write_report
+from dinodp.report.run_files import ModelFiles, ReportFiles
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

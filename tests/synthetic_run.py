@@ -14,7 +14,7 @@ from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.options import places
 from dinodp.options.protocol import Protocol
 from dinodp.report.figures.style import new_figure, save_figure
-from dinodp.report.files import ModelFiles, ReportFiles
+from dinodp.report.run_files import ModelFiles, ReportFiles
 
 DATASET, EMBEDDING = "brats2021", "dinov2_vits14"  # names with published values
 MODELS = {"memory_bank": "memory_bank", "dpmm_diag": "dpmm"}

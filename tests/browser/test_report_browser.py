@@ -20,8 +20,8 @@ from synthetic_run import CONFIG, DATASET, map_of, write_run
 from dinodp.datasets.manifest import read_manifest, select
 from dinodp.images import resize_mask
 from dinodp.report.case_choice import lesion_mask
-from dinodp.report.files import ReportFiles
 from dinodp.report.page import write_report
+from dinodp.report.run_files import ReportFiles
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900")

@@ -15,7 +15,7 @@ from dinodp.jobs.files import read_json, write_text
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
 MIN_SUBJECTS = 3  # with an anomaly; resamples of one are all the same, of two take three values
 Floats = npt.NDArray[np.float64]
-Place = tuple[str, str, str, str, str]  # dataset, embedding, score, mask rule, metric
+Quantity = tuple[str, str, str, str, str]  # dataset, embedding, score, mask rule, metric
 INTERVAL_COLUMNS = ["dataset", "embedding", "model", "score", "mask_rule", "metric", "seeds", "value", "low", "high"]
 DIFFERENCE_COLUMNS = [
     "dataset", "embedding", "model", "minus", "score", "mask_rule", "metric", "value", "low", "high"
@@ -71,13 +71,13 @@ def collect_intervals(
     write_text(differences, pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).to_csv(index=False))
 
 
-def _without_score(place: Place) -> tuple[str, ...]:
+def _without_score(place: Quantity) -> tuple[str, ...]:
     return place[:2] + place[3:]
 
 
-def _read(contents: Sequence[Mapping[str, Any]], curves: Sequence[Path]) -> dict[str, dict[Place, Resampled]]:
+def _read(contents: Sequence[Mapping[str, Any]], curves: Sequence[Path]) -> dict[str, dict[Quantity, Resampled]]:
     """By model and place: values of all seeds, resamples averaged over them."""
-    found: dict[tuple[str, Place], list[tuple[float, Floats]]] = {}
+    found: dict[tuple[str, Quantity], list[tuple[float, Floats]]] = {}
     subjects: dict[tuple[str, str], int] = {}  # of a data set and embedding
     for content, path in zip(contents, curves, strict=True):
         with store.reading(path, "curves") as file:
@@ -88,7 +88,7 @@ def _read(contents: Sequence[Mapping[str, Any]], curves: Sequence[Path]) -> dict
                         place = (content["dataset"], content["embedding"], score, rule, metric)
                         item = (float(values[metric]), replicates[()])
                         found.setdefault((content["model"], place), []).append(item)
-    models: dict[str, dict[Place, Resampled]] = {}
+    models: dict[str, dict[Quantity, Resampled]] = {}
     for (model, place), items in found.items():
         values = np.array([value for value, _ in items])
         replicates = np.mean([array for _, array in items], axis=0)
@@ -96,7 +96,7 @@ def _read(contents: Sequence[Mapping[str, Any]], curves: Sequence[Path]) -> dict
     return models
 
 
-def _interval_rows(model: str, places: Mapping[Place, Resampled]) -> Iterator[list[object]]:
+def _interval_rows(model: str, places: Mapping[Quantity, Resampled]) -> Iterator[list[object]]:
     for (dataset, embedding, score, rule, metric), found in places.items():
         low, high = interval(found.replicates, found.n_subjects)
         row = [dataset, embedding, model, score, rule, metric, len(found.values), found.values.mean(), low, high]
@@ -104,7 +104,7 @@ def _interval_rows(model: str, places: Mapping[Place, Resampled]) -> Iterator[li
 
 
 def _difference_rows(
-    model: str, places: Mapping[Place, Resampled], baseline: str, compared: Mapping[tuple[str, ...], Resampled]
+    model: str, places: Mapping[Quantity, Resampled], baseline: str, compared: Mapping[tuple[str, ...], Resampled]
 ) -> Iterator[list[object]]:
     """Every score of a model against the first score of the baseline."""
     for place, found in places.items():

@@ -17,7 +17,7 @@ from dinodp.evaluation.test_split import subjects_of
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.provenance import package_versions
 from dinodp.report.comparison import Record
-from dinodp.report.files import ReportFiles
+from dinodp.report.run_files import ReportFiles
 
 FEW_SUBJECTS = 20
 CPU_FILE = Path("/proc/cpuinfo")

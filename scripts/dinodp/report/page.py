@@ -15,11 +15,11 @@ from dinodp.metrics.definitions import METRICS
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report import comparison, origin, pages
 from dinodp.report.analysis import alignments, strata_columns, strata_rows
+from dinodp.report.case_gallery import galleries
 from dinodp.report.curve_panels import curve_panels
-from dinodp.report.files import ReportFiles
-from dinodp.report.gallery import galleries
 from dinodp.report.pictures import SIDE, colour_scale
 from dinodp.report.protocols import protocol_table
+from dinodp.report.run_files import ReportFiles
 from dinodp.report.tables.headings import HEADINGS
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -10,7 +10,7 @@ from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.errors import InputError
 from dinodp.families import fit_model, open_split
-from dinodp.report.alignment.files import align
+from dinodp.report.alignment.analysing import align
 from dinodp.report.alignment.measures import (
     PatchLabels,
     consistency,

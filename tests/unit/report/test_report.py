@@ -23,13 +23,13 @@ from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.options.protocol import Protocol, is_variant, read_published
 from dinodp.report import comparison
 from dinodp.report.case_choice import choose_by_dice, choose_by_score, image_dice, lesion_mask
+from dinodp.report.case_gallery import galleries, threshold_levels
 from dinodp.report.curve_panels import axis_end, curve_panels
-from dinodp.report.files import ReportFiles
-from dinodp.report.gallery import galleries, threshold_levels
 from dinodp.report.origin import data_rows, limits
 from dinodp.report.page import number, write_report
 from dinodp.report.pictures import TOP, map_to_show, quantised, runs, shown_size
 from dinodp.report.protocols import protocol_table
+from dinodp.report.run_files import ReportFiles
 
 PROTOCOL = Protocol()
 RESIZED = Protocol(mask_size=(448, 448))  # as in the follow-up

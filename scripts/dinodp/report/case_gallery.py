@@ -19,8 +19,8 @@ from dinodp.options import places
 from dinodp.options.protocol import Protocol
 from dinodp.report.case_choice import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.figures.style import score_label
-from dinodp.report.files import ModelFiles, ReportFiles
 from dinodp.report.pictures import figure, map_to_show, picture, quantised, runs, shown_size
+from dinodp.report.run_files import ModelFiles, ReportFiles
 
 N_LEVELS = 96  # steps of the threshold slider
 FIGURES_LEFT_OUT = ("anomaly_maps", "roc_pr_curves")  # the page shows both itself
