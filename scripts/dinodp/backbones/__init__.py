@@ -4,28 +4,19 @@ subclass of `EmbeddingOptions` that says which backbones it ``serves``. Free of 
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import pkgutil
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dinodp.backbones.base import Backbone, EmbeddingOptions
 from dinodp.errors import InputError
-
-NAMED = re.compile(r"^class \w+\(EmbeddingOptions\)", re.MULTILINE)  # other modules here need torch: not imported
+from dinodp.options.finding import kinds_in
 
 __all__ = ["BACKBONES", "Backbone", "EmbeddingOptions", "embedding_options", "load_backbone"]
 
 
 def _backbones() -> dict[str, type[EmbeddingOptions]]:
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    named = [name for name in names if NAMED.search(Path(__path__[0], f"{name}.py").read_text(encoding="utf-8"))]
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in named]
-    classes: list[type] = [kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)]
-    kinds = [kind for kind in classes if issubclass(kind, EmbeddingOptions) and kind is not EmbeddingOptions]
+    kinds = kinds_in(__name__, pkgutil.iter_modules(__path__), EmbeddingOptions, r"class \w+\(EmbeddingOptions\)")
     return {kind.__module__.rpartition(".")[2]: kind for kind in sorted(kinds, key=lambda kind: kind.IS_FALLBACK)}
 
 
