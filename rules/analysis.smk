@@ -12,7 +12,7 @@ rule describe_cases:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        mask_rule=RUN["mask_rules"][0],
+        mask_rule=RUN.mask_rules[0],
         library=code_of("describe_cases"),
     script:
         "../scripts/describe_cases.py"
@@ -34,7 +34,7 @@ rule stratify:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        score=lambda wildcards: entry("models", wildcards.model)["scores"][0],
+        score=lambda wildcards: CONFIGURATION.models[wildcards.model].scores[0],
         protocol=protocol(*EVALUATED, "threshold_maps"),
         library=code_of("stratify"),
     script:
@@ -63,7 +63,7 @@ rule align:
     input:
         manifest=places.MANIFEST,
         tokens=places.fill(places.TOKENS, split="test"),
-        models=beside(MODEL_FILE, RUN["alignment_models"], seeds_of),
+        models=beside(MODEL_FILE, RUN.alignment_models, seeds_of),
     output:
         table=places.fill(places.ALIGNMENT, extension="csv"),
         png=report(
@@ -83,9 +83,9 @@ rule align:
         mem_mb=growing(6000),
         runtime=growing(60),
     params:
-        names=beside("{model}", RUN["alignment_models"], seeds_of),
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        mask_rule=RUN["mask_rules"][0],
+        names=beside("{model}", RUN.alignment_models, seeds_of),
+        grid=grid_of,
+        mask_rule=RUN.mask_rules[0],
         library=code_of("align"),
     script:
         "../scripts/align.py"

@@ -9,7 +9,7 @@ rule download_archive:
         mem_mb=growing(2000),
         runtime=growing(720),
     params:
-        options=lambda wildcards: entry("archives", wildcards.archive),
+        options=lambda wildcards: CONFIGURATION.archives[wildcards.archive].plain(),
         folder="data/archives/{archive}",
         library=code_of("download_archive"),
     script:
@@ -51,7 +51,7 @@ rule verify_dataset:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        expect=lambda wildcards: entry("datasets", wildcards.dataset).get("expect", {}),
+        expect=lambda wildcards: published_of(wildcards.dataset),
         library=code_of("verify_dataset"),
     script:
         "../scripts/verify_dataset.py"
@@ -70,7 +70,7 @@ rule accept_dataset:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        accept=lambda wildcards: entry("datasets", wildcards.dataset).get("accept", []),
+        accept=lambda wildcards: list(CONFIGURATION.datasets[wildcards.dataset].accept),
         library=code_of("accept_dataset"),
     script:
         "../scripts/accept_dataset.py"

@@ -15,9 +15,11 @@ rule embed:
         mem_mb=growing(6000),
         runtime=growing(240),
     params:
-        options=backbone_options,
+        options=lambda wildcards: CONFIGURATION.embeddings[
+            wildcards.embedding
+        ].decisive(),
         batch_size=uncompared(batch_size),
-        device=uncompared(RUN["device"]),
+        device=uncompared(RUN.device),
         library=code_of("embed"),
     script:
         "../scripts/embed.py"

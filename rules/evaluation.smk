@@ -14,7 +14,7 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        options=lambda wildcards: entry("models", wildcards.model),
+        labels=lambda wildcards: CONFIGURATION.models[wildcards.model].labels(),
         protocol=protocol(*EVALUATED),
         library=code_of("evaluate"),
     script:
@@ -54,7 +54,7 @@ rule collect_intervals:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        baseline=RUN["baseline"],
+        baseline=RUN.baseline,
         library=code_of("collect_intervals"),
     script:
         "../scripts/collect_intervals.py"
@@ -64,8 +64,8 @@ rule collect_costs:
     input:
         embeddings=expand(
             places.fill(places.TOKENS_COST, split="test"),
-            dataset=RUN["datasets"],
-            embedding=RUN["embeddings"],
+            dataset=RUN.datasets,
+            embedding=RUN.embeddings,
         ),
         fits=over(places.MODEL_COST),
         scores=over(places.fill(places.SCORES_COST, split="test")),

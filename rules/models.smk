@@ -16,10 +16,10 @@ rule fit_model:
         mem_mb=fitting_memory,
         runtime=growing(240),
     params:
-        options=lambda wildcards: entry("models", wildcards.model),
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        device=uncompared(RUN["device"]),
-        cache=uncompared(RUN["cache"]),
+        options=lambda wildcards: CONFIGURATION.models[wildcards.model].fit_options(),
+        grid=grid_of,
+        device=uncompared(RUN.device),
+        cache=uncompared(RUN.cache),
         processes=uncompared(fit_processes),
         library=code_of("fit_model"),
     script:

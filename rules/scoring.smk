@@ -17,11 +17,11 @@ rule score:
         mem_mb=scoring_memory,
         runtime=growing(120),
     params:
-        options=lambda wildcards: entry("models", wildcards.model),
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        device=uncompared(RUN["device"]),
-        cache=uncompared(RUN["cache"]),
-        image_score_fraction=RUN["image_score_fraction"],
+        options=lambda wildcards: CONFIGURATION.models[wildcards.model].decisive(),
+        grid=grid_of,
+        device=uncompared(RUN.device),
+        cache=uncompared(RUN.cache),
+        image_score_fraction=RUN.image_score_fraction,
         library=code_of("score"),
     script:
         "../scripts/score.py"

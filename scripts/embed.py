@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.backbones import load_backbone
+from dinodp.backbones import embedding_options
 from dinodp.datasets.manifest import read_manifest, select
 from dinodp.embeddings import embed_split
 from dinodp.embeddings.shards import Shard
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 begin_job(snakemake)
 set_threads(snakemake.threads)
 device = take_device(snakemake.params.device)
-options = dict(snakemake.params.options)
-backbone = load_backbone(options.pop("backbone"), device=device, **options)
+options = embedding_options(snakemake.params.options)
+backbone = options.load(device)
 frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
 with measured(device) as cost:
     spent = embed_split(
         frame,
         backbone,
         Path(snakemake.output.tokens),
-        dict(snakemake.params.options),
+        options.decisive(),
         shard=Shard.of(snakemake.wildcards),
         batch_size=snakemake.params.batch_size,
         workers=snakemake.threads,

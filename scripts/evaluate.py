@@ -16,7 +16,7 @@ evaluate_scores(
     test_scores=Path(snakemake.input.test),
     valid_scores=Path(snakemake.input.valid),
     manifest=read_manifest(Path(snakemake.input.manifest)),
-    labels={**snakemake.wildcards, "options": snakemake.params.options},
+    labels={**snakemake.wildcards, **snakemake.params.labels},
     protocol=Protocol.of(snakemake.params.protocol),
     metrics_path=Path(snakemake.output.metrics),
     curves_path=Path(snakemake.output.curves),

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -22,6 +21,8 @@ def open_volume(path: Path) -> Any:
 
     Raises InputError when the file is missing, unreadable, or not three-dimensional.
     """
+    import nibabel as nib  # half a second that the workflow need not pay
+
     if not path.is_file():
         raise InputError(f"there is no volume {path}.")
     try:

@@ -1,39 +1,53 @@
 """Controls that bound every metric from below and above."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import torch
 
-from dinodp.families.base import FitTask, Fitted, Source
+from dinodp.families.base import FitTask, Fitted, ModelOptions, Source
 from dinodp.images import MASK_RULES, read_lesion
-from dinodp.store import Maps
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from dinodp.store import Maps
 
 
-class ControlFamily:
-    """Controls that bound every metric: ``random`` scores from a seed and the ``oracle`` that knows the mask.
+class ControlOptions(ModelOptions):
+    """Controls that bound every metric: ``random`` scores from a seed and the ``oracle`` that knows the mask."""
 
-    The oracle has one map for each mask rule (``oracle/gt0``), so that it is a bound under all of them.
-    """
+    SCORES: ClassVar[tuple[str, ...]] = ("random", "oracle")
+    IS_CONTROL: ClassVar[bool] = True
+
+    family: Literal["control"] = "control"
+
+    @property
+    def is_random(self) -> bool:
+        """The oracle is not."""
+        return self.scores != ("oracle",)
+
+    def fit(self, task: FitTask) -> Fitted:
+        """Nothing to fit."""
+        return Fitted({}, {}, None)
+
+    def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Control:
+        """A control needs its seed only."""
+        return Control(self.scores, seed)
+
+
+class Control:
+    """Scores that need no embeddings. The oracle has one map for each mask rule (``oracle/gt0``): a bound under all."""
 
     def __init__(self, scores: Sequence[str], seed: int) -> None:
         self.seed = seed
         known = [f"oracle/{rule}" for rule in MASK_RULES]
-        self.names = [name for score in scores for name in (known if score == "oracle" else [score])]
-
-    @staticmethod
-    def fit(options: Mapping[str, Any], task: FitTask) -> Fitted:
-        """Nothing to fit."""
-        return Fitted({}, {}, None)
-
-    @classmethod
-    def load(cls, config: Mapping[str, Any], state: Mapping[str, Any], train: Source, device: str) -> "ControlFamily":
-        """A control needs its seed only."""
-        return cls(config["scores"], int(config["seed"]))
+        self.names: Sequence[str] = [name for score in scores for name in (known if score == "oracle" else [score])]
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Uniform noise that depends on seed and image, or the share of each patch that the mask covers."""
@@ -51,6 +65,8 @@ class ControlFamily:
 
 
 def _mask_share(row: Any, rule: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    import torch
+
     if not row.mask:
         return np.full(shape, float(row.label == "anomalous"), dtype=np.float32)
     mask = torch.from_numpy(read_lesion(row.mask, rule)).float()

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dinodp.datasets.manifest import read_manifest
 from dinodp.errors import InputError
-from dinodp.families import fit_model, open_split
+from dinodp.families import model_options
+from dinodp.families.stages import fit_model, open_split
 from dinodp.jobs.costs import measured, set_threads, write_cost
 from dinodp.jobs.devices import take_device, visible_devices
 from dinodp.jobs.logs import configure_logging, report_errors
@@ -47,24 +48,33 @@ class FitJob:
     def run(self, processes: int = 1) -> None:
         """Fit, and write the model and its cost. Raises InputError as ``fit_model`` does."""
         if processes > 1:
-            if self.device == "cuda" and len(visible_devices()) < processes:
-                raise InputError(f"run.processes is {processes}, but {len(visible_devices())} GPUs are visible.")
-            _run_processes(self, processes)
+            _run_processes(replace(self, device=_device_of_all(self.device, processes)), processes)
         else:
             self._fit()
 
     def _fit(self) -> None:
         set_threads(self.threads)
         device, manifest = take_device(self.device), read_manifest(Path(self.manifest))
-        group = current_group()
+        group, options = current_group(), model_options(self.options)
         train, valid = (
-            open_split(Path(path), self.options, self.grid, manifest, split, normal_only=True, cache=self.cache)
+            open_split(Path(path), options, self.grid, manifest, split, normal_only=True, cache=self.cache)
             for path, split in ((self.train, "train"), (self.valid, "valid"))
         )
         with measured(device) as cost:
-            size = fit_model(Path(self.model), self.options, train, valid, seed=self.seed, device=device)
+            size = fit_model(Path(self.model), options, train, valid, seed=self.seed, device=device)
         if is_first(group):
             write_cost(Path(self.cost), {**cost, **size})
+
+
+def _device_of_all(device: str, processes: int) -> str:
+    """``cuda`` or ``cpu`` for each of several processes; ``auto`` is ``cuda`` where each has a GPU of its own."""
+    if device == "auto":
+        from torch import cuda
+
+        device = "cuda" if cuda.device_count() >= processes else "cpu"
+    if device == "cuda" and len(visible_devices()) < processes:
+        raise InputError(f"run.processes is {processes}, but {len(visible_devices())} GPUs are visible.")
+    return device
 
 
 def _run_processes(job: FitJob, processes: int) -> None:

@@ -8,10 +8,8 @@ import torch
 
 from dinodp.errors import require_known
 from dinodp.models import MemoryBank
-from dinodp.models.online_mixture import SCORES, OnlineMixture
-
-MIXTURE_SCORES = SCORES
-BANK_SCORES = ("cosine",)
+from dinodp.models.online_mixture import OnlineMixture
+from dinodp.options.choices import BANK_SCORES, MIXTURE_SCORES
 
 
 def patch_scores(

@@ -6,7 +6,8 @@ Source: Schulthess & Konukoglu, MICCAI 2025, arXiv 2509.19997; docs/method.md ma
 import torch
 
 from dinodp.jobs.processes import Group
-from dinodp.models.online_mixture import CovarianceType, OnlineMixture, Schedule
+from dinodp.models.online_mixture import OnlineMixture
+from dinodp.options.choices import CovarianceType, Schedule
 
 
 class DirichletProcessMixture(OnlineMixture):

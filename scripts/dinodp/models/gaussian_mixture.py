@@ -6,7 +6,8 @@ With concentration 1 the stick fractions are S0_k / sum_{j>=k} S0_j, so that the
 import torch
 
 from dinodp.jobs.processes import Group
-from dinodp.models.online_mixture import CovarianceType, OnlineMixture, Schedule
+from dinodp.models.online_mixture import OnlineMixture
+from dinodp.options.choices import CovarianceType, Schedule
 
 
 class GaussianMixture(OnlineMixture):

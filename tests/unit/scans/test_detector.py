@@ -21,7 +21,7 @@ from scan_phantoms import (
 )
 from sklearn.base import clone
 
-from dinodp.backbones.classical import ClassicalBackbone
+from dinodp.backbones.classical_descriptor import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.errors import InputError
 from dinodp.families.scores import BANK_SCORES, MIXTURE_SCORES
