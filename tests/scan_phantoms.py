@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.datasets.geometry import VolumeGeometry
 
 SHAPE = (36, 44, 30)  # right, front, top
 SPACING = 2.0

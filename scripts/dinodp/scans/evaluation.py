@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
+from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.datasets.subjects import compile_pattern, subject_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
@@ -23,7 +24,6 @@ from dinodp.metrics.dice import DiceAtThresholds
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
 from dinodp.metrics.streaming import PIXEL_METRICS, Bootstrap, Evaluation
 from dinodp.scans.detecting.calibration import evenly
-from dinodp.scans.reading.geometry import VolumeGeometry
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
 from dinodp.scans.writing.summary import RECORD

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_file
-from dinodp.scans.reading.geometry import VolumeGeometry
 
 FULL_RANGE = 65535
 IMAGE_FORMATS = ("tiff", "png")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.errors import InputError, require_finite, require_known
 from dinodp.jobs.logs import logger, progress
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.scoring import ScoredScan, window_of
 from dinodp.scans.reading.folder import read_scan
-from dinodp.scans.reading.geometry import VolumeGeometry
 from dinodp.scans.writing.maps import (
     FULL_RANGE,
     IMAGE_FORMATS,

@@ -13,12 +13,12 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
+from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.volumes import to_grey
 from dinodp.report.pictures import data_address
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.detecting.canvas import to_grey
 from dinodp.scans.detecting.healthy import bounds
 from dinodp.scans.detecting.scoring import ScoredScan
-from dinodp.scans.reading.geometry import VolumeGeometry
 
 SAGITTAL = 0
 MARGIN = 6  # pixels around the foreground
