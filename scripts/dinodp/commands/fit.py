@@ -104,13 +104,13 @@ def run(options: argparse.Namespace) -> int:
     require_file(options.out, options.overwrite)
     require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
-    from dinodp.scans.detecting.fitting import fit_detector, sources_of
+    from dinodp.scans.detecting.fitting import fit_detector, unread_scans
     from dinodp.scans.detecting.model_file import save_detector
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
     scans = find_all(options.healthy, options.pattern)
-    detector = fit_detector(sources_of(scans, settings), settings, options.device, options.batch_size)
+    detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)
     print(f"Model: {options.out}   Model card: {card}")

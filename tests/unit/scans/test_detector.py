@@ -1,11 +1,11 @@
 """Fit, save, load and score with the conventions of scikit-learn."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
-import torch
 import yaml
 from scan_phantoms import (
     AFFINE,
@@ -25,11 +25,8 @@ from dinodp.backbones.classical import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.errors import InputError
 from dinodp.families.scores import BANK_SCORES, MIXTURE_SCORES
-from dinodp.scans.detecting.canvas import Placement, pictures
 from dinodp.scans.detecting.detector import AnomalyDetector
-from dinodp.scans.detecting.embedding import Embedder, TokenFile
-from dinodp.scans.detecting.fitting import Source, sources_of, split_subjects
-from dinodp.scans.detecting.scoring import chosen_slices
+from dinodp.scans.detecting.fitting import UnreadScan, split_subjects, unread_scans
 from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, DEFAULT_SCORES, PINNED_REVISIONS, SCORES, Settings
 from dinodp.scans.reading.folder import find_scans
 
@@ -132,8 +129,8 @@ def test_calibration_is_that_of_scoring_the_held_out_scans(detector, folder):
     """The embeddings of the fit are used again, in half precision: the same scores but for their rounding."""
     fitted = detector.fitted_
     settings = fitted.scorer.settings
-    sources = sources_of(find_scans(folder), settings)
-    (held_out,) = split_subjects(sources, settings)[1]
+    scans = unread_scans(find_scans(folder), settings)
+    (held_out,) = split_subjects(scans, settings)[1]
     scored = fitted.scorer.score(held_out.read(), settings.slice_step)
     assert fitted.calibration.scan_scores == pytest.approx([scored.score], rel=1e-3)
     expected = np.quantile(scored.calibration_voxels, 0.99)
@@ -147,18 +144,16 @@ def test_every_picture_of_a_fit_is_embedded_once(folder, monkeypatch):
         ClassicalBackbone, "embed", lambda self, pixels: counts.append(len(pixels)) or embed(self, pixels)
     )
     fitted = AnomalyDetector(**FAST).fit(folder).fitted_
-    scans = [source.read() for source in sources_of(find_scans(folder), fitted.scorer.settings)]
-    chosen = [chosen_slices(scan, fitted.scorer.healthy, fitted.scorer.settings, FAST["slice_step"]) for scan in scans]
-    assert sum(counts) == sum(map(len, chosen))
+    scans = [unread.read() for unread in unread_scans(find_scans(folder), fitted.scorer.settings)]
+    prepared = [fitted.scorer.preparation.of(scan, FAST["slice_step"]) for scan in scans]
+    assert sum(counts) == sum(len(scan.chosen) for scan in prepared)
 
 
 def test_black_patches_around_the_body_do_not_count(detector, lesion):
     """Scores of scan and slices are those of patches with body: by hand, patch by patch."""
     scored = detector.score_scan(lesion)
     scorer = detector.fitted_.scorer
-    canvases = pictures(
-        scored.scan, scored.chosen, Placement.of(scored.scan, scorer.healthy), (-1, 900)  # the body is nowhere black
-    )
+    canvases = replace(scored.prepared, window=(-1, 900)).pictures()  # the body is nowhere black
     expected, all_scores = [], []
     for picture, scores in zip(canvases, scored.patch_maps, strict=True):
         pixels = scorer.embedder.backbone.prepare((picture > 0).astype(np.uint8) * 255)[0].numpy()
@@ -226,20 +221,20 @@ def test_the_card_is_honest(detector, tmp_path):
     assert "h0" not in text  # names of scans may be names of people
 
 
-def sources(names):
-    return [Source(name, lambda: None) for name in names]
+def unread(names):
+    return [UnreadScan(name, lambda: None) for name in names]
 
 
 def test_no_subject_is_on_both_sides():
     names = [f"p{subject}_{visit}" for subject in range(10) for visit in range(3)]
     settings = Settings(subject_pattern=r"^(?P<subject>p\d+)_", held_out=0.3)
-    train, held_out = split_subjects(sources(names), settings)
-    subjects = [{source.name.split("_")[0] for source in part} for part in (train, held_out)]
+    train, held_out = split_subjects(unread(names), settings)
+    subjects = [{scan.name.split("_")[0] for scan in part} for part in (train, held_out)]
     assert len(subjects[1]) == 3
     assert not subjects[0] & subjects[1]
     assert len(train) + len(held_out) == 30
     with pytest.raises(InputError, match="All 2 healthy scans are of one subject: at least two are needed"):
-        split_subjects(sources(["p1_a", "p1_b"]), settings)
+        split_subjects(unread(["p1_a", "p1_b"]), settings)
 
 
 def test_the_pinned_revision_is_that_of_the_catalog(root):
@@ -295,61 +290,3 @@ def test_settings_that_are_not_allowed(folder, options, sentence, monkeypatch):
 def test_scoring_before_fitting(lesion):
     with pytest.raises(InputError, match="not fitted yet: call fit or load first"):
         AnomalyDetector().predict([lesion])
-
-
-class Hungry:
-    """A backbone that has memory for two pictures of 28 pixels."""
-
-    patch_size, device = 14, torch.device("cpu")
-
-    def __init__(self, limit):
-        self.limit, self.batches = limit, []
-
-    def prepare(self, image):
-        return torch.from_numpy(image).permute(2, 0, 1).float()
-
-    def embed(self, batch):
-        self.batches.append(len(batch))
-        if len(batch) > self.limit:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return batch[:, :, ::14, ::14].permute(0, 2, 3, 1) + 1
-
-
-def test_batches_halve_when_memory_runs_out():
-    backbone = Hungry(limit=2)
-    images = [np.full((28, 28, 3), value, np.uint8) for value in range(7)]
-    tokens = torch.cat(list(Embedder(backbone, 6).embed(images)))
-    assert tokens.shape == (7, 2, 2, 3)
-    torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(7, 2, 2))
-    assert backbone.batches == [6, 3, 1, 1, 1, 1, 1, 1, 1]
-    with pytest.raises(InputError, match="One image of 28 x 28 pixels does not fit into memory: lower --resolution"):
-        list(Embedder(Hungry(limit=0)).embed(images))
-    with pytest.raises(InputError, match="The batch size is 0"):
-        Embedder(backbone, 0)
-
-
-def test_other_errors_of_the_backbone_are_not_hidden():
-    backbone = Hungry(limit=2)
-    backbone.embed = lambda batch: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        list(Embedder(backbone).embed([np.zeros((28, 28, 3), np.uint8)]))
-
-
-def test_pictures_of_several_sizes_stay_in_order():
-    images = [np.full((28, 14 * width, 3), width, np.uint8) for width in (1, 1, 2, 1)]
-    shapes = [tuple(batch.shape[:3]) for batch in Embedder(Hungry(limit=9)).embed(images)]
-    assert shapes == [(2, 2, 1), (1, 2, 2), (1, 2, 1)]
-
-
-def test_token_file(tmp_path):
-    file = TokenFile(tmp_path / "t")
-    first, second = torch.rand(2, 3, 3, 5), torch.rand(1, 2, 4, 5)
-    file.append(first)
-    file.append(second)
-    assert (file.n_images, file.dim) == (3, 5)
-    found = file.read([2, 0])[0, 0]
-    torch.testing.assert_close(found, torch.cat([second.reshape(-1, 5), first[0].reshape(-1, 5)]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(file.picture(2), second, atol=1e-3, rtol=0)
-    with pytest.raises(InputError, match="embeddings that are not finite"):
-        file.append(torch.full((1, 1, 1, 5), torch.inf))
-    file.close()

@@ -12,12 +12,9 @@ from torch.nn import functional
 from dinodp.cli import main
 from dinodp.errors import InputError
 from dinodp.families.scores import patch_scores
-from dinodp.scans.detecting.canvas import Placement, pictures
 from dinodp.scans.detecting.detector import AnomalyDetector
 from dinodp.scans.detecting.onnx_export import ScoringGraph, export_onnx
-from dinodp.scans.detecting.scoring import window_of
 from dinodp.scans.detecting.settings import SCORES
-from dinodp.scans.reading.folder import read_scan
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -38,14 +35,9 @@ def real_slices(detector, tmp_path):
     """What the backbone sees of a volume with a lesion, float32 [n, 3, H, W], and the patch scores of prediction."""
     scorer = detector.fitted_.scorer
     scored = detector.score_scan(save(tmp_path / "x.nii.gz", head(7, lesion=True)))
-    window = window_of(scored.measures, scorer.healthy, scorer.settings)
-    scan = read_scan("x", tmp_path / "x.nii.gz", scorer.settings.reading())
     backbone = scorer.embedder.backbone
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (backbone.mean, backbone.std))
-    pixels = [
-        backbone.prepare(picture).numpy() * std + mean
-        for picture in pictures(scan, scored.chosen, Placement.of(scan, scorer.healthy), window)
-    ]
+    pixels = [backbone.prepare(picture).numpy() * std + mean for picture in scored.prepared.pictures()]
     return np.stack(pixels) * np.float32(255), scored.patch_maps
 
 

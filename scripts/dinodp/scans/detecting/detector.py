@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from dinodp.errors import InputError
-from dinodp.scans.detecting.fitting import Source, fit_detector
+from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, Settings
@@ -91,8 +91,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Scans, y: Any = None) -> Self:
         """Fit on healthy scans; ``y`` is ignored. Raises InputError for scans or settings that cannot be used."""
         settings = self._settings()
-        sources = [_source(name, item, settings.reading()) for name, item in _named(X)]
-        return self._take(fit_detector(sources, settings, self.device, self.batch_size))
+        scans = [_unread(name, item, settings.reading()) for name, item in _named(X)]
+        return self._take(fit_detector(scans, settings, self.device, self.batch_size))
 
     def score_samples(self, X: Scans) -> npt.NDArray[np.float64]:
         """Minus the anomaly score [n] of each scan: the lower, the more anomalous."""
@@ -120,7 +120,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Patch scores, anomaly map and scores of one scan. Raises InputError when it is not like the healthy ones."""
         fitted = self._fitted()
         name = "image" if isinstance(scan, np.ndarray) else Path(scan).name
-        return fitted.scorer.score(_source(name, scan, fitted.scorer.settings.reading()).read())
+        return fitted.scorer.score(_unread(name, scan, fitted.scorer.settings.reading()).read())
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model (HDF5) and, beside it, its model card."""
@@ -161,13 +161,13 @@ def _named(scans: Scans) -> Iterator[tuple[str, str | Path | npt.NDArray[np.uint
         yield (f"image {number}", scan) if isinstance(scan, np.ndarray) else (str(scan), scan)
 
 
-def _source(name: str, scan: str | Path | npt.NDArray[np.uint8], options: ReadingOptions) -> Source:
+def _unread(name: str, scan: str | Path | npt.NDArray[np.uint8], options: ReadingOptions) -> UnreadScan:
     def read() -> Scan:
         if isinstance(scan, np.ndarray):
             return image_scan(name, Path(name), _checked(scan), options)
         return read_scan(name, Path(scan), options)
 
-    return Source(name, read)
+    return UnreadScan(name, read)
 
 
 def _checked(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -11,11 +11,11 @@ import torch
 
 from dinodp import store
 from dinodp.backbones import Backbone, load_backbone
+from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError, one_line
 from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.detecting.embedding import Embedder
-from dinodp.scans.detecting.healthy import HealthyRange
+from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import Scorer
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.naming import require_name
@@ -36,9 +36,8 @@ class FittedDetector:
     def config(self) -> dict[str, Any]:
         """What the file says of itself, as plain values."""
         return {
-            "settings": self.scorer.settings.to_json(),
+            **self.scorer.preparation.to_json(),
             "backbone": self.scorer.embedder.backbone.provenance(),
-            "healthy": self.scorer.healthy.to_json(),
             "calibration": self.calibration.to_json(),
             "origin": dict(self.origin),
         }
@@ -67,8 +66,9 @@ def load_detector(
     """
     with _understood(path):
         config, state, history = store.read_state(path, KIND)
-        settings, expected = Settings.from_json(config["settings"]), config["backbone"]
+        preparation, expected = Preparation.from_json(config), config["backbone"]
         revision = _revision(expected)
+    settings = preparation.settings
     loaded = load_backbone(
         backbone or settings.backbone,
         revision=None if backbone and Path(backbone).expanduser().is_dir() else revision,
@@ -80,7 +80,7 @@ def load_detector(
     embedder = Embedder(loaded, batch_size)
     with _understood(path):
         model = _model(settings, state, str(getattr(loaded, "device", "cpu")))
-        scorer = Scorer(settings, HealthyRange.from_json(config["healthy"]), embedder, model)
+        scorer = Scorer(preparation, embedder, model)
         return FittedDetector(scorer, Calibration.from_json(config["calibration"]), config["origin"], history)
 
 

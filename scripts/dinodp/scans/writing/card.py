@@ -63,7 +63,7 @@ def write_card(model: Path, detector: FittedDetector) -> Path:
 def describe(name: str, detector: FittedDetector) -> str:
     """The card's text, Markdown."""
     scorer, origin = detector.scorer, detector.origin
-    settings, healthy, backbone = scorer.settings, scorer.healthy, scorer.embedder.backbone.provenance()
+    settings, healthy, backbone = scorer.settings, scorer.preparation.healthy, scorer.embedder.backbone.provenance()
     return CARD.format(
         name=name,
         method={"mixture": "Dirichlet process mixture", "memory_bank": "Memory bank"}[settings.method],
