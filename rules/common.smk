@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+from dinodp.families import model_options
 from dinodp.jobs.provenance import digest_of_files
 
 
@@ -98,6 +99,10 @@ def check_names():
 
 
 check_names()
+
+
+def model_labels(model):
+    return model_options(entry("models", model)).labels()
 
 
 def is_random(model):

@@ -14,7 +14,7 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        options=lambda wildcards: entry("models", wildcards.model),
+        labels=lambda wildcards: model_labels(wildcards.model),
         mask_rules=RUN["mask_rules"],
         smoothing_sigma=RUN["smoothing_sigma"],
         n_resamples=RUN["bootstrap_resamples"],

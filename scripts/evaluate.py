@@ -15,7 +15,7 @@ evaluate_scores(
     test_scores=Path(snakemake.input.test),
     valid_scores=Path(snakemake.input.valid),
     manifest=read_manifest(Path(snakemake.input.manifest)),
-    labels={**snakemake.wildcards, "options": snakemake.params.options},
+    labels={**snakemake.wildcards, **snakemake.params.labels},
     mask_rules=snakemake.params.mask_rules,
     smoothing_sigma=snakemake.params.smoothing_sigma,
     n_resamples=snakemake.params.n_resamples,

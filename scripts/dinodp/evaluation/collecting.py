@@ -7,14 +7,13 @@ from typing import Any
 import pandas as pd
 
 from dinodp.jobs.files import read_json, write_text
-from dinodp.options.protocol import is_variant
 
 
 def collect_metrics(files: Sequence[Path], path: Path) -> None:
     """Write one row per value: dataset, embedding, model, family, normalised, variant, seed, score, primary, ...
 
-    ``variant``: the model is another than the paper's (`is_variant`); ``primary``: the score is the model's first; then
-    mask_rule, metric, value.
+    ``variant``: the model is another than the paper's (`ModelOptions.is_variant`); ``primary``: the score is the
+    model's first; then mask_rule, metric, value.
     """
     rows = [row for file in files for row in _tidy_rows(read_json(file))]
     write_text(path, pd.DataFrame(rows).to_csv(index=False))
@@ -27,8 +26,8 @@ def _tidy_rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "embedding": content["embedding"],
         "model": content["model"],
         "family": options["family"],
-        "normalised": "" if options["family"] == "control" else "yes" if options.get("normalise", True) else "no",
-        "variant": is_variant(options),
+        "normalised": content["normalised"],
+        "variant": content["variant"],
         "seed": int(content["seed"]),
     }
     for score, rules in content["metrics"].items():

@@ -1,114 +1,39 @@
-"""The families of models behind one set of functions: fit to a file, load from it, score a split.
-
-A new family is one file with a class that has ``fit``, ``load`` and ``score``, and one line in ``FAMILIES``.
+"""Families of models. A module here with ``family: Literal["name"] = "name"`` in a subclass of `ModelOptions` is one of
+them and is found by itself. Free of torch: the workflow reads the options when it builds the DAG.
 """
 
-from collections.abc import Mapping, Sequence
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
+from dinodp.families.base import ModelOptions
+from dinodp.options.base import chosen
 
-from dinodp import store
-from dinodp.datasets.manifest import select
-from dinodp.embeddings import EmbeddingReader
-from dinodp.errors import require_known
-from dinodp.families.base import FitTask, Fitted, FittedModel
-from dinodp.families.control import ControlFamily
-from dinodp.families.features import IMAGES_PER_READ, Features
-from dinodp.families.gaussian import GaussianFamily
-from dinodp.families.k_means import KMeansFamily
-from dinodp.families.memory_bank import MemoryBankFamily
-from dinodp.families.mixture import BayesianMixtureFamily, DirichletProcessFamily, GaussianMixtureFamily
-from dinodp.jobs.logs import progress
-from dinodp.jobs.processes import current_group, is_first
-from dinodp.metrics.image_score import image_score
-
-FAMILIES: dict[str, Any] = {
-    "dpmm": DirichletProcessFamily,
-    "memory_bank": MemoryBankFamily,
-    "gaussian_mixture": GaussianMixtureFamily,
-    "k_means": KMeansFamily,
-    "gaussian": GaussianFamily,
-    "bayesian_mixture": BayesianMixtureFamily,
-    "control": ControlFamily,
-}
-MIXTURES = tuple(name for name, family in FAMILIES.items() if issubclass(family, DirichletProcessFamily))
+NAMED = re.compile(r"^    family: Literal", re.MULTILINE)  # other modules here need torch: they are not imported
 
 
-def open_split(
-    path: Path,
-    options: Mapping[str, Any],
-    grid: Sequence[int] | None,
-    manifest: pd.DataFrame,
-    split: str,
-    *,
-    normal_only: bool = False,
-    images: range | None = None,
-    cache: str = "none",
-) -> EmbeddingReader:
-    """Open the embeddings of a split as the model sees them; only normal images, or those of a shard, if asked.
-
-    ``cache``: `TokenRows`.
-    """
-    labels = select(manifest, split)["label"].tolist()
-    chosen = range(len(labels)) if images is None else images
-    rows = [index for index in chosen if labels[index] == "normal" or not normal_only]
-    shape = (int(grid[0]), int(grid[1])) if grid else None
-    return EmbeddingReader(
-        path,
-        normalise=bool(options.get("normalise", True)),
-        grid=shape,
-        rows=rows,
-        resample=options.get("resample", "after_normalisation"),
-        cache=cache,
-    )
+def _families() -> dict[str, type[ModelOptions]]:
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    named = [name for name in names if NAMED.search(Path(__path__[0], f"{name}.py").read_text(encoding="utf-8"))]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in named]
+    classes: list[type] = [kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)]
+    kinds = [kind for kind in classes if issubclass(kind, ModelOptions)]
+    found = {str(kind.model_fields["family"].default): kind for kind in kinds if kind.is_complete()}
+    return dict(sorted(found.items()))
 
 
-def fit_model(
-    path: Path, options: Mapping[str, Any], train: EmbeddingReader, valid: EmbeddingReader, *, seed: int, device: str
-) -> dict[str, float | None]:
-    """Fit a model of the catalog and write it. Returns its size in MiB and its number of active components.
-
-    Of several processes (``dinodp.jobs.processes``) that fit it together, the first one writes.
-    """
-    require_known("model family", options["family"], FAMILIES)
-    generator = torch.Generator().manual_seed(seed)
-    checkpoint = path.with_name(path.name + ".checkpoint")
-    features = Features.fit(options, train)
-    task = FitTask(features.of(train), features.of(valid), generator, device, checkpoint)
-    fitted: Fitted = FAMILIES[options["family"]].fit(options, task)
-    if is_first(current_group()):
-        store.write_state(path, {**options, "seed": seed}, {**fitted.state, **features.state}, fitted.history)
-        checkpoint.unlink(missing_ok=True)
-    return fitted.cost()
+FAMILIES = _families()
 
 
-def load_model(path: Path, train: EmbeddingReader, *, device: str) -> FittedModel:
-    """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices."""
-    config, state, _ = store.read_state(path)
-    require_known("model family", config["family"], FAMILIES)
-    features = Features.load(config, state)
-    model: FittedModel = features.before(FAMILIES[config["family"]].load(config, state, features.of(train), device))
-    return model
+def model_options(entry: Mapping[str, Any], where: str = "The model") -> ModelOptions:
+    """The options of a model's catalog entry. Raises InputError, beginning with ``where``, for whatever is wrong."""
+    return chosen(entry, "family", FAMILIES, where).read(entry, where)
 
 
-def score_split(
-    model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path, image_score_fraction: float = 0.01
-) -> dict[str, float]:
-    """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images."""
-    start = perf_counter()
-    size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
-    batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
-    parts = [
-        model.score(source.read(batch), rows.iloc[list(batch)])
-        for batch in progress(batches, "score", total=source.n_images, per_item=size)
-    ]
-    none = np.zeros((0, 1, 1), dtype=np.float32)
-    maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
-    images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
-    store.write_maps(path, {"scores": list(model.names)}, maps, images)
-    return {"seconds": perf_counter() - start, "images": float(source.n_images)}
+def written_options(config: Mapping[str, Any]) -> ModelOptions:
+    """The options in the configuration of a model file."""
+    return model_options({key: value for key, value in config.items() if key != "seed"})

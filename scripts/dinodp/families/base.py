@@ -1,19 +1,36 @@
-"""What a family of models is given to fit, and what it gives back."""
+"""What a family of models is: the options of a catalog entry, which can be fitted and loaded. Free of torch."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
-import torch
+from pydantic import field_validator
 
-from dinodp.families.fitting import EmbeddingSource
-from dinodp.jobs.costs import BYTES_PER_MIB
-from dinodp.store import Maps
+from dinodp.options.base import Options, option
+from dinodp.options.choices import Position, Resampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+
+    from dinodp.store import Maps
 
 IMAGES_PER_SHARD = 64  # a shard holds whole blocks of as many images; every number of images per read divides it
+JOB_MIB = 6000  # what a job that fits or scores asks for, without what it holds of the embeddings
+
+
+class EmbeddingSource(Protocol):
+    """Images of embeddings, read a few at a time."""
+
+    n_images: int
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return float32 [len(indices), row, col, dim]."""
 
 
 class Source(EmbeddingSource, Protocol):
@@ -43,7 +60,7 @@ class FitTask:
     valid: Source
     generator: torch.Generator
     device: str
-    checkpoint: Path
+    checkpoint: Path | None = None
 
 
 class Fitted(NamedTuple):
@@ -59,6 +76,99 @@ class Fitted(NamedTuple):
 
     def cost(self) -> dict[str, float | None]:
         """What the cost table says of the model."""
-        stored = sum(np.asarray(value).nbytes for value in self.state.values()) / BYTES_PER_MIB
+        stored = sum(np.asarray(value).nbytes for value in self.state.values()) / 2**20
         size = stored if self.size_mib is None else self.size_mib
         return {"model_mib": float(size), "active_components": self.active_components}
+
+
+class FeatureOptions(Options):
+    """What a model sees of the embeddings."""
+
+    normalise: bool = option(True, "Scale every embedding to unit length first.")
+    resample: Resampling = option(
+        "after_normalisation",
+        "When embeddings are resampled to the embedding's `grid`; before: they are exactly of unit length.",
+    )
+    pca_dims: int | None = option(
+        None, "Project embeddings on this many principal axes (about the origin) of the training split.", ge=1
+    )
+    position: Position | None = option(
+        None, "Append a sinusoidal code of the patch's place to its embedding, or add it."
+    )
+    position_weight: float = option(0.5, "Length of the code of the place; embeddings of unit length have 1.", ge=0)
+
+
+class ModelOptions(FeatureOptions):
+    """The catalog entry of a model: a subclass with a default ``family`` is a family of that name.
+
+    It has its options as fields, ``fit`` and ``load``, and says of itself what the workflow must know.
+    """
+
+    SCORES: ClassVar[tuple[str, ...]] = ()  # that it has
+    PAPER: ClassVar[Mapping[str, object] | None] = None  # the paper's values that are not the defaults; None: not its
+    ANY_VALUE: ClassVar[frozenset[str]] = frozenset({"family", "scores", "position_weight"})  # the paper's in any case
+    SHARES_FIT: ClassVar[bool] = False  # several processes can share one fit
+    SEARCHES_TRAIN: ClassVar[bool] = False  # scoring searches the training split, which is worth several jobs
+    IS_CONTROL: ClassVar[bool] = False  # a bound of every metric, no model: without unit length or published values
+
+    family: str = option(..., "Which kind of model (docs/method.md, variants).")
+    scores: tuple[str, ...] = option(
+        (), "Patch scores to compute; the first is shown in the figures; absent: all it has.", validate_default=True
+    )
+
+    @field_validator("scores")
+    @classmethod
+    def _has_scores(cls, scores: tuple[str, ...]) -> tuple[str, ...]:
+        for name in scores:
+            if name not in cls.SCORES:
+                family = cls.model_fields["family"].default
+                raise ValueError(f"the family {family} has no score {name!r}; choose one of {', '.join(cls.SCORES)}")
+        return scores or cls.SCORES
+
+    @classmethod
+    def is_complete(cls) -> bool:
+        """Whether it is a family, not what several of them share."""
+        return not cls.model_fields["family"].is_required()
+
+    @classmethod
+    def whose(cls) -> str:
+        """The family."""
+        return f" for the family {cls.model_fields['family'].default!r}"
+
+    def fit(self, task: FitTask) -> Fitted:
+        """The state that is written to the model file, the history, and the number of active components."""
+        raise NotImplementedError
+
+    def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> FittedModel:
+        """The model of a model file; a memory bank reads its embeddings from ``train``."""
+        raise NotImplementedError
+
+    def fit_options(self) -> dict[str, Any]:
+        """The keys, as plain values, that a fit depends on: not those of scoring."""
+        return {key: value for key, value in self.decisive().items() if key != "scores"}
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the model depends on the seed."""
+        return True
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it is another than the paper's model of this family; of a family that the paper has not, never."""
+        if self.PAPER is None:
+            return False
+        fields = {name: field.default for name, field in type(self).model_fields.items() if name not in self.ANY_VALUE}
+        return any(getattr(self, name) != self.PAPER.get(name, default) for name, default in fields.items())
+
+    def labels(self) -> dict[str, Any]:
+        """What the metrics of the model are labelled with: its options, unit length or not, the paper's or not."""
+        normalised = "" if self.IS_CONTROL else "yes" if self.normalise else "no"
+        return {"options": self.decisive(), "normalised": normalised, "variant": self.is_variant}
+
+    def fitting_mib(self, train_mib: float) -> float:
+        """Memory that a process of the fit asks for, with ``train_mib`` of training embeddings (float16) on disk."""
+        return JOB_MIB
+
+    def scoring_mib(self, train_mib: float) -> float:
+        """Memory that scoring asks for, as `fitting_mib`."""
+        return JOB_MIB

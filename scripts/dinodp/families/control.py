@@ -1,36 +1,51 @@
 """Controls that bound every metric from below and above."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import torch
 
-from dinodp.families.base import FitTask, Fitted, Source
+from dinodp.families.base import FitTask, Fitted, ModelOptions, Source
 from dinodp.images import read_mask
-from dinodp.store import Maps
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from dinodp.store import Maps
 
 
-class ControlFamily:
+class ControlOptions(ModelOptions):
     """Controls that bound every metric: ``random`` scores from a seed and the ``oracle`` that knows the mask."""
 
-    def __init__(self, names: Sequence[str], seed: int) -> None:
-        self.names, self.seed = names, seed
+    SCORES: ClassVar[tuple[str, ...]] = ("random", "oracle")
+    IS_CONTROL: ClassVar[bool] = True
 
-    @staticmethod
-    def fit(options: Mapping[str, Any], task: FitTask) -> Fitted:
+    family: Literal["control"] = "control"
+
+    @property
+    def is_random(self) -> bool:
+        """The oracle is not."""
+        return self.scores != ("oracle",)
+
+    def fit(self, task: FitTask) -> Fitted:
         """Nothing to fit."""
         return Fitted({}, {}, None)
 
-    @classmethod
-    def load(
-        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: Source, device: str
-    ) -> "ControlFamily":
+    def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Control:
         """A control needs its seed only."""
-        return cls(config["scores"], int(config["seed"]))
+        return Control(self.scores, seed)
+
+
+class Control:
+    """Scores that need no embeddings."""
+
+    def __init__(self, names: Sequence[str], seed: int) -> None:
+        self.names, self.seed = names, seed
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Uniform noise that depends on seed and image, or the share of each patch that the mask covers."""
@@ -45,6 +60,8 @@ class ControlFamily:
 
 
 def _mask_share(row: Any, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    import torch
+
     if not row.mask:
         return np.full(shape, float(row.label == "anomalous"), dtype=np.float32)
     mask = torch.from_numpy(read_mask(row.mask) > 0).float()

@@ -8,13 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from dinodp.errors import InputError, require_known
-from dinodp.families.fitting import EmbeddingSource
+from dinodp.errors import InputError
+from dinodp.families.base import EmbeddingSource, FeatureOptions
 from dinodp.jobs.logs import progress
 
 IMAGES_PER_READ = 8
-POSITIONS = ("appended", "added")
-POSITION_WEIGHT = 0.5  # length of the position vector; embeddings of unit length have 1
 APPENDED_DIMS = 16  # length of an appended position vector: four frequencies, sine and cosine, two axes
 
 
@@ -29,29 +27,22 @@ class Features:
     """Embeddings [..., D] to features [..., d]; without options the embeddings themselves.
 
     ``axes`` [D, d]: the leading axes of the training split's second moment about the origin, so that lengths and cosine
-    similarities are kept as well as d numbers can. ``position``: a sinusoidal code of the patch's place is appended to
-    the vector, or added to it. Raises InputError for an unknown ``position`` and for more axes than dimensions.
+    similarities are kept as well as d numbers can. ``options.position``: a sinusoidal code of the patch's place is
+    appended to the vector, or added to it.
     """
 
-    def __init__(self, axes: torch.Tensor | None = None, position: str | None = None, weight: float = POSITION_WEIGHT):
-        if position is not None:
-            require_known("position", position, POSITIONS)
-        self.axes, self.position, self.weight = axes, position, weight
+    def __init__(self, options: FeatureOptions, axes: torch.Tensor | None = None) -> None:
+        self.axes, self.position, self.weight = axes, options.position, options.position_weight
 
     @classmethod
-    def fit(cls, options: Mapping[str, Any], train: EmbeddingSource) -> "Features":
-        """The features that a catalog entry asks for (``pca_dims``, ``position``, ``position_weight``)."""
-        dims = options.get("pca_dims")
-        return cls._of(options, None if dims is None else principal_axes(train, int(dims)))
+    def fit(cls, options: FeatureOptions, train: EmbeddingSource) -> "Features":
+        """The features that options ask for. Raises InputError for more axes than dimensions."""
+        return cls(options, None if options.pca_dims is None else principal_axes(train, options.pca_dims))
 
     @classmethod
-    def load(cls, options: Mapping[str, Any], state: Mapping[str, Any]) -> "Features":
+    def load(cls, options: FeatureOptions, state: Mapping[str, Any]) -> "Features":
         """The features that a model file was fitted with."""
-        return cls._of(options, torch.from_numpy(state["feature_axes"]) if "feature_axes" in state else None)
-
-    @classmethod
-    def _of(cls, options: Mapping[str, Any], axes: torch.Tensor | None) -> "Features":
-        return cls(axes, options.get("position"), float(options.get("position_weight", POSITION_WEIGHT)))
+        return cls(options, torch.from_numpy(state["feature_axes"]) if "feature_axes" in state else None)
 
     @property
     def state(self) -> dict[str, npt.NDArray[np.float32]]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from dinodp.datasets.manifest import read_manifest
 from dinodp.errors import InputError
-from dinodp.families import fit_model, open_split
+from dinodp.families import model_options
+from dinodp.families.stages import fit_model, open_split
 from dinodp.jobs.costs import measured, set_threads, write_cost
 from dinodp.jobs.devices import take_device, visible_devices
 from dinodp.jobs.logs import configure_logging, report_errors
@@ -56,13 +57,13 @@ class FitJob:
     def _fit(self) -> None:
         set_threads(self.threads)
         device, manifest = take_device(self.device), read_manifest(Path(self.manifest))
-        group = current_group()
+        group, options = current_group(), model_options(self.options)
         train, valid = (
-            open_split(Path(path), self.options, self.grid, manifest, split, normal_only=True, cache=self.cache)
+            open_split(Path(path), options, self.grid, manifest, split, normal_only=True, cache=self.cache)
             for path, split in ((self.train, "train"), (self.valid, "valid"))
         )
         with measured(device) as cost:
-            size = fit_model(Path(self.model), self.options, train, valid, seed=self.seed, device=device)
+            size = fit_model(Path(self.model), options, train, valid, seed=self.seed, device=device)
         if is_first(group):
             write_cost(Path(self.cost), {**cost, **size})
 

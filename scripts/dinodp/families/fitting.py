@@ -1,29 +1,22 @@
 """Fit a mixture over the images of a split, epoch by epoch, and keep the best one by validation likelihood."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dinodp.errors import InputError
+from dinodp.families.base import EmbeddingSource
 from dinodp.jobs.files import replaced_file
 from dinodp.jobs.logs import logger, progress
 from dinodp.jobs.prefetch import prefetched
 from dinodp.jobs.processes import is_first, own_part, sum_over
-from dinodp.models.dirichlet_process import DirichletProcessMixture, Init
-
-
-class EmbeddingSource(Protocol):
-    """Images of embeddings, read a few at a time."""
-
-    n_images: int
-
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """Return float32 [len(indices), row, col, dim]."""
+from dinodp.models.dirichlet_process import DirichletProcessMixture
+from dinodp.options.choices import Init
 
 
 @dataclass

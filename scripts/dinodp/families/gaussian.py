@@ -1,51 +1,69 @@
 """A single Gaussian over all training embeddings: the simplest density, as a reference for the mixtures."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
-import torch
 
-from dinodp.errors import InputError, require_known
-from dinodp.families.base import FitTask, Fitted, Source
-from dinodp.families.features import chunks
-from dinodp.store import Maps
+from dinodp.errors import InputError
+from dinodp.families.base import FitTask, Fitted, ModelOptions, Source
+from dinodp.options.base import option
 
-SCORES = ("mahalanobis", "log_likelihood")
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from dinodp.store import Maps
 
 
-class GaussianFamily:
-    """Mean and covariance (``full`` or ``diag``); scored by Mahalanobis distance or negative log-likelihood."""
+class GaussianOptions(ModelOptions):
+    """Mean and covariance of all training embeddings; scored by Mahalanobis distance or negative log-likelihood."""
 
-    def __init__(self, state: Mapping[str, Any], names: Sequence[str], device: str) -> None:
-        for name in names:
-            require_known("score of a single Gaussian", name, SCORES)
-        self.names = names
-        self._mean, self._factor = (torch.as_tensor(np.array(state[key])).to(device) for key in ("mean", "factor"))
+    SCORES: ClassVar[tuple[str, ...]] = ("mahalanobis", "log_likelihood")
 
-    @staticmethod
-    def fit(options: Mapping[str, Any], task: FitTask) -> Fitted:
+    family: Literal["gaussian"] = "gaussian"
+    covariance: Literal["full", "diag"] = option("full", "Whole covariance, or its diagonal.")
+    reg_covar: float = option(1e-6, "Added to every variance (write 1.0e-6, not 1e-6).", gt=0)
+
+    @property
+    def is_random(self) -> bool:
+        """Moments need no seed."""
+        return False
+
+    def fit(self, task: FitTask) -> Fitted:
         """Mean [D] and Cholesky factor [D, D] of the covariance, in float64. Raises InputError if it is singular."""
+        import torch
+
         mean, covariance = moments(task.train)
-        covariance += float(options.get("reg_covar", 1e-6)) * torch.eye(len(mean))
-        if options.get("covariance", "full") == "diag":
+        covariance += self.reg_covar * torch.eye(len(mean))
+        if self.covariance == "diag":
             covariance = torch.diag(covariance.diagonal())
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if int(failed):
             raise InputError("The covariance of the training embeddings is not positive definite: raise reg_covar.")
         return Fitted({"mean": mean.numpy(), "factor": factor.numpy()}, {}, 1)
 
-    @classmethod
-    def load(
-        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: Source, device: str
-    ) -> "GaussianFamily":
+    def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Gaussian:
         """The Gaussian of a model file."""
-        return cls(state, config["scores"], device)
+        return Gaussian(state, self.scores, device)
+
+
+class Gaussian:
+    """A Gaussian by its mean [D] and Cholesky factor [D, D]."""
+
+    def __init__(self, state: Mapping[str, Any], names: Sequence[str], device: str) -> None:
+        import torch
+
+        self.names = names
+        self._mean, self._factor = (torch.as_tensor(np.array(state[key])).to(device) for key in ("mean", "factor"))
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Scores float32 [B, row, col] of embeddings [B, row, col, D]."""
+        import torch
+
         x = tokens.flatten(0, 2).to(self._mean) - self._mean
         squared = torch.linalg.solve_triangular(self._factor, x.T, upper=False).square().sum(0)
         log_determinant = 2 * self._factor.diagonal().log().sum()
@@ -58,6 +76,10 @@ class GaussianFamily:
 
 def moments(train: Source) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [D] and covariance [D, D] (divided by n), float64, a few images in memory at a time."""
+    import torch
+
+    from dinodp.families.features import chunks
+
     total, square, count = torch.zeros(()), torch.zeros(()), 0
     for x in map(torch.Tensor.double, chunks(train)):
         total, square, count = total + x.sum(0), square + x.T @ x, count + len(x)

@@ -1,79 +1,132 @@
 """Memory bank (AnomalyDINO): all training embeddings, those of a few images, or a coreset."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
-import torch
 
-from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, Source
-from dinodp.families.features import IMAGES_PER_READ, chunks
-from dinodp.families.scores import patch_scores
-from dinodp.jobs.costs import BYTES_PER_MIB
+from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, ModelOptions, Source
 from dinodp.jobs.logs import logger
-from dinodp.models import MemoryBank, coreset, few_shot
-from dinodp.store import Maps
+from dinodp.options.base import option
+from dinodp.options.choices import BANK_SCORES
 
-BYTES_PER_GIB = 2**30
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from dinodp import models
+    from dinodp.store import Maps
+
+BYTES_PER_GIB, BYTES_PER_MIB, MIB_PER_GIB = 2**30, 2**20, 2**10
 BANK_MEMORY_GIB = 4.0  # of the host; a larger bank is streamed
 GPU_MEMORY_SHARE = 0.5  # of what is free
 
 
-class MemoryBankFamily:
+class MemoryBankOptions(ModelOptions):
     """Memory bank; its file holds which images (or embeddings) are remembered, not the embeddings once more."""
 
-    def __init__(self, bank: MemoryBank, names: Sequence[str], images_per_read: int = IMAGES_PER_READ) -> None:
-        self.bank, self.names, self.images_per_read = bank, names, images_per_read
+    SCORES: ClassVar[tuple[str, ...]] = BANK_SCORES
+    PAPER: ClassVar[Mapping[str, object]] = {}
+    ANY_VALUE: ClassVar[frozenset[str]] = ModelOptions.ANY_VALUE | {"bank_memory_gib"}
+    SEARCHES_TRAIN: ClassVar[bool] = True
 
-    @staticmethod
-    def fit(options: Mapping[str, Any], task: FitTask) -> Fitted:
+    family: Literal["memory_bank"] = "memory_bank"
+    shots: int | None = option(None, "Few-shot bank of this many training images.", ge=1)
+    coreset_fraction: float | None = option(
+        None, "Greedy k-center coreset of this share of the embeddings.", gt=0, le=1
+    )
+    bank_memory_gib: float | None = option(
+        None,
+        "A larger memory bank is not held but streamed from its file for every 64 images, to the same scores; "
+        f"absent: {BANK_MEMORY_GIB:g}, on a GPU half of its free memory.",
+        unit="GiB",
+        changes_result=False,
+        gt=0,
+    )
+
+    @property
+    def is_random(self) -> bool:
+        """All training images, or a draw."""
+        return self.shots is not None or self.coreset_fraction is not None
+
+    def fitting_mib(self, train_mib: float) -> float:
+        """A coreset is chosen from the training embeddings as float32, and once more to join them."""
+        return super().fitting_mib(train_mib) + self._coreset_mib(train_mib)
+
+    def scoring_mib(self, train_mib: float) -> float:
+        """A bank is held up to ``bank_memory_gib``."""
+        bank = MIB_PER_GIB * (self.bank_memory_gib or BANK_MEMORY_GIB)
+        return super().scoring_mib(train_mib) + bank + self._coreset_mib(train_mib)
+
+    def _coreset_mib(self, train_mib: float) -> float:
+        return 0.0 if self.coreset_fraction is None else 4 * train_mib
+
+    def fit(self, task: FitTask) -> Fitted:
         """Choose images (all, or ``shots`` of them) and of their embeddings all, or a coreset."""
-        train, shots = task.train, options.get("shots")
+        import torch
+
+        from dinodp.families.features import chunks
+        from dinodp.models import coreset, few_shot
+
+        train = task.train
         images = np.arange(train.n_images)
-        if shots is not None:
-            images = np.sort(few_shot(train.n_images, shots, task.generator))
+        if self.shots is not None:
+            images = np.sort(few_shot(train.n_images, self.shots, task.generator))
         state: dict[str, Any] = {"images": images.astype(np.int64)}
         n_embeddings = len(images) * train.n_patches
-        if fraction := options.get("coreset_fraction"):
-            n_embeddings = max(1, int(n_embeddings * fraction))
+        if self.coreset_fraction is not None:
+            n_embeddings = max(1, int(n_embeddings * self.coreset_fraction))
             chosen = coreset(torch.cat(list(chunks(train, images.tolist()))), n_embeddings, task.generator)
             state["embeddings"] = np.asarray(chosen, dtype=np.int64)
         size = _bytes(n_embeddings, train) / BYTES_PER_MIB
         logger.info("Memory bank: %d embeddings of %d images, %.0f MiB.", n_embeddings, len(images), size)
         return Fitted(state, {}, None, size)
 
-    @classmethod
-    def load(
-        cls, config: Mapping[str, Any], state: Mapping[str, Any], train: Source, device: str
-    ) -> "MemoryBankFamily":
+    def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Bank:
         """Read the remembered embeddings from the training split: now, or for every search where they are too many."""
+        import torch
+
+        from dinodp.families.features import IMAGES_PER_READ, chunks
+        from dinodp.models import MemoryBank
+
         images = [int(index) for index in state["images"]]
         bank, n_embeddings = MemoryBank(device=device), len(images) * train.n_patches
         if "embeddings" in state:
             bank.fit(torch.cat(list(chunks(train, images)))[torch.from_numpy(state["embeddings"])])
-        elif (size := _bytes(n_embeddings, train)) <= (limit := _bank_memory(config, device)):
+        elif (size := _bytes(n_embeddings, train)) <= (limit := self._memory(device)):
             bank.fit(chunks(train, images), n_embeddings)
         else:
             logger.info("The memory bank takes %d MiB, over %d: it is streamed.", size // 2**20, limit // 2**20)
             bank.fit_streamed(lambda: chunks(train, images), train.dim)
-            return cls(bank, config["scores"], IMAGES_PER_SHARD)  # reading the bank stays a small part of the search
-        return cls(bank, config["scores"])
+            return Bank(bank, self.scores, IMAGES_PER_SHARD)  # reading the bank stays a small part of the search
+        return Bank(bank, self.scores, IMAGES_PER_READ)
+
+    def _memory(self, device: str) -> float:
+        """Bytes that the bank may take on its device: ``bank_memory_gib``, else a fixed share."""
+        import torch
+
+        if self.bank_memory_gib is not None:
+            return self.bank_memory_gib * BYTES_PER_GIB
+        if torch.device(device).type == "cuda":
+            return GPU_MEMORY_SHARE * torch.cuda.mem_get_info()[0]
+        return BANK_MEMORY_GIB * BYTES_PER_GIB
+
+
+class Bank:
+    """The remembered embeddings and how many images are searched for at once."""
+
+    def __init__(self, bank: models.MemoryBank, names: Sequence[str], images_per_read: int) -> None:
+        self.bank, self.names, self.images_per_read = bank, names, images_per_read
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """1 - cosine similarity to the nearest remembered embedding."""
+        from dinodp.families.scores import patch_scores
+
         return patch_scores(self.bank, tokens, self.names)
 
 
 def _bytes(n_embeddings: int, train: Source) -> int:
     """In float32, as a bank lies in memory when it scores."""
     return n_embeddings * train.dim * 4
-
-
-def _bank_memory(config: Mapping[str, Any], device: str) -> float:
-    """Bytes that a memory bank may take on its device: ``bank_memory_gib``, else a fixed share."""
-    if (gib := config.get("bank_memory_gib")) is not None:
-        return float(gib) * BYTES_PER_GIB
-    if torch.device(device).type == "cuda":
-        return GPU_MEMORY_SHARE * torch.cuda.mem_get_info()[0]
-    return BANK_MEMORY_GIB * BYTES_PER_GIB

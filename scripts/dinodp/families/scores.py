@@ -8,10 +8,7 @@ import torch
 
 from dinodp.errors import require_known
 from dinodp.models import DirichletProcessMixture, MemoryBank
-from dinodp.models.dirichlet_process import SCORES
-
-MIXTURE_SCORES = SCORES
-BANK_SCORES = ("cosine",)
+from dinodp.options.choices import BANK_SCORES, MIXTURE_SCORES
 
 
 def patch_scores(

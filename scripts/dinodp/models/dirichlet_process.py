@@ -5,7 +5,7 @@ Source: Schulthess & Konukoglu, MICCAI 2025, arXiv 2509.19997; docs/method.md ma
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 from dinodp.errors import InputError, require_known
 from dinodp.jobs.processes import Group, sum_over
 from dinodp.models.full_covariance import LOG_2PI, SLACK, FullComponents, columns_by_row
+from dinodp.options.choices import DISTANCES, MIXTURE_SCORES, CovarianceType, Distance, Init, Schedule
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
@@ -21,13 +22,6 @@ ROUNDING = 1e-5  # of a length, far above float32's
 ROWS_PER_CHUNK = 2048  # embeddings per matrix product: bounds memory at a few [chunk, K] arrays
 ROWS_PER_LARGE_CHUNK = 8192
 NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
-
-CovarianceType = Literal["diag", "full", "spherical"]
-Schedule = Literal["ema", "exp"]
-Init = Literal["paper", "spread"]
-Distance = Literal["cosine", "euclidean", "mahalanobis"]
-DISTANCES: tuple[Distance, ...] = get_args(Distance)
-SCORES = (*DISTANCES, "log_likelihood")
 
 
 class DirichletProcessMixture:
@@ -52,8 +46,8 @@ class DirichletProcessMixture:
         device: str = "cpu",
         process_group: Group | None = None,
     ) -> None:
-        require_known("covariance type", covariance_type, ("diag", "full", "spherical"))
-        require_known("step schedule", step_schedule, ("ema", "exp"))
+        require_known("covariance type", covariance_type, get_args(CovarianceType))
+        require_known("step schedule", step_schedule, get_args(Schedule))
         if n_components < 2:
             raise InputError(f"n_components is {n_components}: a mixture needs at least 2.")
         self.n_components = n_components
@@ -82,7 +76,7 @@ class DirichletProcessMixture:
         ``paper``: means are a permutation of the first K embeddings of ``batch``. ``spread``: K embeddings drawn from
         ``candidates`` [m, D] (drawn over the training set; ``batch`` itself if not given).
         """
-        require_known("initialisation", init, ("paper", "spread"))
+        require_known("initialisation", init, get_args(Init))
         batch = finite_matrix(batch)
         pool = batch[: self.n_components] if init == "paper" else batch
         if init == "spread" and candidates is not None:
@@ -304,13 +298,13 @@ class DirichletProcessMixture:
         require_known("distance", kind, DISTANCES)
         return self.scores(x, [kind])[kind]
 
-    def scores(self, x: torch.Tensor, names: Sequence[str] = SCORES) -> dict[str, torch.Tensor]:
+    def scores(self, x: torch.Tensor, names: Sequence[str] = MIXTURE_SCORES) -> dict[str, torch.Tensor]:
         """Scores [n] of embeddings [n, D], higher is more anomalous: distances, and minus the ``log_likelihood``.
 
-        What two of them need is computed once. Raises InputError for a name that is not in ``SCORES``.
+        What two of them need is computed once. Raises InputError for a name that is not in ``MIXTURE_SCORES``.
         """
         for name in names:
-            require_known("score of a mixture", name, SCORES)
+            require_known("score of a mixture", name, MIXTURE_SCORES)
         x = self._checked(x)
         parts = [self._chunk_scores(chunk, self._active, names) for chunk in self._chunks(x)]
         return {name: torch.cat([part[name] for part in parts]) for name in names}

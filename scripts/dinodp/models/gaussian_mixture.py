@@ -5,7 +5,8 @@ With concentration 1 the stick fractions are S0_k / sum_{j>=k} S0_j, so that the
 
 import torch
 
-from dinodp.models.dirichlet_process import CovarianceType, DirichletProcessMixture, Init, Schedule
+from dinodp.models.dirichlet_process import DirichletProcessMixture
+from dinodp.options.choices import CovarianceType, Init, Schedule
 
 
 class GaussianMixture(DirichletProcessMixture):

@@ -14,33 +14,7 @@ DICE = {
     "pixel": ("dice_pixel_fpr10", "dice_pixel_fpr05", "dice_pixel_fpr01"),
 }
 
-FEATURES = {"resample": "after_normalisation", "pca_dims": None, "position": None}
-PAPER_MIXTURE = {
-    **FEATURES,
-    "covariance": "diag",
-    "components": 500,
-    "reg_covar": 1e-6,
-    "step_schedule": "ema",
-    "step_rate": 0.2,
-    "concentration": 2.0,
-    "fix_concentration": False,
-    "init": "paper",
-    "epochs": 40,
-    "images_per_batch": 12,
-}
-PAPER_BANK = {**FEATURES, "normalise": True, "shots": None, "coreset_fraction": None}
-PAPER_MODELS: dict[str, Mapping[str, Any]] = {"dpmm": PAPER_MIXTURE, "memory_bank": PAPER_BANK}
 MASK_SIZES = {"schulthess2025": None, "schulthess2026": (448, 448)}  # to which the papers resize masks; None: their own
-
-
-def is_variant(options: Mapping[str, Any]) -> bool:
-    """Whether a mixture or memory bank of the catalog is another than the paper's.
-
-    Unit length or not is both the paper's for a mixture; a bank of a few images, or a coreset, is not.
-    """
-    wanted = PAPER_MODELS.get(options["family"], {})
-    given = {"init": "spread", **options}  # what a mixture does where the entry does not say
-    return any(given.get(key, value) != value for key, value in wanted.items())
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import torch
 from dinodp import store
 from dinodp.datasets.manifest import read_manifest, select
 from dinodp.embeddings import EmbeddingReader
-from dinodp.families import FAMILIES, open_split
+from dinodp.families import written_options
+from dinodp.families.base import FeatureOptions, ModelOptions
 from dinodp.families.features import Features
+from dinodp.families.stages import open_split
 from dinodp.jobs.files import read_json
 from dinodp.report.figures.data import FigureData, ModelData
 
@@ -37,7 +39,7 @@ def load_figure_data(
         _load_model(name, files, tokens, manifest, normal, grid, mask_rule)
         for name, files in zip(names, per_model, strict=True)
     ]
-    reader = _mixture_features(per_model).of(open_split(tokens, _mixture_options(per_model), grid, manifest, "test"))
+    reader = _mixture_reader(per_model, tokens, grid, manifest)
     return FigureData(
         title=title,
         manifest=select(manifest, "test"),
@@ -46,16 +48,22 @@ def load_figure_data(
     )
 
 
-def _mixture_options(per_model: Sequence[ModelFiles]) -> dict[str, Any]:
-    """Options of the first mixture, or none: they decide whether embeddings are of unit length."""
-    configs = (store.read_state(Path(files[0]))[0] for files in per_model)
-    return next((config for config in configs if config["family"] == "dpmm"), {})
+def _mixture_reader(
+    per_model: Sequence[ModelFiles], tokens: Path, grid: Sequence[int] | None, manifest: Any
+) -> EmbeddingReader:
+    """The embeddings of the test images in the space that the means of the first mixture lie in, if there is one."""
+    for files in per_model:
+        config, state, _ = store.read_state(Path(files[0]))
+        if config["family"] == "dpmm":
+            return _features_of(written_options(config), state, tokens, grid, manifest)
+    return open_split(tokens, FeatureOptions(), grid, manifest, "test")
 
 
-def _mixture_features(per_model: Sequence[ModelFiles]) -> Features:
-    """Features of the first mixture, or none: the space that its means lie in."""
-    states = (store.read_state(Path(files[0]))[:2] for files in per_model)
-    return next((Features.load(config, state) for config, state in states if config["family"] == "dpmm"), Features())
+def _features_of(
+    options: ModelOptions, state: dict[str, Any], tokens: Path, grid: Sequence[int] | None, manifest: Any
+) -> EmbeddingReader:
+    reader: EmbeddingReader = Features.load(options, state).of(open_split(tokens, options, grid, manifest, "test"))
+    return reader
 
 
 def _load_model(
@@ -73,18 +81,26 @@ def _load_model(
     maps = store.read_maps(test)
     data: dict[str, Any] = {}
     if config["family"] == "dpmm":
-        reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
-        data = _mixture_data(FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture, reader, history)
+        options = written_options(config)
+        reader = _features_of(options, state, tokens, grid, manifest)
+        fitted: Any = options.load(state, reader, seed=config["seed"], device="cpu")
+        data = _mixture_data(fitted.mixture, reader, history)
     return ModelData(
         name=name,
         family=config["family"],
-        scores={score: maps[score] for score in config["scores"]},
+        scores={score: maps[score] for score in _scores(test)},
         normal_validation={score: valid_maps[normal] for score, valid_maps in store.read_maps(valid).items()},
         image_scores=store.read_image_scores(test),
         curves={score: store.read_curves(curves, score, mask_rule) for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
         **data,
     )
+
+
+def _scores(path: Path) -> list[str]:
+    """The scores of a scores file in the order in which the model names them."""
+    with store.reading(path, "scores") as file:
+        return list(store.config_of(file)["scores"])
 
 
 def _thresholds(values: dict[str, float]) -> dict[str, float]:

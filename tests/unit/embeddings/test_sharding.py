@@ -11,8 +11,9 @@ from dinodp import store
 from dinodp.embeddings import EmbeddingReader, embed_split
 from dinodp.embeddings.shards import Shard, gather_embeddings, gather_scores
 from dinodp.errors import InputError
-from dinodp.families import MemoryBankFamily, score_split
 from dinodp.families.base import IMAGES_PER_SHARD
+from dinodp.families.memory_bank import Bank
+from dinodp.families.stages import score_split
 from dinodp.jobs.costs import gather_costs
 from dinodp.jobs.files import read_json, write_json
 from dinodp.models import MemoryBank
@@ -69,7 +70,7 @@ def score(frame, tokens, folder, count):
         images = Shard(index, count).images(len(frame), IMAGES_PER_SHARD)
         source = EmbeddingReader(tokens, grid=(6, 5), rows=images)
         target = part if count > 1 else path
-        score_split(MemoryBankFamily(bank, ["cosine"]), source, frame[images.start : images.stop], target)
+        score_split(Bank(bank, ["cosine"], 8), source, frame[images.start : images.stop], target)
     if count > 1:
         gather_scores(parts, path, len(frame))
     return path

@@ -12,9 +12,11 @@ from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import InputError
-from dinodp.families import fit_model, load_model, open_split, score_split
+from dinodp.families import model_options
+from dinodp.families.base import FeatureOptions
 from dinodp.families.features import Features, position_code
 from dinodp.families.k_means import nearest_distance
+from dinodp.families.stages import fit_model, load_model, open_split, score_split
 from dinodp.models.gaussian_mixture import GaussianMixture
 
 CATALOG = yaml.safe_load((ROOT / "config/catalog.yaml").read_text())["models"]
@@ -24,7 +26,8 @@ SMALL = {"components": 5, "epochs": 2, "images_per_batch": 2, "shots": 3, "cores
 
 def small(options):
     """The same options with small numbers; a covariance of few embeddings needs a larger regularisation."""
-    return {**options, **{key: SMALL[key] for key in SMALL if key in options}, "reg_covar": 1e-3}
+    regular = {"reg_covar": 1e-3} if "reg_covar" in options else {}
+    return model_options({**options, **{key: SMALL[key] for key in SMALL if key in options}, **regular})
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +66,15 @@ def test_fit_write_read_score(name, data, tmp_path):
         size = fit_model(tmp_path / f"{copy}.h5", options, train, valid, seed=3, device="cpu")
     assert size["model_mib"] >= 0
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
-    model = load_model(tmp_path / "a.h5", train, device="cpu")
+    model = load_model(tmp_path / "a.h5", options, train, device="cpu")
     score_split(model, test, select(manifest, "test"), tmp_path / "scores.h5")
     maps = store.read_maps(tmp_path / "scores.h5")
-    assert set(maps) == set(options["scores"])
+    assert set(maps) == set(options.scores)
     for score, values in maps.items():
         assert values.shape == (N_IMAGES, ROWS, COLUMNS)
         assert np.isfinite(values).all()
         if score != "random":
             assert np.unravel_index(values.argmax(), values.shape) == (N_IMAGES - 1, 2, 3), score
-
-
-@pytest.mark.parametrize(("family", "score"), [("k_means", "mahalanobis"), ("gaussian", "cosine")])
-def test_a_score_that_a_family_has_not_is_refused(family, score, data, tmp_path):
-    folder, manifest = data
-    reader = open_split(folder / "train.h5", {}, None, manifest, "train")
-    options = {"family": family, "scores": [score], "components": 3, "epochs": 1}
-    fit_model(tmp_path / "m.h5", options, reader, reader, seed=0, device="cpu")
-    with pytest.raises(InputError, match=f"'{score}': choose one of"):
-        load_model(tmp_path / "m.h5", reader, device="cpu")
 
 
 def test_weights_of_the_gaussian_mixture_are_shares_of_the_responsibilities():
@@ -98,11 +91,11 @@ def test_weights_of_the_gaussian_mixture_are_shares_of_the_responsibilities():
 
 def test_single_gaussian_is_numpys(data, tmp_path):
     folder, manifest = data
-    reader = open_split(folder / "train.h5", {"normalise": False}, None, manifest, "train")
-    options = {"family": "gaussian", "scores": ["mahalanobis", "log_likelihood"], "reg_covar": 0.01}
+    options = model_options({"family": "gaussian", "normalise": False, "reg_covar": 0.01})
+    reader = open_split(folder / "train.h5", options, None, manifest, "train")
     fit_model(tmp_path / "m.h5", options, reader, reader, seed=0, device="cpu")
     tokens = reader.read(range(N_IMAGES))
-    found = load_model(tmp_path / "m.h5", reader, device="cpu").score(tokens, pd.DataFrame())
+    found = load_model(tmp_path / "m.h5", options, reader, device="cpu").score(tokens, pd.DataFrame())
     x = tokens.numpy().reshape(-1, DIM).astype(np.float64)
     covariance = np.cov(x.T, bias=True) + 0.01 * np.eye(DIM)
     centred = x - x.mean(axis=0)
@@ -121,18 +114,18 @@ def test_nearest_distance_by_hand():
 def test_all_principal_axes_keep_lengths_and_angles_and_few_keep_most(data):
     reader = EmbeddingReader(data[0] / "train.h5", grid=None)
     tokens = reader.read(range(N_IMAGES)).double().float()
-    full = Features.fit({"pca_dims": DIM}, reader)(tokens)
+    full = Features.fit(FeatureOptions(pca_dims=DIM), reader)(tokens)
     torch.testing.assert_close(full.norm(dim=-1), tokens.norm(dim=-1))
     gram = [x.flatten(0, 2) @ x.flatten(0, 2).T for x in (full, tokens)]
     torch.testing.assert_close(gram[0], gram[1], rtol=1e-4, atol=1e-5)
-    few = Features.fit({"pca_dims": 3}, reader)(tokens).flatten(0, 2)
+    few = Features.fit(FeatureOptions(pca_dims=3), reader)(tokens).flatten(0, 2)
     singular = torch.linalg.svdvals(tokens.flatten(0, 2))
     assert float(few.square().sum()) == pytest.approx(float(singular[:3].square().sum()), rel=1e-4)
 
 
 def test_more_axes_than_dimensions_are_refused(data):
     with pytest.raises(InputError, match="pca_dims is 13; it must be between 1 and 12"):
-        Features.fit({"pca_dims": 13}, EmbeddingReader(data[0] / "train.h5", grid=None))
+        Features.fit(FeatureOptions(pca_dims=13), EmbeddingReader(data[0] / "train.h5", grid=None))
 
 
 def test_position_code_tells_places_apart_and_neighbours_are_alike():
@@ -149,7 +142,7 @@ def test_position_code_tells_places_apart_and_neighbours_are_alike():
 @pytest.mark.parametrize(("position", "dim"), [("appended", DIM + 16), ("added", DIM)])
 def test_position_makes_equal_patches_differ_by_place(position, dim):
     tokens = torch.ones(2, 3, 4, DIM)
-    found = Features(position=position, weight=0.25)(tokens)
+    found = Features(FeatureOptions(position=position, position_weight=0.25))(tokens)
     assert found.shape == (2, 3, 4, dim)
     assert not torch.equal(found[0, 0, 0], found[0, 2, 3])
     assert torch.equal(found[0], found[1])

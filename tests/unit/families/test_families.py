@@ -1,12 +1,15 @@
-"""Families of models from embeddings file to scores file."""
+"""Families of models: their options, and from embeddings file to scores file."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from dinodp import store
 from dinodp.embeddings import EmbeddingReader
-from dinodp.families import fit_model, load_model, score_split
+from dinodp.errors import InputError
+from dinodp.families import FAMILIES, model_options, written_options
+from dinodp.families.stages import fit_model, load_model, score_split
 
 
 @pytest.fixture
@@ -18,9 +21,10 @@ def source(tmp_path):
     return EmbeddingReader(path, grid=None)
 
 
-def score(source, path, options):
+def score(source, path, entry):
+    options = model_options(entry)
     fit_model(path, options, source, source, seed=0, device="cpu")
-    model = load_model(path, source, device="cpu")
+    model = load_model(path, options, source, device="cpu")
     scores = path.with_suffix(".scores.h5")
     score_split(model, source, pd.DataFrame(index=range(source.n_images)), scores)
     return model, scores.read_bytes()
@@ -35,3 +39,84 @@ def test_a_bank_over_its_memory_is_streamed_to_the_same_bytes(source, tmp_path, 
     assert hasattr(held.bank, "embeddings_")
     assert not hasattr(streamed.bank, "embeddings_")
     assert streamed.images_per_read > held.images_per_read
+
+
+def test_the_families_are_found_and_described():
+    assert {"dpmm", "memory_bank", "gaussian_mixture", "k_means", "gaussian", "control"} <= {*FAMILIES}
+    for name, family in FAMILIES.items():
+        assert family.SCORES, name
+        assert all(field.description for field in family.model_fields.values() if field.default != name), name
+
+
+def test_the_catalogs_models_of_the_paper_are_no_variants(root):
+    entries = yaml.safe_load((root / "config/catalog.yaml").read_text())["models"]
+    models = {name: model_options(entry) for name, entry in entries.items()}
+    plain = {name for name, model in models.items() if model.PAPER is not None and not model.is_variant}
+    assert plain == {"dpmm_diag", "dpmm_diag_raw", "memory_bank"}
+    assert not models["gmm_k100"].is_variant  # of a family that the paper has not
+    assert model_options({"family": "dpmm"}).is_variant  # its means start from the whole training set
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({}, r"^models\.x\.family: the key is missing; choose one of bayesian_mixture, control, dpmm"),
+        ({"family": "dppm"}, r"^models\.x\.family: 'dppm' is not known; choose one of bayesian_mixture"),
+        ({"family": ["dpmm"]}, r"^models\.x\.family: \['dpmm'\] is not known"),
+        ("dpmm", r"^models\.x: 'dpmm' is no mapping of keys to values\.$"),
+        (
+            {"family": "memory_bank", "epochs": 7},
+            r"^models\.x: unknown key 'epochs' for the family 'memory_bank'; it has .*shots, coreset_fraction",
+        ),
+        ({"family": "k_means", "scores": ["mahalanobis"]}, "k_means has no score 'mahalanobis'; choose one of cosine"),
+        ({"family": "gaussian", "scores": ["cosine"]}, "gaussian has no score 'cosine'; choose one of mahalanobis"),
+        ({"family": "dpmm", "reg_covar": "1e-6"}, r"reg_covar: '1e-6' is no number; .*write 1.0e-6\.$"),
+        ({"family": "dpmm", "reg_covar": True}, r"reg_covar: True is no number\.$"),
+        ({"family": "dpmm", "reg_covar": 0}, r"reg_covar: 0 is not above 0"),
+        ({"family": "dpmm", "components": 1}, r"components: 1 is below the least allowed, 2\.$"),
+        ({"family": "dpmm", "components": 2.5}, r"components: 2.5 is no integer\.$"),
+        ({"family": "dpmm", "step_rate": 1.5}, "step_rate: 1.5 is above the largest allowed, 1"),
+        ({"family": "dpmm", "normalise": "no"}, r"normalise: 'no' is neither true nor false\.$"),
+        ({"family": "dpmm", "covariance": "diagonal"}, "covariance: 'diagonal' is not allowed; choose 'diag', "),
+        ({"family": "dpmm", "scores": "cosine"}, r"scores: 'cosine' is no list\.$"),
+    ],
+)
+def test_a_wrong_entry_is_one_sentence(entry, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        model_options(entry, "models.x")
+    assert "\n" not in str(error.value)
+
+
+def test_null_is_the_default():
+    assert model_options({"family": "dpmm", "components": None, "pca_dims": None}) == model_options({"family": "dpmm"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_values_are_read_as_the_same_options(family):
+    options = model_options({"family": family, "pca_dims": 3})
+    assert model_options(options.plain()) == options
+    assert written_options({**options.fit_options(), "seed": 3}).fit_options() == options.fit_options()
+
+
+def test_a_fit_does_not_depend_on_what_only_scoring_needs():
+    few = model_options({"family": "dpmm", "scores": ["cosine"]})
+    assert few.fit_options() == model_options({"family": "dpmm"}).fit_options()
+    small = model_options({"family": "memory_bank", "bank_memory_gib": 1})
+    assert small.decisive() == model_options({"family": "memory_bank"}).decisive()
+
+
+def test_seeds_memory_and_processes_follow_from_the_options():
+    bank, coreset, mixture = (
+        model_options(entry)
+        for entry in (
+            {"family": "memory_bank"},
+            {"family": "memory_bank", "coreset_fraction": 0.1},
+            {"family": "dpmm"},
+        )
+    )
+    assert [bank.is_random, coreset.is_random, mixture.is_random] == [False, True, True]
+    assert [bank.fitting_mib(1000), coreset.fitting_mib(1000), mixture.fitting_mib(1000)] == [6000, 10000, 6000]
+    assert [bank.scoring_mib(1000), coreset.scoring_mib(1000), mixture.scoring_mib(1000)] == [10096, 14096, 6000]
+    assert [name for name, family in FAMILIES.items() if family.SHARES_FIT] == ["dpmm", "gaussian_mixture"]
+    assert not model_options({"family": "control", "scores": ["oracle"]}).is_random
+    assert model_options({"family": "control", "scores": ["random"]}).is_random

@@ -13,7 +13,7 @@ from dinodp.datasets.manifest import SPLITS, read_manifest, select, write_manife
 from dinodp.datasets.sources.options import complete
 from dinodp.embeddings import EmbeddingReader, embed_split
 from dinodp.errors import InputError
-from dinodp.families import FAMILIES, fit_model, load_model, score_split
+from dinodp.families.stages import fit_model, load_model, score_split
 from dinodp.metrics import evaluate
 from dinodp.metrics.streaming import PIXEL_METRICS
 from dinodp.report.figures import FigureData, ModelData, save_figure

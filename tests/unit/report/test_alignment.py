@@ -9,7 +9,8 @@ from scipy import stats
 from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.errors import InputError
-from dinodp.families import fit_model, open_split
+from dinodp.families import model_options
+from dinodp.families.stages import fit_model, open_split
 from dinodp.report.alignment.files import align
 from dinodp.report.alignment.measures import (
     PatchLabels,
@@ -164,7 +165,8 @@ def run(tmp_path):
     return tmp_path, manifest
 
 
-def fitted(run, name, options):
+def fitted(run, name, entry):
+    options = model_options(entry)
     folder, manifest = run
     train, valid = (open_split(folder / f"{split}.h5", options, None, manifest, split) for split in ("train", "valid"))
     path = folder / f"{name}.h5"
@@ -217,5 +219,5 @@ def test_analysis_of_files(run):
 
 def test_only_mixtures_have_components(run):
     bank = fitted(run, "bank", {"family": "memory_bank", "scores": ["cosine"]})
-    with pytest.raises(InputError, match="is no mixture; choose models of dpmm"):
+    with pytest.raises(InputError, match="is no mixture; choose models of bayesian_mixture, dpmm"):
         analyse(run, {"bank": bank})

@@ -20,7 +20,7 @@ from dinodp.images import resize_mask
 from dinodp.jobs.files import read_json
 from dinodp.metrics import evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
-from dinodp.options.protocol import Protocol, is_variant, read_published
+from dinodp.options.protocol import Protocol, read_published
 from dinodp.report import comparison
 from dinodp.report.cases import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.curve_panels import axis_end, curve_panels
@@ -97,15 +97,6 @@ def test_variants_and_other_mask_rules_get_no_verdict(files: ReportFiles) -> Non
     assert found["memory_bank", "gt0"]["verdict"] == "reproduced"
     assert found["memory_bank", "eq255"]["verdict"] == "other mask rule"
     assert found["memory_bank", "eq255"]["difference"] is None
-
-
-def test_the_catalogs_paper_models_are_no_variants(root: Path) -> None:
-    models = yaml.safe_load((root / "config/catalog.yaml").read_text())["models"]
-    plain = {name for name, options in models.items() if options["family"] == "dpmm" and not is_variant(options)}
-    assert plain == {"dpmm_diag", "dpmm_diag_raw"}
-    banks = {name for name, options in models.items() if options["family"] == "memory_bank" and not is_variant(options)}
-    assert banks == {"memory_bank"}
-    assert is_variant({"family": "dpmm"})  # its means start from the whole training set
 
 
 @pytest.mark.parametrize(

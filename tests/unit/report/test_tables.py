@@ -12,6 +12,7 @@ import pytest
 
 from dinodp.errors import InputError
 from dinodp.evaluation.collecting import collect_metrics
+from dinodp.families import model_options
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report.tables.latex import escape_latex
 from dinodp.report.tables.tables import TABLES, Table, primary_scores, write_table
@@ -115,8 +116,8 @@ def test_a_variant_has_no_published_value(
 
 
 def test_metrics_say_what_is_a_variant_and_which_score_is_first(tmp_path: Path) -> None:
-    options = {"family": "memory_bank", "shots": 4, "scores": ["mahalanobis", "cosine"]}
-    content = {"dataset": "d", "embedding": "e", "model": "few", "seed": "0", "options": options}
+    options = model_options({"family": "dpmm", "scores": ["mahalanobis", "cosine"]})
+    content = {"dataset": "d", "embedding": "e", "model": "few", "seed": "0", **options.labels()}
     values = {score: {"gt0": {"pixel_auroc": 0.5}} for score in ("cosine", "mahalanobis")}
     (tmp_path / "m.json").write_text(json.dumps({**content, "metrics": values}))
     collect_metrics([tmp_path / "m.json"], tmp_path / "m.csv")

@@ -14,8 +14,10 @@ from dinodp.datasets.manifest import select
 from dinodp.errors import InputError
 from dinodp.evaluation.cases import FOREGROUND, grey, patch_values, slice_levels
 from dinodp.evaluation.test_split import subjects_of
-from dinodp.families import FAMILIES, MIXTURES, open_split
+from dinodp.families import FAMILIES, written_options
 from dinodp.families.features import IMAGES_PER_READ, Features
+from dinodp.families.mixture import MixtureOptions
+from dinodp.families.stages import open_split
 from dinodp.images import read_mask
 from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import logger, progress
@@ -61,7 +63,7 @@ def align(
         data = PatchLabels(components=components, **images["labels"])
         normal, anomalous = (np.flatnonzero(images["normal"] == flag) for flag in (True, False))
         logger.info("Alignment of %s, seed %s.", name, config["seed"])
-        shared = {**place, "model": name, "normalised": config.get("normalise", True), "seed": config["seed"]}
+        shared = {**place, "model": name, "normalised": config["normalise"], "seed": config["seed"]}
         ill = data.subset(anomalous) if len(anomalous) else None
         for row in measure(data.subset(normal), ill):
             found.append({**shared, "components": len(means), **row})
@@ -89,12 +91,14 @@ def _components(
 ) -> tuple[npt.NDArray[np.int64], dict[str, Any], npt.NDArray[np.float32]]:
     """Active component of each patch [image, row, col], the model's options, and the active means."""
     config, state, _ = store.read_state(path)
-    if config["family"] not in MIXTURES:
+    options = written_options(config)
+    if not isinstance(options, MixtureOptions):
+        mixtures = [name for name, kind in FAMILIES.items() if issubclass(kind, MixtureOptions)]
         raise InputError(
-            f"run.alignment_models: {path.parent.name} is no mixture; choose models of {', '.join(MIXTURES)}."
+            f"run.alignment_models: {path.parent.name} is no mixture; choose models of {', '.join(mixtures)}."
         )
-    reader = Features.load(config, state).of(open_split(tokens, config, grid, manifest, "test"))
-    mixture = FAMILIES[config["family"]].load(config, state, reader, "cpu").mixture
+    reader = Features.load(options, state).of(open_split(tokens, options, grid, manifest, "test"))
+    mixture = options.load(state, reader, seed=config["seed"], device="cpu").mixture
     rank = torch.cumsum(mixture.active_, dim=0) - 1
     parts = []
     for first in progress(range(0, len(rows), IMAGES_PER_READ), "assign", unit="batch"):

@@ -1,0 +1,13 @@
+"""Choices that options and the mathematics share."""
+
+from typing import Literal, get_args
+
+CovarianceType = Literal["diag", "full", "spherical"]
+Schedule = Literal["ema", "exp"]
+Init = Literal["paper", "spread"]
+Resampling = Literal["after_normalisation", "before_normalisation"]
+Position = Literal["appended", "added"]
+Distance = Literal["cosine", "euclidean", "mahalanobis"]
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
+MIXTURE_SCORES = (*DISTANCES, "log_likelihood")
+BANK_SCORES = ("cosine",)
