@@ -18,7 +18,8 @@ from sklearn.metrics import roc_auc_score
 from dinodp.cli import main
 
 SCAN = "1010"
-REDUCED = ["--layers", "8", "--resolution", "192", "--components", "60", "--epochs", "4", "--slice-step", "16"]
+REDUCED = ["--layers", "8", "--resolution", "192", "--slice-step", "16"]
+REDUCED += ["--method", "dpmm", "components=60", "epochs=4"]
 
 
 @pytest.fixture(scope="module")

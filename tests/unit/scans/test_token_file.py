@@ -13,7 +13,9 @@ def test_token_file(tmp_path):
     assert (file.n_images, file.dim) == (3, 5)
     found = file.read([2, 0])[0, 0]
     torch.testing.assert_close(found, torch.cat([second.reshape(-1, 5), first[0].reshape(-1, 5)]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(file.picture(2), second, atol=1e-3, rtol=0)
+    torch.testing.assert_close(file.read([2]), second, atol=1e-3, rtol=0)
+    torch.testing.assert_close(file.read([1, 0]), first.flip(0), atol=1e-3, rtol=0)  # of one grid
+    assert file.n_patches == (9 + 9 + 8) // 3
     with pytest.raises(InputError, match="embeddings that are not finite"):
         file.append(torch.full((1, 1, 1, 5), torch.inf))
     file.close()

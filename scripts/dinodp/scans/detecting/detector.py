@@ -1,8 +1,9 @@
 """The detector with the conventions of scikit-learn."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from dinodp.errors import InputError
 from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
 from dinodp.scans.detecting.scoring import ScoredScan
-from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, Settings
+from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, DEFAULT_METHOD, Settings
 from dinodp.scans.reading.folder import ReadingOptions, find_scans, image_scan, read_scan
 from dinodp.scans.reading.scan import Background, Scan
 from dinodp.scans.writing.card import write_card
@@ -28,8 +29,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     - ``backbone``: a directory in Hugging Face format, a hub name (with ``revision``), or ``classical``; ``layers``
       and ``resolution`` as in `dinodp.backbones.load_backbone`.
-    - ``method``: ``mixture`` (``n_components``, ``epochs``) or ``memory_bank`` (``bank_size``); ``score``: one of the
-      method's.
+    - ``method``: a family of models (``dpmm``, ``memory_bank``, ``k_means``, ...), a model of ``config/catalog.yaml``,
+      or a family with options, ``{"family": "dpmm", "components": 100}``; ``score``: one of the family's.
     - ``held_out``: share of the subjects on which thresholds are calibrated; ``subject_pattern``: regular expression
       that names the subject within a scan's name, else every scan is a subject.
     - Volumes: ``axis`` of the slices, ``slice_step`` (every n-th is learnt from), ``min_foreground`` (share of the
@@ -48,11 +49,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         revision: str | None = None,
         layers: Sequence[int] = (-1,),
         resolution: int = 448,
-        method: Literal["mixture", "memory_bank"] = "mixture",
+        method: str | Mapping[str, Any] = DEFAULT_METHOD,
         score: str | None = None,
-        n_components: int = 500,
-        epochs: int = 40,
-        bank_size: int = 20000,
         held_out: float = 0.2,
         subject_pattern: str | None = None,
         slice_step: int = 4,
@@ -72,9 +70,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.resolution = resolution
         self.method = method
         self.score = score
-        self.n_components = n_components
-        self.epochs = epochs
-        self.bank_size = bank_size
         self.held_out = held_out
         self.subject_pattern = subject_pattern
         self.slice_step = slice_step
@@ -137,8 +132,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return cls(**content, device=device, batch_size=batch_size)._take(fitted)
 
     def _settings(self) -> Settings:
-        names = Settings().to_json()
-        chosen = {name: getattr(self, name) for name in names}
+        chosen = {field.name: getattr(self, field.name) for field in fields(Settings)}
         return Settings(**{**chosen, "layers": tuple(self.layers)})
 
     def _take(self, fitted: FittedDetector) -> Self:

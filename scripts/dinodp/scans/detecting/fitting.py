@@ -6,29 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from dinodp.backbones import load_backbone
 from dinodp.datasets.subjects import compile_pattern, draw, subject_of
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
-from dinodp.families.fitting import fit_mixture
+from dinodp.families.stages import fit_state
 from dinodp.jobs.logs import logger, progress
-from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.detecting.calibration import Calibration
 from dinodp.scans.detecting.healthy import HealthyRange, Measures, require_sensible_axis
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.preparation import Preparation
-from dinodp.scans.detecting.scoring import Scorer, unit_tokens
+from dinodp.scans.detecting.scoring import Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.detecting.token_file import TokenFile
 from dinodp.scans.reading.folder import read_scan
 from dinodp.scans.reading.scan import Scan
-
-IMAGES_PER_BATCH = 12
 
 
 @dataclass(frozen=True)
@@ -68,13 +63,21 @@ def fit_detector(
             _embed(part, what, embedder, preparation, Path(folder))
             for part, what in ((train, "embed"), (held_out, "embed held-out"))
         ]
-        model, history = _fit_model(tokens[0], tokens[1], settings, str(getattr(backbone, "device", "cpu")))
+        _require_one_grid(tokens, settings)
+        device = str(embedder.device)
+        fitted = fit_state(settings.model, tokens[0], tokens[1], seed=settings.seed, device=device, self_contained=True)
         counts = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
-        scorer = Scorer(preparation, embedder, model)
+        scorer = Scorer.of(preparation, embedder, fitted.state)
         calibration = _calibrate(held_out, tokens[1], scorer)
         for file in tokens:
             file.close()
-    return FittedDetector(scorer, calibration, {**counts, "voxels_sha256": digest}, history)
+    return FittedDetector(scorer, calibration, {**counts, "voxels_sha256": digest}, fitted.state, fitted.history)
+
+
+def _require_one_grid(tokens: Sequence[TokenFile], settings: Settings) -> None:
+    """Raise InputError where places are compared that are not the same in all pictures."""
+    if settings.model.position is not None and len({grid for file in tokens for grid in file.grids}) > 1:
+        raise InputError("The option position needs pictures of one size, but the healthy images have several.")
 
 
 def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[list[UnreadScan], list[UnreadScan]]:
@@ -129,39 +132,11 @@ def _embed(
 ) -> TokenFile:
     """Embeddings of every ``slice_step``-th slice of the scans."""
     file = TokenFile(folder / f"{what}.tokens")
+    settings = preparation.settings
     for scan in progress(scans, what, unit="scan"):
-        for tokens in unit_tokens(embedder, preparation.of(scan.read(), preparation.settings.slice_step)):
+        for tokens in seen_tokens(embedder, preparation.of(scan.read(), settings.slice_step), settings):
             file.append(tokens)
     return file
-
-
-def _fit_model(
-    train: TokenFile, valid: TokenFile, settings: Settings, device: str
-) -> tuple[DirichletProcessMixture | MemoryBank, dict[str, Any]]:
-    generator = torch.Generator().manual_seed(settings.seed)
-    if settings.method == "memory_bank":
-        return _fill_bank(train, settings.bank_size, generator, device), {}
-    mixture = DirichletProcessMixture(n_components=settings.n_components, device=device)
-    history = fit_mixture(
-        mixture,
-        train,
-        valid,
-        epochs=settings.epochs,
-        images_per_batch=IMAGES_PER_BATCH,
-        generator=generator,
-        init="spread",
-    )
-    return mixture, history.arrays()
-
-
-def _fill_bank(train: TokenFile, size: int, generator: torch.Generator, device: str) -> MemoryBank:
-    """Embeddings drawn at random, equally many from each picture, about ``size`` in all."""
-    per_picture = -(-size // train.n_images)
-    drawn = []
-    for index in range(train.n_images):
-        tokens = train.read([index])[0, 0]
-        drawn.append(tokens[torch.randperm(len(tokens), generator=generator)[:per_picture]])
-    return MemoryBank(device).fit(torch.cat(drawn))
 
 
 def _calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) -> Calibration:
@@ -171,7 +146,7 @@ def _calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) 
     for scan in progress(held_out, "calibrate", unit="scan"):
         prepared = scorer.preparation.of(scan.read(), scorer.settings.slice_step)
         last = first + len(prepared.chosen)
-        tokens = (file.picture(index).to(scorer.embedder.device) for index in range(first, last))
+        tokens = (file.read([index]).to(scorer.embedder.device) for index in range(first, last))
         scored = scorer.score_tokens(prepared, tokens)
         first = last
         voxels.append(scored.calibration_voxels)

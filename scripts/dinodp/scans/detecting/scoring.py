@@ -1,24 +1,27 @@
 """Score the slices of a scan, and make its anomaly map."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch.nn import functional
 
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
-from dinodp.families.scores import patch_scores
+from dinodp.families.base import FittedModel
+from dinodp.families.stages import model_of
 from dinodp.metrics.image_score import image_score
-from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.detecting.canvas import enlarge, patches_with
 from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.scan import Scan
 
 Map = npt.NDArray[np.float32]
+NO_ROWS = pd.DataFrame()  # own scans have no manifest
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,14 @@ class Scorer:
 
     preparation: Preparation
     embedder: Embedder
-    model: DirichletProcessMixture | MemoryBank
+    model: FittedModel
+
+    @classmethod
+    def of(cls, preparation: Preparation, embedder: Embedder, state: Mapping[str, Any]) -> "Scorer":
+        """With the model that a state of `fit_state` describes."""
+        options, seed = preparation.settings.model, preparation.settings.seed
+        model = model_of(options, state, NoEmbeddings(), seed=seed, device=str(embedder.device))
+        return cls(preparation, embedder, model)
 
     @property
     def settings(self) -> Settings:
@@ -85,15 +95,15 @@ class Scorer:
         Raises InputError when the scan is not like the healthy ones; ``force`` allows other values, spacing and size.
         """
         prepared = self.preparation.of_new(scan, every, force=force)
-        return self.score_tokens(prepared, unit_tokens(self.embedder, prepared))
+        return self.score_tokens(prepared, seen_tokens(self.embedder, prepared, self.settings))
 
     def score_tokens(self, prepared: PreparedScan, tokens: Iterable[torch.Tensor]) -> ScoredScan:
-        """As `score`, from the unit embeddings [B, row, col, D] of the chosen slices, batch by batch.
+        """As `score`, from what the model sees [B, row, col, D] of the chosen slices, batch by batch.
 
         Raises InputError when none of the foreground is seen.
         """
-        name, scan, chosen = self.settings.score_name, prepared.scan, prepared.chosen
-        maps = np.concatenate([patch_scores(self.model, batch, [name])[name] for batch in tokens])
+        scan, chosen = prepared.scan, prepared.chosen
+        maps = np.concatenate([self.patch_maps(batch) for batch in tokens])
         n_slices, height, width = scan.foreground.shape
         positions = prepared.placement.positions((height, width), self.embedder.backbone)
         enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
@@ -108,9 +118,25 @@ class Scorer:
         return found
 
 
-def unit_tokens(embedder: Embedder, prepared: PreparedScan) -> Iterator[torch.Tensor]:
-    """Embeddings of unit length, float32 [B, row, col, D], of the chosen slices, batch by batch."""
-    return (functional.normalize(tokens, dim=-1) for tokens in embedder.embed(prepared.pictures()))
+    def patch_maps(self, tokens: torch.Tensor) -> Map:
+        """Patch scores [B, row, col] of what the model sees [B, row, col, D]."""
+        return self.model.score(tokens, NO_ROWS)[self.settings.score_name]
+
+
+class NoEmbeddings:
+    """What stands for the training split, which own scans do not keep: their states hold all that a model needs."""
+
+    n_images = n_patches = dim = 0
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """There is nothing to read."""
+        raise AssertionError("the state of a model of own scans must hold all that it needs")
+
+
+def seen_tokens(embedder: Embedder, prepared: PreparedScan, settings: Settings) -> Iterator[torch.Tensor]:
+    """What the model sees, float32 [B, row, col, D], of the chosen slices, batch by batch: unit vectors if it says."""
+    batches = embedder.embed(prepared.pictures())
+    return (functional.normalize(tokens, dim=-1) for tokens in batches) if settings.model.normalise else batches
 
 
 def _highest(scores: Map) -> float:

@@ -12,13 +12,14 @@ from dinodp.errors import InputError
 class TokenFile:
     """Embeddings of many pictures in a temporary file, float16, read back picture by picture.
 
-    A source for `dinodp.models.fit_mixture`; pictures may have patch grids of different sizes.
+    A source for the families of models; pictures may have patch grids of different sizes, of which ``n_patches`` is the
+    mean.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self._starts, self.dim = path, [0], 0
-        self._grids: list[tuple[int, int]] = []
-        self.n_images = 0
+        self.grids: list[tuple[int, int]] = []
+        self.n_images, self.n_patches = 0, 0
         self._file = path.open("wb")
 
     def append(self, tokens: torch.Tensor) -> None:
@@ -29,20 +30,18 @@ class TokenFile:
         self.dim = stored.shape[-1]
         for picture in stored:
             self._file.write(np.ascontiguousarray(picture).tobytes())
-            self._grids.append((picture.shape[0], picture.shape[1]))
+            self.grids.append((picture.shape[0], picture.shape[1]))
             self._starts.append(self._starts[-1] + picture.shape[0] * picture.shape[1])
             self.n_images += 1
+        self.n_patches = self._starts[-1] // self.n_images
         self._file.flush()
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """The embeddings of these pictures as float32 [1, 1, n, D]."""
+        """The embeddings of these pictures as float32 [B, row, col, D], or [1, 1, n, D] where their grids differ."""
         stored = np.memmap(self.path, dtype=np.float16, mode="r").reshape(-1, self.dim)
         parts = [stored[self._starts[index] : self._starts[index + 1]] for index in indices]
-        return torch.from_numpy(np.concatenate(parts)).float()[None, None]
-
-    def picture(self, index: int) -> torch.Tensor:
-        """The embeddings of one picture as float32 [1, row, col, D]."""
-        return self.read([index]).reshape(1, *self._grids[index], self.dim)
+        tokens, grids = torch.from_numpy(np.concatenate(parts)).float(), {self.grids[index] for index in indices}
+        return tokens.reshape(-1, *grids.pop(), self.dim) if len(grids) == 1 else tokens[None, None]
 
     def close(self) -> None:
         self._file.close()
