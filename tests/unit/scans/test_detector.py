@@ -26,7 +26,7 @@ from dinodp.backbones.classical import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.commands.fit import method_of
 from dinodp.errors import InputError
-from dinodp.scans.detecting.detector import AnomalyDetector
+from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.fitting import UnreadScan, split_subjects, unread_scans
 from dinodp.scans.detecting.method import BANK_EMBEDDINGS, own_model
 from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, PINNED_REVISIONS, Settings

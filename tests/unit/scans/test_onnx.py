@@ -12,7 +12,7 @@ from torch.nn import functional
 from dinodp.cli import main
 from dinodp.errors import InputError
 from dinodp.families import FAMILIES
-from dinodp.scans.detecting.detector import AnomalyDetector
+from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.onnx_export import ScoringGraph, export_onnx
 
 onnx = pytest.importorskip("onnx")
