@@ -16,9 +16,9 @@ ROOT = FOLDER.parent
 BIN = Path(sys.executable).parent
 IMPORTS = {
     "python alone": "pass",
-    "embed, ViT": "import dinodp.embeddings, dinodp.backbones.huggingface, dinodp.jobs.costs",
-    "embed, classical": "import dinodp.embeddings, dinodp.backbones.classical, dinodp.jobs.costs",
-    "fit_model, score": "import dinodp.families, dinodp.jobs.costs",
+    "embed, ViT": "import dinodp.embeddings, dinodp.backbones.vision_transformer, dinodp.jobs.costs",
+    "embed, classical": "import dinodp.embeddings, dinodp.backbones.classical_descriptor, dinodp.jobs.costs",
+    "fit_model, score": "import dinodp.families.stages, dinodp.jobs.costs",
     "evaluate": "import dinodp.evaluation.test_split",
     "collect_metrics": "import dinodp.evaluation.collecting",
     "draw_figure": "import dinodp.report.figure_inputs, dinodp.report.figures",

@@ -1,57 +1,50 @@
-"""Frozen backbones: an image goes in, one vector per patch comes out. One file per family."""
+"""Frozen backbones: an image goes in, one vector per patch comes out. One file per family, which is found by itself: a
+subclass of `EmbeddingOptions` that says which backbones it ``serves``. Free of torch until one is loaded.
+"""
 
-from collections.abc import Sequence
-from typing import Protocol
+from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from dinodp.errors import InputError, require_known
+from dinodp.backbones.base import Backbone, EmbeddingOptions
+from dinodp.errors import InputError
+from dinodp.options.finding import kinds_in
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["BACKBONES", "Backbone", "EmbeddingOptions", "embedding_options", "load_backbone"]
 
 
-class Backbone(Protocol):
-    """What every family offers.
+def _backbones() -> dict[str, type[EmbeddingOptions]]:
+    kinds = kinds_in(__name__, pkgutil.iter_modules(__path__), EmbeddingOptions, r"class \w+\(EmbeddingOptions\)")
+    return {kind.__module__.rpartition(".")[2]: kind for kind in sorted(kinds, key=lambda kind: kind.IS_FALLBACK)}
 
-    ``dim`` is the length of a patch embedding (of all layers, concatenated), ``mean`` and ``std`` standardise the
-    channels of an image in [0, 1].
-    """
 
-    name: str
-    revision: str
-    patch_size: int
-    dim: int
-    resolution: int
-    layers: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+BACKBONES = _backbones()  # by the name of the file; the one that serves whatever no other does is the last
 
-    def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """Resize, crop and standardise uint8 [H, W, 3] to float32 [3, rows * patch_size, columns * patch_size]."""
-        ...
 
-    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Embed float [B, 3, H, W] to raw (not normalised) float32 [B, rows, columns, dim], on its device."""
-        ...
-
-    def provenance(self) -> dict[str, str]:
-        """Everything that the embeddings depend on, for the attributes of a file."""
-        ...
+def embedding_options(entry: Mapping[str, Any], where: str = "The embedding") -> EmbeddingOptions:
+    """The options of an embedding's catalog entry. Raises InputError, beginning with ``where``."""
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where}: {entry!r} is no mapping of keys to values.")
+    name = entry.get("backbone")
+    if not isinstance(name, str):
+        raise InputError(f"{where}.backbone: it must be `classical`, a hub name or a directory, not {name!r}.")
+    kind = next(kind for kind in BACKBONES.values() if kind.serves(name))
+    return kind.read(entry, where)
 
 
 def load_backbone(
     name_or_path: str,
     *,
     revision: str | None = None,
-    resolution: int = 448,
-    layers: Sequence[int] = (-1,),
-    dtype: str = "float32",
+    resolution: int | None = None,
+    layers: Sequence[int] | None = None,
+    dtype: str | None = None,
     device: str = "cpu",
-    square: bool = False,
+    square: bool | None = None,
 ) -> Backbone:
-    """Load a frozen backbone for inference.
+    """Load a frozen backbone for inference; what is None is the default of its options.
 
     ``name_or_path`` is ``classical``, a local directory in Hugging Face format, or a name on the Hugging Face hub (then
     ``revision`` is a commit, tag or branch). ``resolution`` is the length of the short side after resizing, or of both
@@ -60,56 +53,12 @@ def load_backbone(
 
     Raises InputError, in one sentence, for anything that cannot be had: see the families.
     """
-    require_known("dtype", dtype, DTYPES)
-    chosen = _device(device)
-    if name_or_path == "classical":
-        from dinodp.backbones.classical import ClassicalBackbone
-
-        _require_classical_options(revision, layers, dtype)
-        return ClassicalBackbone(resolution=resolution, device=chosen, square=square)
-    from dinodp.backbones.huggingface import HuggingFaceBackbone  # transformers takes seconds to import
-
-    return HuggingFaceBackbone(
-        str(name_or_path),
-        revision=revision,
-        resolution=resolution,
-        layers=tuple(layers),
-        dtype=dtype,
-        device=chosen,
-        square=square,
-    )
-
-
-def require_resolution(resolution: int, patch_size: int, name: str) -> None:
-    """Raise InputError when no patch fits into the resolution."""
-    if resolution < patch_size:
-        raise InputError(f"Resolution {resolution} is below the patch size of {name}: use at least {patch_size}.")
-
-
-def patch_grid(pixel_values: torch.Tensor, patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches of [B, 3, H, W]; raises InputError when the shape is another one."""
-    shape = tuple(pixel_values.shape)
-    if len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < patch_size or any(side % patch_size for side in shape[2:]):
-        raise InputError(f"Pixel values have shape {shape}: need [B, 3, H, W] with H and W multiples of {patch_size}.")
-    return shape[2] // patch_size, shape[3] // patch_size
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"Unknown device {name!r}: choose cpu, cuda, cuda:N or auto.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"Device {name} was asked for but {torch.cuda.device_count()} CUDA devices are visible: use cpu."
-        )
-    return device
-
-
-def _require_classical_options(revision: str | None, layers: Sequence[int], dtype: str) -> None:
-    if revision is not None or tuple(layers) != (-1,) or dtype != "float32":
-        raise InputError("The backbone classical has no revision, one layer (-1) and dtype float32 only.")
+    entry = {
+        "backbone": str(name_or_path),
+        "revision": revision,
+        "resolution": resolution,
+        "layers": None if layers is None else list(layers),
+        "dtype": dtype,
+        "square": square,
+    }
+    return embedding_options(entry, f"The backbone {name_or_path}").load(device)

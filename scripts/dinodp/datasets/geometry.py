@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +30,7 @@ class VolumeGeometry:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance in mm between slices, between rows and between columns of the upright slices."""
-        orientation, sizes = self._orientation(), nib.affines.voxel_sizes(self.affine)
+        orientation, sizes = self._orientation(), _voxel_sizes(self.affine)
         canonical = [0.0, 0.0, 0.0]
         for axis, size in zip(orientation[:, 0].astype(int), sizes, strict=True):
             canonical[axis] = float(size)
@@ -41,7 +40,7 @@ class VolumeGeometry:
     @property
     def canonical_affine(self) -> npt.NDArray[np.float64]:
         """Affine [4, 4] of the voxels once their axes run to the right, front and top."""
-        turn = nib.orientations.inv_ornt_aff(self._orientation(), self._three_lengths)
+        turn = _orientations().inv_ornt_aff(self._orientation(), self._three_lengths)
         found: npt.NDArray[np.float64] = self.affine @ turn
         return found
 
@@ -61,7 +60,7 @@ class VolumeGeometry:
 
     def to_canonical(self, voxels: Array) -> Array:
         """Voxels as on disk with their axes turned to run to the right, front and top."""
-        canonical: Array = nib.orientations.apply_orientation(voxels.reshape(self._three_lengths), self._orientation())
+        canonical: Array = _orientations().apply_orientation(voxels.reshape(self._three_lengths), self._orientation())
         return canonical
 
     def to_stack(self, voxels: Array) -> Array:
@@ -71,8 +70,8 @@ class VolumeGeometry:
     def from_stack(self, stack: Array) -> Array:
         """The inverse of `to_stack`: voxels in the shape and order of the file."""
         canonical = np.moveaxis(np.rot90(stack, -1, axes=(1, 2)), 0, self.axis)
-        back = nib.orientations.ornt_transform(CANONICAL, self._orientation())
-        return np.ascontiguousarray(nib.orientations.apply_orientation(canonical, back)).reshape(self.shape)
+        back = _orientations().ornt_transform(CANONICAL, self._orientation())
+        return np.ascontiguousarray(_orientations().apply_orientation(canonical, back)).reshape(self.shape)
 
     def slice_on_disk(self, index: int) -> int:
         """Index along the file's own slicing axis of slice ``index`` of the stack."""
@@ -91,7 +90,7 @@ class VolumeGeometry:
 
     def _orientation(self) -> Array:
         """Canonical axis and direction (1 or -1) of each axis on disk [3, 2]."""
-        orientation: Array = nib.orientations.io_orientation(self.affine)
+        orientation: Array = _orientations().io_orientation(self.affine)
         return orientation
 
 
@@ -104,6 +103,17 @@ def same_grid(first: VolumeGeometry, second: VolumeGeometry) -> bool:
 
 def require_affine(affine: npt.NDArray[np.float64], name: object) -> None:
     """Raise InputError unless an affine is finite, invertible and has positive voxel sizes."""
-    sizes = nib.affines.voxel_sizes(affine)
+    sizes = _voxel_sizes(affine)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or sizes.min() <= 0:
         raise InputError(f"{name} has an affine that cannot be inverted: where its voxels lie is not known.")
+
+
+def _voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    sizes: npt.NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)
+    return sizes
+
+
+def _orientations() -> Any:
+    from nibabel import orientations  # half a second that the workflow need not pay
+
+    return orientations

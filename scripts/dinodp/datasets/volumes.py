@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -80,6 +79,8 @@ def read_nifti(path: Path, index: int | None = None) -> tuple[Volume, Callable[[
 
 
 def _opened(path: Path) -> Any:
+    import nibabel as nib  # half a second that the workflow need not pay
+
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     if path.stat().st_size == 0:

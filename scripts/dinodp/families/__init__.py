@@ -2,31 +2,21 @@
 them and is found by itself. Free of torch: the workflow reads the options when it builds the DAG.
 """
 
-import importlib
-import inspect
 import pkgutil
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dinodp.families.base import ModelOptions
 from dinodp.options.base import chosen
-
-NAMED = re.compile(r"^    family: Literal", re.MULTILINE)  # other modules here need torch: they are not imported
+from dinodp.options.finding import kinds_in
 
 
 def _families() -> dict[str, type[ModelOptions]]:
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    named = [name for name in names if NAMED.search(Path(__path__[0], f"{name}.py").read_text(encoding="utf-8"))]
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in named]
-    classes: list[type] = [kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)]
-    kinds = [kind for kind in classes if issubclass(kind, ModelOptions)]
-    found = {str(kind.model_fields["family"].default): kind for kind in kinds if kind.is_complete()}
-    return dict(sorted(found.items()))
+    kinds = kinds_in(__name__, pkgutil.iter_modules(__path__), ModelOptions, "    family: Literal")
+    return {str(kind.model_fields["family"].default): kind for kind in kinds if kind.is_complete()}
 
 
-FAMILIES = _families()
+FAMILIES = dict(sorted(_families().items()))
 
 
 def model_options(entry: Mapping[str, Any], where: str = "The model") -> ModelOptions:

@@ -15,19 +15,20 @@ SMALL = {"source": "phantoms", "size": 64, "n_train": 6, "n_valid": 5, "n_test":
 
 def test_the_sources_are_found():
     assert {"phantoms", "image_folder", "nifti", "bmad"} <= set(SOURCES)
-    for source in SOURCES.values():
-        assert isinstance(source.OPTIONS, dict)
+    for name, source in SOURCES.items():
+        assert source.model_fields["source"].default == name
+        assert all(field.description for key, field in source.model_fields.items() if key != "source")
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"source": "dicomm"}, "Unknown source of the data set x: 'dicomm'"),
-        ({}, "Unknown source of the data set x: None"),
-        ({"source": "phantoms", "sed": 1}, "Data set x: unknown key 'sed' for the source 'phantoms'; it has seed"),
-        ({"source": "image_folder"}, "Data set x: the key 'root' is missing"),
-        ({"source": "phantoms", "n_test": 0}, "n_test must be an integer of at least 1, not 0"),
-        ({"source": "phantoms", "size": 32}, "size must be an integer of at least 64"),
+        ({"source": "dicomm"}, r"Data set x.source: 'dicomm' is not known; choose one of bmad, brats2021_volumes"),
+        ({}, "Data set x.source: the key is missing; choose one of bmad"),
+        ({"source": "phantoms", "sed": 1}, "Data set x: unknown key 'sed' for the source 'phantoms'; it has source, archive, expect, accept, seed"),
+        ({"source": "image_folder"}, "Data set x.root: the key is missing"),
+        ({"source": "phantoms", "n_test": 0}, "n_test: 0 is below the least allowed, 1"),
+        ({"source": "phantoms", "size": 32}, "size: 32 is below the least allowed, 64"),
     ],
 )
 def test_a_wrong_entry_is_said(tmp_path, options, sentence):

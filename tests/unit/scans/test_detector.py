@@ -22,7 +22,7 @@ from scan_phantoms import (
 )
 from sklearn.base import clone
 
-from dinodp.backbones.classical import ClassicalBackbone
+from dinodp.backbones.classical_descriptor import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.commands.fit import method_of
 from dinodp.errors import InputError

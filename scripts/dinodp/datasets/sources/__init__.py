@@ -1,40 +1,44 @@
-"""Sources of data sets. Each module here has ``SOURCE`` (its name in the catalog), ``OPTIONS`` (its keys with their
-defaults; ``REQUIRED`` marks those without one) and ``prepare(options, folder) -> manifest``; it is found by itself.
+"""Sources of data sets. A module with ``source: Literal["name"] = "name"`` in a subclass of `DatasetOptions` is one of
+them and is found by itself.
 """
 
-import importlib
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from dinodp.datasets.manifest import write_manifest
-from dinodp.datasets.sources.options import complete
-from dinodp.errors import InputError, require_known
+from dinodp.datasets.sources.base import DatasetOptions
+from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
+from dinodp.options.base import chosen
+from dinodp.options.finding import kinds_in
 
 
-def _sources() -> dict[str, ModuleType]:
-    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
-    return {module.SOURCE: module for module in modules if hasattr(module, "SOURCE")}
+def _sources() -> dict[str, type[DatasetOptions]]:
+    kinds = kinds_in(__name__, pkgutil.iter_modules(__path__), DatasetOptions, "    source: Literal")
+    return {str(kind.model_fields["source"].default): kind for kind in kinds if kind.is_complete()}
 
 
-SOURCES = _sources()
+SOURCES = dict(sorted(_sources().items()))
 
 
-def prepare_dataset(name: str, options: Mapping[str, Any], folder: Path) -> Path:
+def dataset_options(entry: Mapping[str, Any], where: str = "The data set") -> DatasetOptions:
+    """The options of a data set's catalog entry. Raises InputError, beginning with ``where``, for whatever is wrong."""
+    return chosen(entry, "source", SOURCES, where).read(entry, where)
+
+
+def prepare_dataset(name: str, entry: Mapping[str, Any], folder: Path) -> Path:
     """Write ``folder/manifest.csv`` of a catalog entry, last of all, and return its path.
 
     Raises InputError for an unknown source or key, and for whatever is wrong with the data.
     """
-    require_known(f"source of the data set {name}:", options.get("source"), SOURCES)
-    source = SOURCES[options["source"]]
+    options = dataset_options(entry, f"Data set {name}")
     try:
-        frame = source.prepare(complete(options, source.OPTIONS), folder)
+        frame = options.prepare(folder)
         write_manifest(frame, folder / "manifest.csv", where=f"the data set {name}")
     except InputError as error:
         raise InputError(f"Data set {name}: {error}") from error
-    for (split, label), count in frame.groupby(["split", "label"]).size().items():
-        logger.info("%s: %s %s, %d images", name, split, label, count)
+    for (split, label), rows in frame.groupby(["split", "label"]):
+        logger.info("%s: %s %s, %d images", name, split, label, len(rows))
     return folder / "manifest.csv"

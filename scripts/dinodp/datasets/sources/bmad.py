@@ -1,42 +1,49 @@
 """BMAD's data sets in the layouts in which they circulate (Bao et al., CVPR Workshops 2024)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 
 from dinodp.datasets.manifest import image_row, make_manifest
+from dinodp.datasets.sources.base import SeededOptions, SubjectOptions
 from dinodp.datasets.sources.bmad_layouts import LABELS, Layout, list_images, recognise
-from dinodp.datasets.sources.options import REQUIRED
 from dinodp.datasets.subjects import compile_pattern, hold_out, subject_of
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
-
-SOURCE = "bmad"
-OPTIONS: dict[str, Any] = {
-    "root": REQUIRED,
-    "masks": True,  # false: image-level labels only
-    "subject_pattern": r"^(?P<subject>.+)_\d+$",  # on the file's name: what precedes the slice number
-    "valid_fraction": None,  # share of training subjects held out where the data set has no validation split
-    "seed": 0,  # of that choice
-}
+from dinodp.options.base import option
 
 
-def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
-    """List images and masks below ``root``. Raises InputError for an unknown layout or a missing mask."""
-    root, layout = recognise(Path(options["root"]), options["masks"])
-    logger.info("%s has the layout: %s.", root, layout.name)
-    pattern = compile_pattern(options["subject_pattern"])
-    frame = make_manifest(
-        image_row(split, label, image, mask, subject_of(image.stem, pattern), image.stem.rpartition("_")[2])
-        for split, label, image, mask in _files(root, layout, options["masks"])
+class BmadOptions(SeededOptions, SubjectOptions):
+    """BMAD's data sets in all the layouts in which they circulate."""
+
+    source: Literal["bmad"] = "bmad"
+    subject_pattern: str = option(
+        r"^(?P<subject>.+)_\d+$", "Regular expression on the file's name; its group `subject` names the patient."
     )
-    if (frame["split"] == "valid").any():
-        return frame
-    if options["valid_fraction"] is None:
-        raise InputError(f"{root} has no split valid; set valid_fraction to hold out a share of the training subjects.")
-    return make_manifest(hold_out(frame, options["valid_fraction"], options["seed"]).to_dict("records"))
+    valid_fraction: float | None = option(
+        None, "Share of training subjects held out where the data set has no validation split.", gt=0, lt=1
+    )
+
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """List images and masks below ``root``. Raises InputError for an unknown layout or a missing mask."""
+        root, layout = recognise(Path(self.root), self.masks)
+        logger.info("%s has the layout: %s.", root, layout.name)
+        pattern = compile_pattern(self.subject_pattern)
+        frame = make_manifest(
+            image_row(split, label, image, mask, subject_of(image.stem, pattern), image.stem.rpartition("_")[2])
+            for split, label, image, mask in _files(root, layout, self.masks)
+        )
+        if (frame["split"] == "valid").any():
+            return frame
+        if self.valid_fraction is None:
+            raise InputError(
+                f"{root} has no split valid; set valid_fraction to hold out a share of the training subjects."
+            )
+        return make_manifest(hold_out(frame, self.valid_fraction, self.seed).to_dict("records"))
 
 
 def _files(root: Path, layout: Layout, with_masks: bool) -> Iterator[tuple[str, str, Path, Path | None]]:

@@ -4,34 +4,28 @@ Slice j is the array [:, :, j] as BraTS stores it (axes to the left, back and to
 matplotlib's colour map `bone`, each scaled from its own minimum to its own maximum, and are written by `imsave`.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.image import imsave
 from PIL import Image
 
 from dinodp.datasets.manifest import image_row, make_manifest
+from dinodp.datasets.sources.base import RootedOptions, SeededOptions
 from dinodp.datasets.sources.bmad_layouts import list_images
-from dinodp.datasets.sources.options import REQUIRED
 from dinodp.datasets.volumes import AXES, SUFFIXES, Volume, open_volume
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder, write_json
 from dinodp.jobs.logs import logger, progress
+from dinodp.options.base import option
 
-SOURCE = "brats2021_volumes"
 PATIENTS = Path(__file__).parents[4] / "resources/bmad/brats2021_patients.json"
-OPTIONS: dict[str, Any] = {
-    "root": REQUIRED,  # BraTS2021_<id>/BraTS2021_<id>_{flair,seg}.nii.gz
-    "patients": str(PATIENTS),
-    "released_copy": None,  # a copy of BMAD's BraTS2021_slice: tells the 11 anomalous validation patients; is compared
-    "allow_missing": False,  # true: build from the patients that are there
-    "seed": 0,  # of the choice of anomalous validation patients without a released copy
-}
 SHAPE = (240, 240, 155)
 N_VALID_ANOMALOUS = 11
 NORMAL_SLICES = range(60, 100)  # those whose segmentation is empty
@@ -39,41 +33,51 @@ ANOMALOUS_SLICES = {"valid": range(60, 91, 10), "test": range(60, 93, 8)}
 Selection = dict[str, tuple[str, str]]  # patient: (split, label)
 
 
-def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
-    """Write the slices below ``folder/BraTS2021_slice`` in BMAD's layout and compare them with ``released_copy``.
+class Brats2021Options(SeededOptions, RootedOptions):
+    """BMAD's brain slices rebuilt from the volumes of BraTS2021."""
 
-    Raises InputError for missing patients or files, volumes of another shape, and voxels that are not finite.
-    """
-    root = Path(options["root"])
-    selection = _select(root, options)
-    with replaced_folder(folder / "BraTS2021_slice") as target:
-        tasks = progress(sorted(selection.items()), "rebuild", unit="patient")
-        rows = [row for patient, place in tasks for row in _write(root, patient, *place, target)]
-    final = folder / "BraTS2021_slice"
-    frame = make_manifest(
-        image_row(split, label, final / image, final / mask if mask else None, patient, index)
-        for split, label, image, mask, patient, index in rows
+    source: Literal["brats2021_volumes"] = "brats2021_volumes"
+    patients: str | None = option(None, "File with the lists of BMAD's patients; absent: that of resources/bmad.")
+    released_copy: str | None = option(
+        None, "A copy of BMAD's BraTS2021_slice: tells the 11 anomalous validation patients, and is compared."
     )
-    if options["released_copy"]:
-        report = compare_copies(final, Path(options["released_copy"]))
-        write_json(folder / "comparison.json", report)
-        logger.info("Compared with %s: %s.", options["released_copy"], report)
-    return frame
+    allow_missing: bool = option(False, "Build from the patients that are there.")
+
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """Write the slices below ``folder/BraTS2021_slice`` in BMAD's layout and compare them with ``released_copy``.
+
+        Raises InputError for missing patients or files, volumes of another shape, and voxels that are not finite.
+        """
+        root = Path(self.root)
+        selection = _select(root, self)
+        with replaced_folder(folder / "BraTS2021_slice") as target:
+            tasks = progress(sorted(selection.items()), "rebuild", unit="patient")
+            rows = [row for patient, place in tasks for row in _write(root, patient, *place, target)]
+        final = folder / "BraTS2021_slice"
+        frame = make_manifest(
+            image_row(split, label, final / image, final / mask if mask else None, patient, index)
+            for split, label, image, mask, patient, index in rows
+        )
+        if self.released_copy:
+            report = compare_copies(final, Path(self.released_copy))
+            write_json(folder / "comparison.json", report)
+            logger.info("Compared with %s: %s.", self.released_copy, report)
+        return frame
 
 
-def _select(root: Path, options: Mapping[str, Any]) -> Selection:
+def _select(root: Path, options: Brats2021Options) -> Selection:
     """Split and label of every patient."""
     if not root.is_dir():
         raise InputError(f"there is no folder {root} (key root); it must hold BraTS2021_<id> folders.")
     here = {path.name.removeprefix("BraTS2021_") for path in root.glob("BraTS2021_*") if path.is_dir()}
-    lists = json.loads(Path(options["patients"]).read_text(encoding="utf-8"))
+    lists = json.loads(Path(options.patients or PATIENTS).read_text(encoding="utf-8"))
     selection: Selection = {
         patient: (split, "normal")
         for split, key in (("train", "train"), ("valid", "valid_normal"), ("test", "test_normal"))
         for patient in lists[f"{key}_patients"]
     }
     if missing := sorted(set(selection) - here):
-        if not options["allow_missing"] or not here:
+        if not options.allow_missing or not here:
             raise InputError(
                 f"{root} lacks {len(missing)} of {len(selection)} patients with normal slices, the first is "
                 f"BraTS2021_{missing[0]} (allow_missing: true builds from those that are there)."
@@ -86,16 +90,16 @@ def _select(root: Path, options: Mapping[str, Any]) -> Selection:
     }
 
 
-def _anomalous_validation(patients: list[str], options: Mapping[str, Any]) -> set[str]:
+def _anomalous_validation(patients: list[str], options: Brats2021Options) -> set[str]:
     """The 11 patients of the anomalous validation slices: those of a released copy, else drawn from the seed."""
-    if copy := options["released_copy"]:
+    if copy := options.released_copy:
         names = {path.stem.rpartition("_")[0] for path in _slices(Path(copy), "valid", ("Ungood", "ungood"), "img")}
         if not names:
             raise InputError(f"the released copy {copy} has no images in valid/Ungood/img.")
         logger.info("The %d anomalous validation patients are those of %s.", len(names), copy)
         return names
     count = min(N_VALID_ANOMALOUS, len(patients) // 2)
-    chosen = sorted(np.random.default_rng(options["seed"]).choice(patients, size=count, replace=False)) if count else []
+    chosen = sorted(np.random.default_rng(options.seed).choice(patients, size=count, replace=False)) if count else []
     logger.info("BMAD's anomalous validation patients are not recorded; chosen from the seed: %s.", ", ".join(chosen))
     return set(chosen)
 
@@ -125,12 +129,15 @@ def _write(
 
 def write_slice(values: npt.NDArray[np.float32], path: Path) -> None:
     """Write one slice [240, 240] as BMAD's were: RGBA through `bone`, from its minimum to its maximum."""
+    from matplotlib.image import imsave  # a second of imports that the workflow need not pay
+
     path.parent.mkdir(parents=True, exist_ok=True)
     imsave(path, values, cmap="bone", format="png")
 
 
 def _volume(folder: Path, kind: str) -> Volume:
     """The voxels of a patient's volume [240, 240, 155], in the orientation in which BraTS stores them."""
+
     paths = [folder / f"{folder.name}_{kind}{end}" for end in SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:

@@ -4,51 +4,52 @@ Needs pydicom (extra `dicom`). Labels hold for whole series and there are no mas
 convert the series to NIfTI and use that source.
 """
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from dinodp.datasets.dicom import read_series
 from dinodp.datasets.manifest import image_row, make_manifest
-from dinodp.datasets.sources.options import REQUIRED
+from dinodp.datasets.sources.base import SliceOptions
 from dinodp.datasets.volumes import grey_slice, require_foreground, save_slice, slice_indices, window_of
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
+from dinodp.options.base import option
 
-SOURCE = "dicom"
-OPTIONS: dict[str, Any] = {
-    "root": REQUIRED,
-    "slice_step": 1,
-    "min_foreground": 0.1,
-    "background": None,  # None: the lowest value of the series
-    "window_percentiles": [0.5, 99.5],
-}
 SERIES = {"train": {"normal": "train/*"}, "valid": {"normal": "valid/*"}}
 SERIES["test"] = {label: f"test/{label}/*" for label in ("normal", "anomalous")}
 
 
-def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
-    """Write the slices of every series as PNG below ``folder/slices``.
+class DicomOptions(SliceOptions):
+    """DICOM series in folders; needs pydicom."""
 
-    Raises InputError without pydicom, for missing folders, files that are no DICOM image, mixed or colour series.
-    """
-    root = Path(options["root"])
-    series = [
-        (split, label, path)
-        for split, labels in SERIES.items()
-        for label, pattern in labels.items()
-        for path in _folders(root, pattern)
-    ]
-    with replaced_folder(folder / "slices") as target:
-        rows = [row for task in progress(series, "Series", unit="series") for row in _cut(*task, options, target)]
-    return make_manifest(
-        image_row(split, label, folder / "slices" / f"{name}.png", None, subject, index)
-        for split, label, name, subject, index in rows
-    )
+    source: Literal["dicom"] = "dicom"
+    background: float | None = option(None, "Value of what is no foreground; absent: the lowest value of the series.")
+
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """Write the slices of every series as PNG below ``folder/slices``.
+
+        Raises InputError without pydicom, for missing folders, files that are no DICOM image, mixed or colour series.
+        """
+        root = Path(self.root)
+        series = [
+            (split, label, path)
+            for split, labels in SERIES.items()
+            for label, pattern in labels.items()
+            for path in _folders(root, pattern)
+        ]
+        with replaced_folder(folder / "slices") as target:
+            rows = [row for task in progress(series, "Series", unit="series") for row in _cut(*task, self, target)]
+        return make_manifest(
+            image_row(split, label, folder / "slices" / f"{name}.png", None, subject, index)
+            for split, label, name, subject, index in rows
+        )
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
@@ -59,15 +60,15 @@ def _folders(root: Path, pattern: str) -> list[Path]:
 
 
 def _cut(
-    split: str, label: str, series: Path, options: Mapping[str, Any], target: Path
+    split: str, label: str, series: Path, options: DicomOptions, target: Path
 ) -> Iterator[tuple[str, str, str, str, int]]:
     """Write the slices of one series; yields (split, label, file name, subject, slice)."""
     stack = np.moveaxis(read_series(series), 2, 0)
-    foreground = stack != (stack.min() if options["background"] is None else options["background"])
+    foreground = stack != (stack.min() if options.background is None else options.background)
     require_foreground(foreground, series)
-    window = window_of(stack[foreground], options["window_percentiles"], series)
+    window = window_of(stack[foreground], options.window_percentiles, series)
     side = max(stack.shape[1:])
-    for index in slice_indices(foreground, options["slice_step"], options["min_foreground"], side**2):
+    for index in slice_indices(foreground, options.slice_step, options.min_foreground, side**2):
         name = f"{split}_{series.name}_{index:03d}"
         save_slice(grey_slice(stack[index], foreground[index], window), side, target / f"{name}.png")
         yield split, label, name, series.name, index

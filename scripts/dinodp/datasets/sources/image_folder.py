@@ -4,46 +4,52 @@
 training subjects is held out.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 
 from dinodp.datasets.manifest import image_row, make_manifest
-from dinodp.datasets.sources.options import REQUIRED
+from dinodp.datasets.sources.base import SeededOptions, SubjectOptions
 from dinodp.datasets.subjects import compile_pattern, hold_out, subject_of
 from dinodp.errors import InputError
+from dinodp.options.base import option
 
-SOURCE = "image_folder"
-OPTIONS: dict[str, Any] = {
-    "root": REQUIRED,
-    "masks": True,  # false: image-level labels only
-    "subject_pattern": None,  # with a group "subject", on the file's name; without one every image is its own subject
-    "valid_fraction": 0.2,  # share of training subjects held out where there is no folder valid
-    "seed": 0,
-}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NORMAL = "good"
 
 
-def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
-    """List the images below ``root``. Raises InputError for a missing folder, an empty one, or a missing mask."""
-    root = Path(options["root"])
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root} (key root); it must hold train/{NORMAL} and test/<type>.")
-    others = sorted(path.name for path in (root / "train").glob("*/") if path.name != NORMAL)
-    if others:
-        raise InputError(f"{root / 'train'} holds the folder {others[0]}; training images are normal, in {NORMAL}.")
-    rows = list(_rows(root, "train", options))
-    for split in ("valid", "test"):
-        if split == "test" or (root / split).is_dir():
-            rows += _rows(root, split, options)
-    frame = make_manifest(rows)
-    if not (frame["split"] == "valid").any():
-        frame = hold_out(frame, options["valid_fraction"], options["seed"])
-    return make_manifest(frame.to_dict("records"))
+class ImageFolderOptions(SeededOptions, SubjectOptions):
+    """Anybody's own images in MVTec layout."""
+
+    source: Literal["image_folder"] = "image_folder"
+    subject_pattern: str | None = option(
+        None, "Regular expression on the file's name with a group `subject`; absent: every image is its own subject."
+    )
+    valid_fraction: float = option(
+        0.2, "Share of training subjects held out where there is no folder valid.", gt=0, lt=1
+    )
+
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """List the images below ``root``. Raises InputError for a missing folder, an empty one, or a missing mask."""
+        root = Path(self.root)
+        if not root.is_dir():
+            raise InputError(f"there is no folder {root} (key root); it must hold train/{NORMAL} and test/<type>.")
+        others = sorted(path.name for path in (root / "train").glob("*/") if path.name != NORMAL)
+        if others:
+            raise InputError(f"{root / 'train'} holds the folder {others[0]}; training images are normal, in {NORMAL}.")
+        rows = list(_rows(root, "train", self))
+        for split in ("valid", "test"):
+            if split == "test" or (root / split).is_dir():
+                rows += _rows(root, split, self)
+        frame = make_manifest(rows)
+        if not (frame["split"] == "valid").any():
+            frame = hold_out(frame, self.valid_fraction, self.seed)
+        return make_manifest(frame.to_dict("records"))
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -56,12 +62,12 @@ def list_images(folder: Path) -> list[Path]:
     return images
 
 
-def _rows(root: Path, split: str, options: Mapping[str, Any]) -> Iterator[dict[str, object]]:
+def _rows(root: Path, split: str, options: ImageFolderOptions) -> Iterator[dict[str, object]]:
     if not (root / split).is_dir():
         raise InputError(
             f"there is no folder {root / split}; the layout is train/{NORMAL}, test/<type>, ground_truth/<type>."
         )
-    pattern = options["subject_pattern"] and compile_pattern(options["subject_pattern"])
+    pattern = compile_pattern(options.subject_pattern) if options.subject_pattern else None
     types = sorted(path for path in (root / split).iterdir() if path.is_dir())
     if not types:
         raise InputError(
@@ -71,7 +77,7 @@ def _rows(root: Path, split: str, options: Mapping[str, Any]) -> Iterator[dict[s
         label = "normal" if folder.name == NORMAL else "anomalous"
         truth = root / ("ground_truth" if split == "test" else f"ground_truth_{split}") / folder.name
         for image in list_images(folder):
-            mask = _mask(image, truth) if options["masks"] and label == "anomalous" else None
+            mask = _mask(image, truth) if options.masks and label == "anomalous" else None
             yield image_row(split, label, image, mask, _subject(image, root, pattern))
 
 

@@ -3,9 +3,11 @@
 Which slices BMAD chose is unpublished, so all with enough liver are taken; patients are in one split only.
 """
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,40 +15,42 @@ import pandas as pd
 from PIL import Image
 
 from dinodp.datasets.manifest import image_row, make_manifest
-from dinodp.datasets.sources.options import REQUIRED
+from dinodp.datasets.sources.base import SeededOptions
 from dinodp.datasets.volumes import AXES, SUFFIXES, Grey, Volume, open_volume
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
+from dinodp.options.base import option
 
-SOURCE = "liver_volumes"
-OPTIONS: dict[str, Any] = {
-    "btcv": REQUIRED,  # img/img<n>.nii.gz and label/label<n>.nii.gz
-    "lits": REQUIRED,  # volume-<n>.nii and segmentation-<n>.nii
-    "valid_fraction": 0.1,  # share of LiTS patients
-    "min_liver": 0.02,  # share of the slice
-    "slice_step": 1,
-    "seed": 0,  # of the choice of validation patients
-}
 BTCV_LIVER, LITS_LESION = 6, 2
 LITS_WINDOW = (-200.0, 250.0)  # Hounsfield units; BTCV is not clipped
 Case = tuple[str, Path, Path, bool]  # split, volume, segmentation, whether it is LiTS
 
 
-def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
-    """Write slices and masks (0, 255) as PNG below ``folder/slices``.
+class LiverVolumeOptions(SeededOptions):
+    """Liver slices from raw BTCV and LiTS volumes."""
 
-    Raises InputError for missing folders or segmentations, volumes of different shapes, and damaged voxels.
-    """
-    cases = [*_btcv(Path(options["btcv"])), *_lits(Path(options["lits"]), options["valid_fraction"], options["seed"])]
-    with replaced_folder(folder / "slices") as target:
-        tasks = progress(cases, "Slices", unit="volume")
-        rows = [row for case in tasks for row in _cut(case, options, target)]
-    final = folder / "slices"
-    return make_manifest(
-        image_row(split, label, final / f"{name}.png", final / f"{name}_mask.png", subject, index)
-        for split, label, name, subject, index in rows
-    )
+    source: Literal["liver_volumes"] = "liver_volumes"
+    btcv: str = option(..., "Folder with img/img<n>.nii.gz and label/label<n>.nii.gz.")
+    lits: str = option(..., "Folder with volume-<n>.nii and segmentation-<n>.nii.")
+    valid_fraction: float = option(0.1, "Share of the LiTS patients.", gt=0, lt=1)
+    min_liver: float = option(0.02, "Least share of a slice that is liver.", ge=0, le=1)
+    slice_step: int = option(1, "Every n-th of the slices with enough liver.", ge=1)
+
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """Write slices and masks (0, 255) as PNG below ``folder/slices``.
+
+        Raises InputError for missing folders or segmentations, volumes of different shapes, and damaged voxels.
+        """
+        cases = [*_btcv(Path(self.btcv)), *_lits(Path(self.lits), self.valid_fraction, self.seed)]
+        with replaced_folder(folder / "slices") as target:
+            tasks = progress(cases, "Slices", unit="volume")
+            rows = [row for case in tasks for row in _cut(case, self, target)]
+        final = folder / "slices"
+        return make_manifest(
+            image_row(split, label, final / f"{name}.png", final / f"{name}_mask.png", subject, index)
+            for split, label, name, subject, index in rows
+        )
 
 
 def _pairs(folder: Path, volumes: str, segmentation: tuple[str, str]) -> list[tuple[Path, Path]]:
@@ -78,7 +82,7 @@ def _lits(folder: Path, fraction: float, seed: int) -> Iterator[Case]:
         yield "valid" if index in chosen else "test", volume, segmentation, True
 
 
-def _cut(case: Case, options: Mapping[str, Any], target: Path) -> Iterator[tuple[str, str, str, str, int]]:
+def _cut(case: Case, options: LiverVolumeOptions, target: Path) -> Iterator[tuple[str, str, str, str, int]]:
     """Write the slices of one patient; yields (split, label, file name, subject, slice)."""
     split, path, segmentation_path, is_lits = case
     volume, labels = (_canonical(file) for file in (path, segmentation_path))
@@ -87,7 +91,7 @@ def _cut(case: Case, options: Mapping[str, Any], target: Path) -> Iterator[tuple
     liver = labels > 0 if is_lits else labels == BTCV_LIVER
     lesion = labels == LITS_LESION if is_lits else np.zeros(labels.shape, dtype=bool)
     subject = path.name.split(".")[0]
-    covered = np.flatnonzero(liver.mean(axis=(0, 1)) >= options["min_liver"])[:: options["slice_step"]]
+    covered = np.flatnonzero(liver.mean(axis=(0, 1)) >= options.min_liver)[:: options.slice_step]
     for index in covered:
         name = f"{split}_{subject}_{index:03d}"
         picture = liver_slice(volume[:, :, index].T, liver[:, :, index].T, LITS_WINDOW if is_lits else None)

@@ -1,15 +1,17 @@
 """Folders ``train``, ``valid``, ``test`` of NIfTI volumes, cut into 8-bit slices; segmentations lie beside them."""
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from dinodp.datasets.geometry import VolumeGeometry, same_grid
 from dinodp.datasets.manifest import SPLITS, image_row, make_manifest
-from dinodp.datasets.sources.options import REQUIRED
+from dinodp.datasets.sources.base import SliceOptions
 from dinodp.datasets.volumes import (
     AXES,
     SUFFIXES,
@@ -22,55 +24,52 @@ from dinodp.datasets.volumes import (
     slice_indices,
     window_of,
 )
-from dinodp.errors import InputError, require_known
+from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
-
-SOURCE = "nifti"
-OPTIONS: dict[str, Any] = {
-    "root": REQUIRED,
-    "image_suffix": "_t1",  # <subject><image_suffix>.nii.gz
-    "mask_suffix": "_seg",  # <subject><mask_suffix>.nii.gz beside it, where there is one
-    "axis": "axial",
-    "side": None,  # pixels of the square to which slices are padded; None: as large as the largest volume needs
-    "slice_step": 1,  # every n-th of the slices with enough foreground
-    "min_foreground": 0.1,  # share of the padded slice
-    "background": 0.0,  # foreground are the voxels of another value
-    "window_percentiles": [0.5, 99.5],  # of the foreground of each volume, to 0 and 255
-}
+from dinodp.options.base import option
 
 
-def prepare(options: Mapping[str, Any], folder: Path) -> pd.DataFrame:
-    """Write slices and masks as PNG below ``folder/slices``.
+class NiftiOptions(SliceOptions):
+    """NIfTI volumes in folders train, valid and test, cut into slices."""
 
-    Volumes are reoriented to canonical axes; all slices are padded to one square.
-    A slice is anomalous when its mask is not empty; a test volume without segmentation is refused, a training or
-    validation volume without one is normal. Raises InputError for whatever is wrong with the volumes.
-    """
-    require_known("axis", options["axis"], AXES)
-    _check(options)
-    volumes = {split: _volumes(Path(options["root"]) / split, options["image_suffix"]) for split in SPLITS}
-    axis = AXES[options["axis"]]
-    shapes = [open_volume(path).geometry(axis).stack_shape for paths in volumes.values() for path in paths]
-    needed = max(length for shape in shapes for length in shape[1:])
-    side = options["side"] or needed
-    if side < needed:
-        raise InputError(f"side is {side} pixels, but the largest slice needs {needed}.")
-    with replaced_folder(folder / "slices") as slices:
-        tasks = progress([(split, path) for split, paths in volumes.items() for path in paths], "Slices", unit="volume")
-        written = [row for split, path in tasks for row in _cut(split, path, options, side, slices)]
-    return make_manifest(
-        image_row(split, label, folder / "slices" / f"{name}.png", _mask_file(folder / "slices", name), subject, index)
-        for split, label, name, subject, index in written
+    source: Literal["nifti"] = "nifti"
+    image_suffix: str = option("_t1", "Volumes are `<subject><image_suffix>.nii.gz`.")
+    mask_suffix: str = option("_seg", "Segmentations are `<subject><mask_suffix>.nii.gz` beside them.")
+    axis: Literal["sagittal", "coronal", "axial"] = option("axial", "How volumes are cut.")
+    side: int | None = option(
+        None,
+        "Side of the square to which slices are padded; absent: as large as the largest volume needs.",
+        unit="pixels",
+        ge=1,
     )
+    background: float = option(0.0, "Foreground are the voxels of another value.")
 
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """Write slices and masks as PNG below ``folder/slices``.
 
-def _check(options: Mapping[str, Any]) -> None:
-    if not isinstance(options["slice_step"], int) or options["slice_step"] < 1:
-        raise InputError(f"slice_step must be a positive integer, not {options['slice_step']!r}.")
-    percentiles = options["window_percentiles"]
-    if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
-        raise InputError(f"window_percentiles must be two rising numbers from 0 to 100, not {percentiles!r}.")
+        Volumes are reoriented to canonical axes; all slices are padded to one square.
+        A slice is anomalous when its mask is not empty; a test volume without segmentation is refused, a training or
+        validation volume without one is normal. Raises InputError for whatever is wrong with the volumes.
+        """
+        volumes = {split: _volumes(Path(self.root) / split, self.image_suffix) for split in SPLITS}
+        axis = AXES[self.axis]
+        shapes = [open_volume(path).geometry(axis).stack_shape for paths in volumes.values() for path in paths]
+        needed = max(length for shape in shapes for length in shape[1:])
+        side = self.side or needed
+        if side < needed:
+            raise InputError(f"side is {side} pixels, but the largest slice needs {needed}.")
+        with replaced_folder(folder / "slices") as slices:
+            tasks = progress(
+                [(split, path) for split, paths in volumes.items() for path in paths], "Slices", unit="volume"
+            )
+            written = [row for split, path in tasks for row in _cut(split, path, self, side, slices)]
+        return make_manifest(
+            image_row(
+                split, label, folder / "slices" / f"{name}.png", _mask_file(folder / "slices", name), subject, index
+            )
+            for split, label, name, subject, index in written
+        )
 
 
 def _volumes(folder: Path, suffix: str) -> list[Path]:
@@ -88,15 +87,15 @@ def _mask_file(slices: Path, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _segmentation(path: Path, options: Mapping[str, Any], split: str) -> Path | None:
+def _segmentation(path: Path, options: NiftiOptions, split: str) -> Path | None:
     """The segmentation beside a volume."""
-    subject = _subject(path, options["image_suffix"])
+    subject = _subject(path, options.image_suffix)
     for end in SUFFIXES:
-        if (mask := path.with_name(f"{subject}{options['mask_suffix']}{end}")).is_file():
+        if (mask := path.with_name(f"{subject}{options.mask_suffix}{end}")).is_file():
             return mask
     if split == "test":
         raise InputError(
-            f"the test volume {path} has no segmentation {subject}{options['mask_suffix']}.nii.gz beside it "
+            f"the test volume {path} has no segmentation {subject}{options.mask_suffix}.nii.gz beside it "
             "(a normal one needs an empty segmentation)."
         )
     return None
@@ -108,20 +107,20 @@ def _subject(path: Path, suffix: str) -> str:
 
 
 def _cut(
-    split: str, path: Path, options: Mapping[str, Any], side: int, slices: Path
+    split: str, path: Path, options: NiftiOptions, side: int, slices: Path
 ) -> Iterator[tuple[str, str, str, str, int]]:
     """Write the slices of one volume; yields (split, label, file name without suffix, subject, slice)."""
-    volume, axis = open_volume(path), AXES[options["axis"]]
+    volume, axis = open_volume(path), AXES[options.axis]
     stack = volume.stack(axis)
-    foreground = stack != options["background"]
+    foreground = stack != options.background
     require_foreground(foreground, path)
-    window = window_of(stack[foreground], options["window_percentiles"], path)
+    window = window_of(stack[foreground], options.window_percentiles, path)
     mask = _mask(path, _segmentation(path, options, split), volume.geometry(axis))
-    subject = _subject(path, options["image_suffix"])
-    indices = slice_indices(foreground, options["slice_step"], options["min_foreground"], side**2)
+    subject = _subject(path, options.image_suffix)
+    indices = slice_indices(foreground, options.slice_step, options.min_foreground, side**2)
     if not indices:
         raise InputError(
-            f"{path} has no slice whose foreground covers {options['min_foreground']:.0%} (key min_foreground)."
+            f"{path} has no slice whose foreground covers {options.min_foreground:.0%} (key min_foreground)."
         )
     for index in indices:
         name = f"{split}_{subject}_{index:03d}"

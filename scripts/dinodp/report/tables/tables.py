@@ -4,7 +4,7 @@ Each function takes three tidy frames (metrics, costs, and published as `protoco
 protocol.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from dinodp.jobs.files import write_text
 from dinodp.options.protocol import Protocol
 from dinodp.report.tables.latex import grouped_table, plain_table
 
-FAMILIES = ("memory_bank", "dpmm", "gaussian_mixture", "k_means", "gaussian", "bayesian_mixture", "control")
-SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis", "random", "oracle")
+FAMILIES = ("memory_bank", "dpmm")  # the paper's, in its order; others follow by name, controls last
+SCORES = ("cosine", "log_likelihood", "euclidean", "mahalanobis")  # in the paper's order; others follow by name
 DETECTION = ("pixel_auroc", "pixel_average_precision", "pixel_aupr_trapezoid")
 KEYS = ["dataset", "embedding", "family", "model", "variant", "score", "normalised", "mask_rule"]
 COSTS = (
@@ -192,8 +192,12 @@ def _mean_and_std(rows: pd.DataFrame, keys: list[str], names: Sequence[str]) -> 
 
 
 def _order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort by data set and embedding, then memory bank, mixture, controls, then score and normalisation."""
-    ranks = {"family": _rank(FAMILIES), "score": _rank(SCORES), "normalised": _rank(("no", "yes", ""))}
+    """Sort by data set and embedding, then memory bank, mixture, others, controls, then score and normalisation."""
+    ranks = {
+        "family": _rank(FAMILIES, frame.get("family", ()), last="control"),
+        "score": _rank(SCORES, frame.get("score", ())),
+        "normalised": _rank(("no", "yes", "")),
+    }
     keys = [key for key in KEYS if key in frame]
     return frame.sort_values(
         keys,
@@ -203,8 +207,10 @@ def _order(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _rank(names: Sequence[str]) -> dict[str, int]:
-    return {name: index for index, name in enumerate(names)}
+def _rank(first: Sequence[str], names: Iterable[str] = (), last: str = "") -> dict[str, int]:
+    """The place of each name: those of ``first``, the other ``names`` in alphabetical order, ``last``."""
+    others = sorted({*names} - {*first, last, ""})
+    return {name: index for index, name in enumerate([*first, *others, last])}
 
 
 def published_values(frame: pd.DataFrame, published: pd.DataFrame, metric: str) -> "pd.Series[float]":

@@ -1,0 +1,100 @@
+"""What a source of data sets is: the options of a catalog entry, which prepare a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import field_validator
+
+from dinodp.datasets.subjects import compile_pattern
+from dinodp.options.base import Options, option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Counts = dict[Literal["train", "valid", "test"], dict[Literal["normal", "anomalous"], int]]
+
+
+class ArchivePart(Options):
+    """A folder in an archive."""
+
+    name: str = option(..., "Name of an archive of the catalog.")
+    member: str = option(..., "The folder of the data set in it.")
+
+
+class Expected(Options):
+    """What is published of a data set."""
+
+    counts: Counts | None = option(None, "Images per split and label.")
+    size: tuple[int, int] | None = option(None, "Height and width of the images.", unit="pixels")
+    mask_values: tuple[int, ...] | None = option(None, "Grey values that occur in masks.")
+
+
+class DatasetOptions(Options):
+    """The catalog entry of a data set: a subclass with a default ``source`` is a source of that name."""
+
+    source: str = option(..., "Which reader makes the manifest.")
+    archive: ArchivePart | None = option(None, "Where to get it when there is nothing at its `root`.")
+    expect: Expected | None = option(None, "What is published of it, to compare with.")
+    accept: tuple[str, ...] = option((), "Deviations (docs/data.md) that do not stop the run.")
+
+    @classmethod
+    def is_complete(cls) -> bool:
+        """Whether it is a source, not what several of them share."""
+        return not cls.model_fields["source"].is_required()
+
+    @classmethod
+    def whose(cls) -> str:
+        """The source."""
+        return f" for the source {cls.model_fields['source'].default!r}"
+
+    def reading(self) -> dict[str, object]:
+        """The keys, as plain values, that a manifest depends on: not those of other stages."""
+        return {key: value for key, value in self.decisive().items() if key not in ("archive", "expect", "accept")}
+
+    def prepare(self, folder: Path) -> pd.DataFrame:
+        """The manifest; images that the source itself makes are written below ``folder``."""
+        raise NotImplementedError
+
+
+class RootedOptions(DatasetOptions):
+    """Data sets that lie in one folder."""
+
+    root: str = option(..., "The folder of the data set.")
+
+
+class SliceOptions(RootedOptions):
+    """Volumes that are cut into slices."""
+
+    slice_step: int = option(1, "Every n-th of the slices with enough foreground.", ge=1)
+    min_foreground: float = option(0.1, "Least share of a padded slice that is foreground.", ge=0, le=1)
+    window_percentiles: tuple[float, float] = option(
+        (0.5, 99.5), "Percentiles of each volume's foreground that become 0 and 255.", unit="%"
+    )
+
+    @field_validator("window_percentiles")
+    @classmethod
+    def _rise(cls, percentiles: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= percentiles[0] < percentiles[1] <= 100:
+            raise ValueError(f"it must be two rising numbers from 0 to 100, not {list(percentiles)}")
+        return percentiles
+
+
+class SubjectOptions(RootedOptions):
+    """Images whose names tell the subject."""
+
+    masks: bool = option(True, "False: image-level labels only; pixel metrics are then absent.")
+
+    @field_validator("subject_pattern", check_fields=False)
+    @classmethod
+    def _names_the_subject(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            compile_pattern(pattern)
+        return pattern
+
+
+class SeededOptions(DatasetOptions):
+    """Data sets of which something is drawn."""
+
+    seed: int = option(0, "Of what is drawn at random.", ge=0)
