@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 CORES ?= 2
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test bench lint docs format lock clean
+.PHONY: demo test bench lint docs config format lock clean
 
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
@@ -27,6 +27,9 @@ bench: $(STAMP)  ## a few ratios of speed, this run beside the committed baselin
 
 docs: $(STAMP)  ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
+config: $(STAMP)  ## the page of all keys, config/README.md, from the types
+	$(BIN)/python -m dinodp.configuration.page > config/README.md.new && mv config/README.md.new config/README.md
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -29,7 +29,7 @@ include: "rules/analysis.smk"
 include: "rules/reporting.smk"
 
 
-if config["run"]["shards"] > 1:
+if RUN.shards > 1:
 
     include: "rules/sharding.smk"
 

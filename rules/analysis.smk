@@ -12,7 +12,7 @@ rule describe_cases:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        mask_rule=RUN["mask_rules"][0],
+        mask_rule=RUN.mask_rules[0],
         library=LIBRARY,
     script:
         "../scripts/describe_cases.py"
@@ -34,7 +34,7 @@ rule stratify:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        score=lambda wildcards: entry("models", wildcards.model)["scores"][0],
+        score=lambda wildcards: CONFIGURATION.models[wildcards.model].scores[0],
         run=EVALUATED,
         library=LIBRARY,
     script:
@@ -65,7 +65,7 @@ rule align:
     input:
         manifest="results/data/{dataset}/manifest.csv",
         tokens="results/embeddings/{dataset}/{embedding}/test.h5",
-        models=beside(MODEL_FILE, RUN["alignment_models"], seeds_of),
+        models=beside(MODEL_FILE, RUN.alignment_models, seeds_of),
     output:
         table="results/alignment/{dataset}/{embedding}.csv",
         png=report(
@@ -85,9 +85,9 @@ rule align:
         mem_mb=growing(6000),
         runtime=growing(60),
     params:
-        names=beside("{model}", RUN["alignment_models"], seeds_of),
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        mask_rule=RUN["mask_rules"][0],
+        names=beside("{model}", RUN.alignment_models, seeds_of),
+        grid=grid_of,
+        mask_rule=RUN.mask_rules[0],
         library=LIBRARY,
     script:
         "../scripts/align.py"

@@ -5,37 +5,55 @@ import subprocess
 import sys
 from pathlib import Path
 
-from snakemake.utils import validate
-
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
-from dinodp.families import model_options
+from dinodp.configuration import Configuration
+from dinodp.errors import InputError
+from dinodp.jobs.devices import gpu_is_here
 from dinodp.jobs.provenance import digest_of_files
 
 
-def validate_config():
-    """Check the configuration and fill in defaults, or one sentence that names the key and what is allowed."""
+def read_configuration():
+    """The configuration as types, or one sentence. Jobs see it as plain values in which defaults are filled in."""
     try:
-        validate(config, Path(workflow.basedir, "config/schemas/config.schema.yaml"))
-    except WorkflowError as error:
-        wrong = error.__context__
-        key = ".".join(map(str, wrong.absolute_path)) or "the top level"
-        raise WorkflowError(
-            f"Configuration, {key}: {wrong.message}. Every key is in config/README.md."
-        ) from None
+        configuration = Configuration.of(config)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+    config.update(configuration.plain())
+    return configuration
 
 
-validate_config()
+CONFIGURATION = read_configuration()
+RUN = CONFIGURATION.run
 
 
 # A parameter of every rule, so that a changed module makes anew what it had made.
 LIBRARY = digest_of_files(Path(workflow.basedir, "scripts/dinodp").rglob("*.py"))
-RUN = config["run"]
 FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
 
 
-# What a job that uses the backbone or a model asks for: a GPU only where the run computes on one.
-GPU = 1 if RUN["device"] == "cuda" else 0
+def check_device():
+    """A GPU that is insisted on must be here, unless jobs run elsewhere or environments are made for elsewhere."""
+    elsewhere = (
+        workflow.resource_settings.nodes is not None
+        or "CONDA_OVERRIDE_CUDA" in os.environ
+    )
+    if (
+        workflow.is_main_process
+        and RUN.device == "cuda"
+        and not (elsewhere or gpu_is_here())
+    ):
+        raise WorkflowError(
+            "Configuration, run.device: it is cuda, but this machine shows no NVIDIA GPU; set it to auto or cpu."
+        )
+
+
+check_device()
+
+
+# What a job that uses the backbone or a model asks for: a GPU only where the run computes on one. `auto` is decided by
+# the machine that builds the DAG; where that has no GPU but those of the jobs have, say `cuda` (docs/cluster.md).
+GPU = 1 if RUN.device == "cuda" or (RUN.device == "auto" and gpu_is_here()) else 0
 TORCH = "../envs/torch-cuda.yaml" if GPU else "../envs/torch.yaml"
 
 
@@ -44,79 +62,44 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def entry(kind, name, key=None):
-    """The catalog entry of a name under run.``key``, or one sentence that lists the names that exist."""
-    if name not in config[kind]:
-        known = ", ".join(sorted(config[kind]))
-        raise WorkflowError(
-            f"Unknown name '{name}' under run.{key or kind}: the catalog (config/catalog.yaml) has {known}."
-        )
-    return config[kind][name]
-
-
 def archive_of(dataset):
     """The archive that a data set comes from: none where the user's own copy lies at its root."""
-    options = entry("datasets", dataset)
-    source, root = options.get("archive"), options.get("root")
-    if source is None or (root and Path(root).exists()):
-        return None
-    entry("archives", source["name"])
-    return source
+    options = CONFIGURATION.datasets[dataset]
+    return (
+        None
+        if options.archive is None or Path(options.root).exists()
+        else options.archive
+    )
 
 
 def unpacked_archive(wildcards):
-    source = archive_of(wildcards.dataset)
-    return [] if source is None else f"results/archives/{source['name']}/unpacked.txt"
+    archive = archive_of(wildcards.dataset)
+    return [] if archive is None else f"results/archives/{archive.name}/unpacked.txt"
 
 
 def reader_options(wildcards):
     """What the reader of a data set is told: its entry, without the keys of other stages."""
-    options = dict(entry("datasets", wildcards.dataset))
-    if source := archive_of(wildcards.dataset):
-        options["root"] = f"data/archives/{source['name']}/{source['member']}"
-    return {
-        key: value
-        for key, value in options.items()
-        if key not in ("archive", "expect", "accept")
-    }
+    options = CONFIGURATION.datasets[wildcards.dataset].reading()
+    if archive := archive_of(wildcards.dataset):
+        options["root"] = f"data/archives/{archive.name}/{archive.member}"
+    return options
 
 
-def check_names():
-    """Every name of the run is one of the catalog; models that are compared are models of the run."""
-    for kind in ("datasets", "embeddings", "models"):
-        for name in RUN[kind]:
-            entry(kind, name)
-    entry("models", RUN["baseline"], "baseline")
-    protocols = RUN.get("protocols", {})
-    named = {key: RUN.get(key, []) for key in ("figure_models", "alignment_models")}
-    named["protocols"] = [options["model"] for options in protocols.values()]
-    for key, names in named.items():
-        for name in names:
-            if name not in RUN["models"]:
-                raise WorkflowError(
-                    f"run.{key} names the model '{name}', which is not among run.models: {', '.join(RUN['models'])}."
-                )
+def published_of(dataset):
+    """What is published of a data set, as plain values; empty where nothing is."""
+    expected = CONFIGURATION.datasets[dataset].expect
+    return {} if expected is None else expected.plain()
 
 
-check_names()
-
-
-def model_labels(model):
-    return model_options(entry("models", model)).labels()
-
-
-def is_random(model):
-    """Whether a model depends on the seed: not a bank of all training images, one Gaussian, or the oracle."""
-    options = entry("models", model)
-    if options["family"] == "memory_bank":
-        return bool(options.get("shots") or options.get("coreset_fraction"))
-    return options["family"] != "gaussian" and options["scores"] != ["oracle"]
+def grid_of(wildcards):
+    """The patch grid [rows, columns] on which models see the embeddings; None: the backbone's own."""
+    grid = CONFIGURATION.embeddings[wildcards.embedding].grid
+    return None if grid is None else list(grid)
 
 
 def fit_processes(wildcards):
-    """Processes that share one fit: a mixture can be shared, a memory bank has nothing to fit."""
-    family = entry("models", wildcards.model)["family"]
-    return RUN["processes"] if family in ("dpmm", "gaussian_mixture") else 1
+    """Processes that share one fit, where it can be shared."""
+    return RUN.processes if CONFIGURATION.models[wildcards.model].SHARES_FIT else 1
 
 
 def stored_mib(path):
@@ -127,32 +110,26 @@ def stored_mib(path):
 
 def cached_mib(*paths):
     """MiB of embeddings that a process keeps: with run.cache `memory`, all of these files."""
-    return sum(map(stored_mib, paths)) if RUN["cache"] == "memory" else 0
-
-
-def coreset_mib(wildcards, train):
-    """MiB on the way to a coreset: the training embeddings (float16) as float32, and once more to join them."""
-    chosen = entry("models", wildcards.model).get("coreset_fraction")
-    return 4 * stored_mib(train) if chosen else 0
+    return sum(map(stored_mib, paths)) if RUN.cache == "memory" else 0
 
 
 def fitting_memory(wildcards, input, attempt):
     """MiB: each process of a fit (run.processes) holds as much."""
-    held = cached_mib(input.train, input.valid) + coreset_mib(wildcards, input.train)
-    return attempt * fit_processes(wildcards) * int(6000 + held)
+    model = CONFIGURATION.models[wildcards.model]
+    held = model.fitting_mib(stored_mib(input.train))
+    held += cached_mib(input.train, input.valid)
+    return attempt * fit_processes(wildcards) * int(held)
 
 
 def scoring_memory(wildcards, input, attempt):
-    """MiB: a bank is held in memory up to a size (bank_memory_gib; above it is streamed)."""
-    options = entry("models", wildcards.model)
-    if options["family"] != "memory_bank":
-        return attempt * 6000
-    bank = 1024 * options.get("bank_memory_gib", 4) + cached_mib(input.train)
-    return attempt * int(6000 + bank + coreset_mib(wildcards, input.train))
+    """MiB: a model that searches the training split holds it where it is cached."""
+    model = CONFIGURATION.models[wildcards.model]
+    cached = cached_mib(input.train) if model.SEARCHES_TRAIN else 0
+    return attempt * int(model.scoring_mib(stored_mib(input.train)) + cached)
 
 
 def seeds_of(model):
-    return RUN["seeds"] if is_random(model) else RUN["seeds"][:1]
+    return RUN.seeds if CONFIGURATION.models[model].is_random else RUN.seeds[:1]
 
 
 def first_seed(model):
@@ -161,9 +138,9 @@ def first_seed(model):
 
 def over(
     pattern,
-    datasets=RUN["datasets"],
-    embeddings=RUN["embeddings"],
-    models=RUN["models"],
+    datasets=RUN.datasets,
+    embeddings=RUN.embeddings,
+    models=RUN.models,
     seeds=seeds_of,
 ):
     """A pattern over data sets, embeddings, models and the seeds of each model."""
@@ -185,18 +162,14 @@ def beside(pattern, models, seeds):
 
 def shards_of(pattern):
     """The paths of all shards (run.shards) of a pattern with {shard}; its other wildcards stay."""
-    count = RUN["shards"]
+    count = RUN.shards
     names = [f"shard-{index}-of-{count}" for index in range(count)]
     return [pattern.replace("{shard}", name) for name in names]
 
 
-def memory_banks():
+def searching_models():
     """The models of the run whose search is worth several jobs."""
-    return [
-        model
-        for model in RUN["models"]
-        if entry("models", model)["family"] == "memory_bank"
-    ]
+    return [name for name in RUN.models if CONFIGURATION.models[name].SEARCHES_TRAIN]
 
 
 FITTED = "{dataset}/{embedding}/{model}/seed-{seed}"
@@ -205,11 +178,13 @@ TEST_SCORES = f"results/scores/{FITTED}/test.h5"
 VALID_SCORES = f"results/scores/{FITTED}/valid.h5"
 METRICS_FILE = f"results/metrics/{FITTED}.json"
 CURVES_FILE = f"results/curves/{FITTED}.h5"
-FIGURE_MODELS = RUN.get("figure_models", RUN["models"])
+FIGURE_MODELS = list(RUN.figure_models or RUN.models)
 # What decides how scores are evaluated: a change of it evaluates anew.
 EVALUATED = {
-    key: RUN[key]
-    for key in (
+    key: value
+    for key, value in RUN.plain().items()
+    if key
+    in (
         "mask_rules",
         "mask_size",
         "smoothing_sigma",
@@ -217,7 +192,6 @@ EVALUATED = {
         "threshold_maps",
         "bootstrap_resamples",
     )
-    if key in RUN
 }
 
 
@@ -225,23 +199,21 @@ def alignment_files(extension):
     """One per data set and embedding; none where the run names no models for it."""
     return expand(
         f"results/alignment/{{dataset}}/{{embedding}}.{extension}",
-        dataset=RUN["datasets"] if RUN["alignment_models"] else [],
-        embedding=RUN["embeddings"],
+        dataset=RUN.datasets if RUN.alignment_models else [],
+        embedding=RUN.embeddings,
     )
 
 
 def all_tables():
-    return expand(
-        "results/tables/{table}.{ext}", table=RUN["tables"], ext=TABLE_FORMATS
-    )
+    return expand("results/tables/{table}.{ext}", table=RUN.tables, ext=TABLE_FORMATS)
 
 
 def all_figures(*formats):
     return expand(
         "results/figures/{dataset}/{embedding}/{figure}.{ext}",
-        dataset=RUN["datasets"],
-        embedding=RUN["embeddings"],
-        figure=RUN["figures"],
+        dataset=RUN.datasets,
+        embedding=RUN.embeddings,
+        figure=RUN.figures,
         ext=formats or FIGURE_FORMATS,
     )
 
@@ -249,13 +221,6 @@ def all_figures(*formats):
 def report_templates():
     folder = Path(workflow.basedir, "scripts/dinodp/report/templates")
     return sorted(map(str, folder.iterdir()))
-
-
-def used_config():
-    """The run and the catalog entries that it names: what the report says was configured."""
-    kinds = ("datasets", "embeddings", "models")
-    used = {kind: {name: config[kind][name] for name in RUN[kind]} for kind in kinds}
-    return {"run": dict(RUN), **used}
 
 
 def command_line():

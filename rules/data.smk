@@ -9,7 +9,7 @@ rule download_archive:
         mem_mb=growing(2000),
         runtime=growing(720),
     params:
-        options=lambda wildcards: entry("archives", wildcards.archive),
+        options=lambda wildcards: CONFIGURATION.archives[wildcards.archive].plain(),
         folder="data/archives/{archive}",
     script:
         "../scripts/download_archive.py"
@@ -50,7 +50,7 @@ rule verify_dataset:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        expect=lambda wildcards: entry("datasets", wildcards.dataset).get("expect", {}),
+        expect=lambda wildcards: published_of(wildcards.dataset),
         library=LIBRARY,
     script:
         "../scripts/verify_dataset.py"
@@ -69,7 +69,7 @@ rule accept_dataset:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        accept=lambda wildcards: entry("datasets", wildcards.dataset).get("accept", []),
+        accept=lambda wildcards: list(CONFIGURATION.datasets[wildcards.dataset].accept),
         library=LIBRARY,
     script:
         "../scripts/accept_dataset.py"

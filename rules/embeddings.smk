@@ -15,8 +15,10 @@ rule embed:
         mem_mb=growing(6000),
         runtime=growing(240),
     params:
-        options=lambda wildcards: entry("embeddings", wildcards.embedding),
-        device=RUN["device"],
+        options=lambda wildcards: CONFIGURATION.embeddings[
+            wildcards.embedding
+        ].decisive(),
+        device=RUN.device,
         library=LIBRARY,
     script:
         "../scripts/embed.py"

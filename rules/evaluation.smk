@@ -14,12 +14,12 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        labels=lambda wildcards: model_labels(wildcards.model),
-        mask_rules=RUN["mask_rules"],
-        smoothing_sigma=RUN["smoothing_sigma"],
-        n_resamples=RUN["bootstrap_resamples"],
-        mask_size=RUN.get("mask_size"),
-        image_score_fraction=RUN["image_score_fraction"],
+        labels=lambda wildcards: CONFIGURATION.models[wildcards.model].labels(),
+        mask_rules=list(RUN.mask_rules),
+        smoothing_sigma=RUN.smoothing_sigma,
+        n_resamples=RUN.bootstrap_resamples,
+        mask_size=EVALUATED.get("mask_size"),
+        image_score_fraction=RUN.image_score_fraction,
         library=LIBRARY,
     script:
         "../scripts/evaluate.py"
@@ -58,7 +58,7 @@ rule collect_intervals:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        baseline=RUN["baseline"],
+        baseline=RUN.baseline,
         library=LIBRARY,
     script:
         "../scripts/collect_intervals.py"
@@ -68,8 +68,8 @@ rule collect_costs:
     input:
         embeddings=expand(
             "results/embeddings/{dataset}/{embedding}/test.cost.json",
-            dataset=RUN["datasets"],
-            embedding=RUN["embeddings"],
+            dataset=RUN.datasets,
+            embedding=RUN.embeddings,
         ),
         fits=over(f"results/models/{FITTED}.cost.json"),
         scores=over(f"results/scores/{FITTED}/test.cost.json"),

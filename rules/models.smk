@@ -16,9 +16,9 @@ rule fit_model:
         mem_mb=fitting_memory,
         runtime=growing(240),
     params:
-        options=lambda wildcards: entry("models", wildcards.model),
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        device=RUN["device"],
+        options=lambda wildcards: CONFIGURATION.models[wildcards.model].fit_options(),
+        grid=grid_of,
+        device=RUN.device,
         processes=fit_processes,
         library=LIBRARY,
     script:

@@ -20,7 +20,7 @@ rule make_table:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        run=RUN,
+        run=RUN.plain(),
         library=LIBRARY,
     script:
         "../scripts/make_table.py"
@@ -53,8 +53,8 @@ rule draw_figure:
         runtime=growing(30),
     params:
         names=FIGURE_MODELS,
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        mask_rule=RUN["mask_rules"][0],
+        grid=grid_of,
+        mask_rule=RUN.mask_rules[0],
         library=LIBRARY,
     script:
         "../scripts/draw_figure.py"
@@ -62,7 +62,7 @@ rule draw_figure:
 
 rule summarise:
     input:
-        tables=expand("results/tables/{table}.md", table=RUN["tables"]),
+        tables=expand("results/tables/{table}.md", table=RUN.tables),
     output:
         summary="results/summary.md",
     log:
@@ -73,8 +73,8 @@ rule summarise:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
-        title=RUN["title"],
-        note=RUN["note"],
+        title=RUN.title,
+        note=RUN.note,
         library=LIBRARY,
     script:
         "../scripts/summarise.py"
@@ -91,10 +91,8 @@ rule write_report:
         alignment_figures=alignment_files("png"),
         published=local(Path(workflow.basedir, "resources/published/published.csv")),
         figures=all_figures("png"),
-        manifests=expand("results/data/{dataset}/manifest.csv", dataset=RUN["datasets"]),
-        checksums=expand(
-            "results/data/{dataset}/checksums.csv", dataset=RUN["datasets"]
-        ),
+        manifests=expand("results/data/{dataset}/manifest.csv", dataset=RUN.datasets),
+        checksums=expand("results/data/{dataset}/checksums.csv", dataset=RUN.datasets),
         test=over(TEST_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         valid=over(VALID_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         model_metrics=over(METRICS_FILE, models=FIGURE_MODELS, seeds=first_seed),
@@ -114,11 +112,11 @@ rule write_report:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        datasets=RUN["datasets"],
+        datasets=list(RUN.datasets),
         models=over(
             "{dataset}/{embedding}/{model}", models=FIGURE_MODELS, seeds=first_seed
         ),
-        config=used_config(),
+        config=CONFIGURATION.used(),
         command=command_line(),
         commit=git_commit(),
         library=LIBRARY,

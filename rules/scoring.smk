@@ -17,10 +17,10 @@ rule score:
         mem_mb=scoring_memory,
         runtime=growing(120),
     params:
-        options=lambda wildcards: entry("models", wildcards.model),
-        grid=lambda wildcards: entry("embeddings", wildcards.embedding).get("grid"),
-        device=RUN["device"],
-        image_score_fraction=RUN["image_score_fraction"],
+        options=lambda wildcards: CONFIGURATION.models[wildcards.model].decisive(),
+        grid=grid_of,
+        device=RUN.device,
+        image_score_fraction=RUN.image_score_fraction,
         library=LIBRARY,
     script:
         "../scripts/score.py"

@@ -72,7 +72,7 @@ rule gather_scores:
     log:
         "results/logs/gather_scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
     wildcard_constraints:
-        model="|".join(memory_banks()) or "(?!)",
+        model="|".join(searching_models()) or "(?!)",
     conda:
         "../envs/torch.yaml"
     resources:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.backbones import load_backbone
+from dinodp.backbones import embedding_options
 from dinodp.datasets.manifest import read_manifest, select
 from dinodp.embeddings import embed_split
 from dinodp.embeddings.shards import Shard
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 begin_job(snakemake)
 set_threads(snakemake.threads)
 device = take_device(snakemake.params.device)
-options = dict(snakemake.params.options)
-run = {key: options.pop(key) for key in ("batch_size", "grid") if key in options}
-backbone = load_backbone(options.pop("backbone"), device=device, **options)
+idle = snakemake.config["embeddings"][snakemake.wildcards.embedding]  # batch size: no parameter, it changes no result
+options = embedding_options({**idle, **snakemake.params.options})
+backbone = options.load(device)
 frame = select(read_manifest(Path(snakemake.input.manifest)), snakemake.wildcards.split)
 with measured(device) as cost:
     spent = embed_split(
         frame,
         backbone,
         Path(snakemake.output.tokens),
-        dict(snakemake.params.options),
+        options.decisive(),
         shard=Shard.of(snakemake.wildcards),
-        batch_size=run.get("batch_size", 8),
+        batch_size=options.batch_size,
         workers=snakemake.threads,
     )
 write_cost(Path(snakemake.output.cost), {**cost, **spent})

@@ -19,7 +19,7 @@ begin_job(snakemake)
 set_threads(snakemake.threads)
 device = take_device(snakemake.params.device)
 grid, split = snakemake.params.grid, snakemake.wildcards.split
-idle = {**snakemake.config["models"][snakemake.wildcards.model]}  # keys that change no result are no parameters
+idle = snakemake.config["models"][snakemake.wildcards.model]  # keys that change no result are no parameters
 options = model_options({**idle, **snakemake.params.options})
 manifest = read_manifest(Path(snakemake.input.manifest))
 cache = snakemake.config["run"]["cache"]  # no parameter: it changes no result

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from dinodp.errors import InputError
 from dinodp.options.base import Options, option
+from dinodp.options.choices import FromOne
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,14 +44,17 @@ class Backbone(Protocol):
 
 
 class EmbeddingOptions(Options):
-    """The catalog entry of an embedding: a subclass is a family of backbones."""
+    """Keys of every embedding.
+
+    A subclass is a family of backbones.
+    """
 
     IS_FALLBACK: ClassVar[bool] = False  # asked last
 
     backbone: str = option(..., "`classical`, a hub name, or a local directory in Hugging Face format.")
     resolution: int = option(448, "Short side of the resized image.", unit="pixels", ge=1)
     square: bool = option(False, "Resize to a square and give up the aspect ratio.")
-    grid: tuple[int, int] | None = option(
+    grid: tuple[FromOne, FromOne] | None = option(
         None,
         "Patch grid [rows, columns] to which embeddings are resampled when they are read; absent: the backbone's own.",
         changes_result=False,  # of the embedding; models have it as a parameter of their own

@@ -10,13 +10,13 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder, write_text
 from dinodp.jobs.logs import logger, progress
+from dinodp.options.archive import ArchiveOptions
 
 CHUNK = 2**20
 TIMEOUT_SECONDS = 60
@@ -24,18 +24,18 @@ MAX_EXPANSION = 200  # unpacked over packed size; PNGs hardly compress, so more 
 BROKEN = (OSError, http.client.HTTPException)  # URLError and timeouts are OSErrors
 
 
-def fetch_archive(name: str, options: Mapping[str, Any], folder: Path) -> Path:
+def fetch_archive(name: str, options: ArchiveOptions, folder: Path) -> Path:
     """Make ``folder`` hold the unpacked archive of a catalog entry (keys: config/README.md), and return it.
 
     The packed file is kept beside it as the entry's ``file``; where it is there already it is only verified.
     Raises InputError when it cannot be had, has another checksum, does not fit on the disk or is unsafe to unpack.
     """
-    packed = Path(options["file"])
+    packed = Path(options.file)
     if not packed.is_file():
-        if "url" not in options:
-            raise InputError(f"Archive {name}: {options['instructions']} Then put it at {packed} and run again.")
-        download(options["url"], packed, size=options.get("size"))
-    verify_checksum(packed, options.get("sha256"))
+        if options.url is None:
+            raise InputError(f"Archive {name}: {options.instructions} Then put it at {packed} and run again.")
+        download(options.url, packed, size=options.size)
+    verify_checksum(packed, options.sha256)
     unpack(packed, folder)
     return folder
 

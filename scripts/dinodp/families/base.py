@@ -103,9 +103,10 @@ class FeatureOptions(Options):
 
 
 class ModelOptions(FeatureOptions):
-    """The catalog entry of a model: a subclass with a default ``family`` is a family of that name.
+    """Keys of every model.
 
-    It has its options as fields, ``fit`` and ``load``, and says of itself what the workflow must know.
+    A subclass with a default ``family`` is a family of that name. It has its options as fields, ``fit`` and ``load``,
+    and says of itself what the workflow must know.
     """
 
     SCORES: ClassVar[tuple[str, ...]] = ()  # that it has

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,7 @@ class FitJob:
     def run(self, processes: int = 1) -> None:
         """Fit, and write the model and its cost. Raises InputError as ``fit_model`` does."""
         if processes > 1:
-            if self.device == "cuda" and len(visible_devices()) < processes:
-                raise InputError(f"run.processes is {processes}, but {len(visible_devices())} GPUs are visible.")
-            _run_processes(self, processes)
+            _run_processes(replace(self, device=_device_of_all(self.device, processes)), processes)
         else:
             self._fit()
 
@@ -66,6 +64,17 @@ class FitJob:
             size = fit_model(Path(self.model), options, train, valid, seed=self.seed, device=device)
         if is_first(group):
             write_cost(Path(self.cost), {**cost, **size})
+
+
+def _device_of_all(device: str, processes: int) -> str:
+    """``cuda`` or ``cpu`` for each of several processes; ``auto`` is ``cuda`` where each has a GPU of its own."""
+    if device == "auto":
+        from torch import cuda
+
+        device = "cuda" if cuda.device_count() >= processes else "cpu"
+    if device == "cuda" and len(visible_devices()) < processes:
+        raise InputError(f"run.processes is {processes}, but {len(visible_devices())} GPUs are visible.")
+    return device
 
 
 def _run_processes(job: FitJob, processes: int) -> None:

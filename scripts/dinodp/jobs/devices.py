@@ -16,24 +16,36 @@ from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
 
 SECONDS_BETWEEN_TRIES = 1.0
+DEVICE_FILES = Path("/dev")
 _held: list[IO[str]] = []  # open, and so locked, until the process ends
+
+
+def gpu_is_here() -> bool:
+    """Whether this machine shows an NVIDIA GPU to this process; asked without torch, whose build may know of none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles"):
+        return False
+    return any(DEVICE_FILES.glob("nvidia[0-9]*"))
 
 
 def take_device(device: str) -> str:
     """The device to compute on: ``cpu`` as it is; for ``cuda`` a free GPU, as ``cuda:N``, kept until the process ends.
 
-    Only GPUs in ``CUDA_VISIBLE_DEVICES`` are taken where it is set, as SLURM does. Waits while all are taken.
-    Raises InputError where there is none.
+    ``auto`` is ``cuda`` where torch sees a GPU, else ``cpu``, and says so in the log. Only GPUs in
+    ``CUDA_VISIBLE_DEVICES`` are taken where it is set, as SLURM does. Waits while all are taken.
+    Raises InputError where ``cuda`` is asked for and there is none.
     """
-    if device != "cuda":
+    if device == "cpu":
         return device
     import torch  # takes seconds, and the locks need none of it
 
+    if device == "auto" and not torch.cuda.device_count():
+        logger.info("Device cpu: torch %s sees no GPU here.", torch.__version__)
+        return "cpu"
     names = visible_devices()[: torch.cuda.device_count()]  # fewer than are named, where CUDA leaves some out (MIG)
     if not names:
         raise InputError(
-            "run.device is cuda, but torch sees no CUDA device: set run.device to cpu, or run where there is a GPU and "
-            f"torch's build for it (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r}, "
+            "run.device is cuda, but torch sees no CUDA device: set run.device to cpu or auto, or run where there is a "
+            f"GPU and torch's build for it (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r}, "
             f"torch {torch.__version__})."
         )
     index = take_free(names)

@@ -2,8 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -85,17 +85,23 @@ def unit_of(field: FieldInfo) -> str:
 
 def allowed_values(field: FieldInfo) -> str:
     """The values that a key may take, in words."""
-    limits = [
+    return " ".join([_type_in_words(field.annotation), *_limits(field.metadata)])
+
+
+def _limits(metadata: Iterable[Any]) -> list[str]:
+    return [
         f"{sign} {getattr(item, name)}"
-        for item in field.metadata
+        for entry in metadata
+        for item in (entry.metadata if isinstance(entry, FieldInfo) else [entry])
         for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
         if getattr(item, name, None) is not None
     ]
-    return " ".join([_type_in_words(field.annotation), *limits])
 
 
 def _type_in_words(kind: Any) -> str:
     parts = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return " ".join([_type_in_words(parts[0]), *_limits(parts[1:])])
     if get_origin(kind) is Literal:
         return " \\| ".join(f"`{value}`" for value in parts)
     if get_origin(kind) is tuple:
@@ -108,8 +114,6 @@ def _type_in_words(kind: Any) -> str:
     if parts:  # a union; None is the default and needs no word
         return " or ".join(_type_in_words(part) for part in parts if part is not type(None))
     names = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
-    if origin := getattr(kind, "__metadata__", None):
-        return _type_in_words(get_args(kind)[0]) + str(origin)
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 

@@ -1,6 +1,11 @@
 """Choices that options and the mathematics share."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+FromZero = Annotated[int, Field(ge=0)]
+FromOne = Annotated[int, Field(ge=1)]
 
 CovarianceType = Literal["diag", "full", "spherical"]
 Schedule = Literal["ema", "exp"]

@@ -144,7 +144,7 @@ def test_a_broken_copy_is_said(tmp_path, kind):
     [
         ({"subject_pattern": "(.*)"}, r"must have a group \(\?P<subject>...\)"),
         ({"subject_pattern": "("}, "is no regular expression"),
-        ({"valid_fraction": 2}, "valid_fraction: 2.0 is not below 1"),
+        ({"valid_fraction": 2}, "valid_fraction: 2 is not below 1"),
     ],
 )
 def test_a_wrong_key_is_said(tmp_path, options, sentence):

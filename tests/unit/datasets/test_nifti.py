@@ -151,7 +151,7 @@ def broken(values):
             {},
             "there is no folder .*valid; the root must hold train, valid, test",
         ),
-        (lambda r: None, {"axis": "transversal"}, "axis: 'transversal' is not allowed; choose 'sagittal', 'coronal' or"),
+        (lambda r: None, {"axis": "transversal"}, "axis: 'transversal' is not allowed; choose 'sagittal'"),
         (lambda r: None, {"side": 20}, "side is 20 pixels, but the largest slice needs 24"),
         (lambda r: None, {"slice_step": 0}, "slice_step: 0 is below the least allowed, 1"),
         (lambda r: None, {"window_percentiles": [99, 1]}, "window_percentiles: it must be two rising numbers"),

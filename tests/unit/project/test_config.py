@@ -1,40 +1,33 @@
-import subprocess
-import sys
+"""The run files, the catalog, and the page of all keys."""
 
 import pytest
 import yaml
 from conftest import ROOT
+from snakemake.utils import update_config
+
+from dinodp.configuration import Configuration
+from dinodp.configuration.page import page
 
 
-def test_the_configuration_page_matches_the_schema(root):
-    command = [sys.executable, "config/schemas/describe.py"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
-    assert printed == (root / "config/README.md").read_text()
-
-
-def test_no_description_of_the_schema_is_cut_at_a_comma(root):
-    """Unquoted text between braces ends at a comma, and what follows becomes a key without a value."""
-
-    def keys_without_value(schema, path=""):
-        items = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
-        for key, value in items:
-            yield from [f"{path}/{key}"] if value is None else keys_without_value(value, f"{path}/{key}")
-
-    assert list(keys_without_value(yaml.safe_load((root / "config/schemas/config.schema.yaml").read_text()))) == []
+def test_the_configuration_page_matches_the_types(root):
+    assert page() == (root / "config/README.md").read_text()
 
 
 RUN_FILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if path.stem != "catalog")
 
 
-@pytest.mark.parametrize("name", RUN_FILES)
-def test_run_files_name_entries_of_the_catalog(root, name):
+def merged(root, name):
+    """Catalog and run file as Snakemake merges them."""
     catalog = yaml.safe_load((root / "config/catalog.yaml").read_text())
-    content = yaml.safe_load((root / f"config/{name}.yaml").read_text())
-    run = content["run"]
-    for kind in ("datasets", "embeddings", "models"):
-        known = {**catalog[kind], **content.get(kind, {})}
-        assert set(run[kind]) <= set(known)
-    assert set(run.get("figure_models", [])) <= set(run["models"])
+    update_config(catalog, yaml.safe_load((root / f"config/{name}.yaml").read_text()))
+    return catalog
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_run_files_are_read_and_compute_where_they_can(root, name):
+    run = Configuration.of(merged(root, name)).run
+    assert run.device == "auto"
+    assert set(run.figure_models) <= set(run.models)
 
 
 def test_variants_of_the_mixture_change_what_the_documentation_says(root):

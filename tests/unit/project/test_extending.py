@@ -59,7 +59,6 @@ def test_backbone(example, tmp_path):
 
 
 def test_model(example, tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "prototype", example("model")["PrototypeFamily"])
     with store.writing(tmp_path / "tokens.h5", "embeddings", {}) as file:
         data = np.random.default_rng(0).normal(1.0, [1.0, 2.0, 3.0], (6, 4, 4, 3)).astype(np.float16)
         data[5, 0, 0] = [9, 1, 20]

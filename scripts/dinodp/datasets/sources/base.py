@@ -32,7 +32,10 @@ class Expected(Options):
 
 
 class DatasetOptions(Options):
-    """The catalog entry of a data set: a subclass with a default ``source`` is a source of that name."""
+    """Keys of every data set.
+
+    A subclass with a default ``source`` is a source of that name.
+    """
 
     source: str = option(..., "Which reader makes the manifest.")
     archive: ArchivePart | None = option(None, "Where to get it when there is nothing at its `root`.")
