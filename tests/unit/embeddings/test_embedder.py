@@ -100,3 +100,15 @@ def test_a_split_is_embedded_where_memory_is_short(tmp_path):
         embed_split(frame, Hungry(limit), tmp_path / f"{limit}.h5", {}, batch_size=4)
     with h5py.File(tmp_path / "9.h5") as whole, h5py.File(tmp_path / "2.h5") as halved:
         np.testing.assert_array_equal(whole["tokens"][()], halved["tokens"][()])
+
+
+def test_for_a_gpu_batches_are_larger_and_pinned(monkeypatch):
+    backbone, pinned = Hungry(8), []
+    backbone.device = torch.device("cuda")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(len(batch)) or batch)
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    assert len(torch.cat(list(Embedder(backbone).embed(pictures(40))))) == 40
+    assert pinned == [32, 8]
+    assert backbone.batches == [32, 16, 8, 8, 8, 8, 8]
+    assert len(emptied) == 2  # what the failed attempts had reserved

@@ -13,11 +13,12 @@ from dinodp.errors import InputError
 from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
 from dinodp.scans.detecting.scoring import ScoredScan
-from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, DEFAULT_METHOD, Settings
+from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.folder import ReadingOptions, find_scans, image_scan, read_scan
 from dinodp.scans.reading.scan import Background, Scan
 from dinodp.scans.writing.card import write_card
 
+DEFAULT = Settings()
 Scans = str | Path | Iterable[str | Path | npt.NDArray[np.uint8]]
 
 
@@ -44,23 +45,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        backbone: str = DEFAULT_BACKBONE,
+        backbone: str = DEFAULT.backbone,
         *,
-        revision: str | None = None,
-        layers: Sequence[int] = (-1,),
-        resolution: int = 448,
-        method: str | Mapping[str, Any] = DEFAULT_METHOD,
-        score: str | None = None,
-        held_out: float = 0.2,
-        subject_pattern: str | None = None,
-        slice_step: int = 4,
-        min_foreground: float = 0.05,
-        axis: str = "axial",
-        index: int | None = None,
-        background: Background = "auto",
-        window: tuple[float, float] | None = None,
-        false_positive_rate: float = 0.05,
-        seed: int = 0,
+        revision: str | None = DEFAULT.revision,
+        layers: Sequence[int] = DEFAULT.layers,
+        resolution: int = DEFAULT.resolution,
+        method: str | Mapping[str, Any] = DEFAULT.method,
+        score: str | None = DEFAULT.score,
+        held_out: float = DEFAULT.held_out,
+        subject_pattern: str | None = DEFAULT.subject_pattern,
+        slice_step: int = DEFAULT.slice_step,
+        min_foreground: float = DEFAULT.min_foreground,
+        axis: str = DEFAULT.axis,
+        index: int | None = DEFAULT.index,
+        background: Background = DEFAULT.background,
+        window: tuple[float, float] | None = DEFAULT.window,
+        false_positive_rate: float = DEFAULT.false_positive_rate,
+        seed: int = DEFAULT.seed,
         device: str = "auto",
         batch_size: int | None = None,
     ) -> None:

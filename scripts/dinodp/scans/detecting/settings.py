@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from dinodp.backbones import EmbeddingOptions
 from dinodp.errors import InputError, require_finite
 from dinodp.families.base import ModelOptions
 from dinodp.scans.detecting.method import own_model
@@ -25,7 +26,7 @@ class Settings:
     backbone: str = DEFAULT_BACKBONE
     revision: str | None = None
     layers: tuple[int, ...] = (-1,)
-    resolution: int = 448
+    resolution: int = EmbeddingOptions.model_fields["resolution"].default
     method: str | Mapping[str, Any] = DEFAULT_METHOD
     score: str | None = None
     held_out: float = 0.2
