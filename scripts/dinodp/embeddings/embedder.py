@@ -18,7 +18,7 @@ from dinodp.jobs.prefetch import prefetched
 Item = TypeVar("Item")
 Picture = npt.NDArray[np.uint8]
 FIRST_BATCH = {"cpu": 4, "cuda": 32}  # on a CPU larger ones gain nothing
-OUT_OF_MEMORY_ON_CPU = ("not enough memory", "can't allocate memory")
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA's calls, and on a CPU
 
 
 class Embedder:
@@ -78,7 +78,8 @@ class Embedder:
 
 
 def _ran_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY_ON_CPU)
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in said for text in OUT_OF_MEMORY)
 
 
 def _run_ahead(

@@ -13,6 +13,7 @@ from dinodp.embeddings import Embedder, embed_split
 from dinodp.errors import InputError
 
 ON_GPU = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+BY_CUDA = RuntimeError("CUDA error: out of memory")
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
 
@@ -42,7 +43,7 @@ def pictures(n=7):
     return [np.full((28, 28, 3), value, np.uint8) for value in range(n)]
 
 
-@pytest.mark.parametrize("error", [ON_GPU, ON_CPU])
+@pytest.mark.parametrize("error", [ON_GPU, BY_CUDA, ON_CPU])
 def test_batches_halve_when_memory_runs_out(error):
     backbone = Hungry(2, error)
     embedder = Embedder(backbone, 6)
