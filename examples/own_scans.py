@@ -11,8 +11,9 @@ from pathlib import Path
 
 import nibabel as nib
 
+from dinodp.commands.fit import method_of
 from dinodp.errors import InputError
-from dinodp.scans.detecting.detector import AnomalyDetector
+from dinodp.scans import AnomalyDetector
 from dinodp.scans.reading.folder import find_scans
 
 
@@ -26,8 +27,7 @@ def main() -> int:
     parser.add_argument("--backbone", default="facebook/dinov2-small")
     parser.add_argument("--layer", type=int, default=-1)
     parser.add_argument("--resolution", type=int, default=448)
-    parser.add_argument("--components", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--method", nargs="+", default=["dpmm"], help="family, and its options as KEY=VALUE")
     parser.add_argument("--slice-step", type=int, default=4)
     options = parser.parse_args()
 
@@ -45,8 +45,7 @@ def _run(options: argparse.Namespace) -> int:
         options.backbone,
         layers=(options.layer,),
         resolution=options.resolution,
-        n_components=options.components,
-        epochs=options.epochs,
+        method=method_of(*options.method),
         slice_step=options.slice_step,
     ).fit(healthy)
     options.out.mkdir(parents=True, exist_ok=True)

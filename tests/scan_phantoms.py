@@ -11,17 +11,19 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.datasets.geometry import VolumeGeometry
 
 SHAPE = (36, 44, 30)  # right, front, top
 SPACING = 2.0
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 2.0, 0, -50], [0, 0, 2.0, -20], [0, 0, 0, 1]])
 MAP_SHAPE, OUTSIDE = (12, 14, 6), -5.0
 LESION_AT, LESION_RADIUS = (24, 28, 16), 4
-FAST = {"backbone": "classical", "resolution": 168, "n_components": 16, "epochs": 2, "slice_step": 2}
+MIXTURE = {"family": "dpmm", "components": 16, "epochs": 2}
+FAST = {"backbone": "classical", "resolution": 168, "method": MIXTURE, "slice_step": 2}
 FAST["window"] = (0, 900)
 FAST_FIT = [
-    "--backbone", "classical", "--resolution", "168", "--components", "16", "--epochs", "2", "--slice-step", "2"
+    "--backbone", "classical", "--resolution", "168", "--method", "dpmm", "components=16", "epochs=2",
+    "--slice-step", "2",
 ]  # fmt: skip
 WINDOW = ["--window", "0", "900"]  # so that the lesion does not darken the rest
 ORIENTATIONS = [

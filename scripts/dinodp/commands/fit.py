@@ -3,6 +3,9 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from dinodp.commands.arguments import (
     SCANS,
@@ -14,8 +17,10 @@ from dinodp.commands.arguments import (
     require_file,
 )
 from dinodp.datasets.volumes import AXES
+from dinodp.errors import InputError
 from dinodp.jobs.logs import configure_logging
-from dinodp.scans.detecting.settings import DEFAULT_SCORES, SCORES, Settings
+from dinodp.scans.detecting.method import METHODS, PREFERRED_SCORE, entry_of
+from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.naming import card_of, require_name
 
 DEFAULT = Settings()
@@ -83,17 +88,14 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     _number(group, "--resolution", "resolution", "PIXELS", "short side of what the backbone sees")
     group.add_argument(
-        "--method", choices=SCORES, default=DEFAULT.method,
-        help="remember clusters of healthy patches, or the patches themselves (default: %(default)s)",
+        "--method", nargs="+", default=DEFAULT.method, metavar=("NAME", "KEY=VALUE"),
+        help=f"a family of models ({', '.join(METHODS)}) or a model of config/catalog.yaml, and options of it, such as "
+        "components=100 epochs=20: every one is in config/README.md (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--score", choices=SCORES["mixture"],
-        help="how the distance from them is measured "
-        f"(default: {DEFAULT_SCORES['mixture']}; of a memory bank always {DEFAULT_SCORES['memory_bank']})",
+        "--score", metavar="NAME",
+        help=f"how the distance from them is measured (default: {PREFERRED_SCORE} where the family has it)",
     )  # fmt: skip
-    _number(group, "--components", "n_components", "K", "truncation level of the mixture")
-    _number(group, "--epochs", "epochs", "N", "passes over the healthy slices")
-    _number(group, "--bank-size", "bank_size", "N", "embeddings kept by a memory bank")
     _number(group, "--seed", "seed", "N", "of all random choices")
 
 
@@ -104,13 +106,13 @@ def run(options: argparse.Namespace) -> int:
     require_file(options.out, options.overwrite)
     require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
-    from dinodp.scans.detecting.fitting import fit_detector, sources_of
+    from dinodp.scans.detecting.fitting import fit_detector, unread_scans
     from dinodp.scans.detecting.model_file import save_detector
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
     scans = find_all(options.healthy, options.pattern)
-    detector = fit_detector(sources_of(scans, settings), settings, options.device, options.batch_size)
+    detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)
     print(f"Model: {options.out}   Model card: {card}")
@@ -121,4 +123,16 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Settings of a parsed command line."""
     values = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name in options}
     window = options.window and (options.window[0], options.window[1])
-    return Settings(**{**values, "layers": tuple(options.layers), "window": window})
+    method = options.method if isinstance(options.method, str) else method_of(*options.method)
+    return Settings(**{**values, "layers": tuple(options.layers), "window": window, "method": method})
+
+
+def method_of(name: str, *options: str) -> str | dict[str, Any]:
+    """A method, and options of it as KEY=VALUE. Raises InputError for other texts."""
+    entry = entry_of(name)
+    for text in options:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"--method {name}: {text!r} is no option of the form KEY=VALUE.")
+        entry[key] = yaml.safe_load(value)
+    return entry if options else name

@@ -1,6 +1,7 @@
-"""Volumes to 8-bit slices: canonical orientation, an intensity window, padding to a common square."""
+"""Volumes to 8-bit slices: NIfTI files, an intensity window, padding to a common square."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,31 +9,118 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dinodp.errors import InputError
+from dinodp.datasets.geometry import VolumeGeometry, require_affine
+from dinodp.errors import InputError, one_line
 
 Volume = npt.NDArray[np.float32]
-Slice = npt.NDArray[np.uint8]
+Foreground = npt.NDArray[np.bool_]
+Grey = npt.NDArray[np.uint8]
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 SUFFIXES = (".nii.gz", ".nii")
+PERCENTILES = (0.5, 99.5)  # of the foreground: where the grey values of a volume begin and end
 
 
-def open_volume(path: Path) -> Any:
-    """A NIfTI image in canonical orientation (axes run to the right, front and top), voxels not yet read.
+@dataclass(frozen=True)
+class NiftiVolume:
+    """One volume of a NIfTI file, its voxels not yet read: the one of ``index`` where the file holds several.
 
-    Raises InputError when the file is missing, unreadable, or not three-dimensional.
+    ``shape`` is that of the one volume, with two or three dimensions.
     """
+
+    path: Path
+    image: Any
+    shape: tuple[int, ...]
+    index: int | None = None
+
+    def geometry(self, axis: int) -> VolumeGeometry:
+        """Where its voxels lie, sliced along a canonical ``axis``."""
+        return VolumeGeometry(self.shape, self.image.affine, axis, self.image.header)
+
+    def voxels(self) -> Volume:
+        """The voxels as on disk, with slope and intercept. Raises InputError for damaged ones, NaN and infinity."""
+        try:
+            stored = self.image.dataobj if self.index is None else self.image.dataobj[:, :, :, self.index]
+            values: Volume = np.asanyarray(stored).astype(np.float32).reshape(self.shape)
+        except Exception as error:  # truncated or damaged compressed data
+            raise InputError(f"{self.path} is damaged: its voxels cannot be read ({one_line(error)}).") from error
+        if not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            raise InputError(f"{self.path} holds {count} voxels that are not finite (NaN or infinity).")
+        return values
+
+    def stack(self, axis: int) -> Volume:
+        """Upright slices [slice, row, column] along a canonical ``axis``. Raises InputError as `voxels` does."""
+        stack: Volume = self.geometry(axis).to_stack(self.voxels())
+        return stack
+
+
+def open_nifti(path: Path, index: int | None = None) -> NiftiVolume:
+    """A volume of two or three dimensions, or the one of ``index`` of four.
+
+    Raises InputError when the file is missing, empty or unreadable, for voxels that are not grey, another number of
+    dimensions, an index that does not fit them, and an affine that cannot be inverted.
+    """
+    image = _opened(path)
+    return NiftiVolume(path, image, _shape_of_volume(image.shape, index, path), index)
+
+
+def open_volume(path: Path) -> NiftiVolume:
+    """As `open_nifti`, but of three dimensions only, as the volumes of a data set are."""
+    image = _opened(path)
+    if len(_squeezed(image.shape)) > 3 or len(image.shape) < 3:
+        raise InputError(f"{path} has the shape {_in_words(image.shape)}; a volume must have three dimensions.")
+    return NiftiVolume(path, image, image.shape[:3])
+
+
+def read_nifti(path: Path, index: int | None = None) -> tuple[Volume, Callable[[int], VolumeGeometry]]:
+    """Voxels float32 as on disk, and the geometry for an axis. Raises InputError as `open_nifti` and `voxels` do."""
+    volume = open_nifti(path, index)
+    return volume.voxels(), volume.geometry
+
+
+def _opened(path: Path) -> Any:
     import nibabel as nib  # half a second that the workflow need not pay
 
     if not path.is_file():
-        raise InputError(f"there is no volume {path}.")
+        raise InputError(f"There is no file {path}.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes).")
     try:
-        image = nib.squeeze_image(nib.load(path))
+        image: Any = nib.load(path)
     except Exception as error:  # nibabel raises many kinds for damaged files
-        raise InputError(f"{path} is not a readable NIfTI volume ({error}).") from error
-    if len(image.shape) != 3:
-        shape = " x ".join(map(str, image.shape))
-        raise InputError(f"{path} has the shape {shape}; a volume must have three dimensions.")
-    return nib.as_closest_canonical(image)
+        raise InputError(f"{path} is not a readable NIfTI volume ({one_line(error)}).") from error
+    kind = image.get_data_dtype()
+    if kind.names is not None or kind.kind == "c":
+        raise InputError(f"{path} holds {'complex' if kind.kind == 'c' else 'colour'} voxels; only grey ones are read.")
+    require_affine(image.affine, path)
+    return image
+
+
+def _in_words(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without trailing ones, at least two long."""
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _shape_of_volume(shape: tuple[int, ...], index: int | None, path: Path) -> tuple[int, ...]:
+    """Shape of the one volume that is read."""
+    found, text = _squeezed(shape), _in_words(shape)
+    if not 2 <= len(found) <= 4:
+        raise InputError(f"{path} has the shape {text}; two to four dimensions are read.")
+    if len(found) == 4:
+        if index is None:
+            raise InputError(f"{path} holds {found[3]} volumes ({text}): choose one by its index, 0 to {found[3] - 1}.")
+        if not 0 <= index < found[3]:
+            raise InputError(f"{path} holds {found[3]} volumes: the index {index} is not one of 0 to {found[3] - 1}.")
+        return found[:3]
+    if index is not None:
+        raise InputError(f"{path} holds one volume ({text}): leave out the index {index}.")
+    return found if len(found) == 3 else shape[:3]
 
 
 def labelled(labels: Volume, path: Path) -> npt.NDArray[np.bool_]:
@@ -42,38 +130,32 @@ def labelled(labels: Volume, path: Path) -> npt.NDArray[np.bool_]:
     return labels > 0
 
 
-def voxels(image: Any, path: Path) -> Volume:
-    """The voxels of an opened volume, float32. Raises InputError when they cannot be read or are not finite."""
-    try:
-        values: Volume = np.asanyarray(image.dataobj).astype(np.float32)
-    except Exception as error:  # truncated or damaged compressed data
-        raise InputError(f"{path} is damaged: its voxels cannot be read ({error}).") from error
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise InputError(f"{path} holds {count} voxels that are not finite (NaN or infinity).")
-    return values
-
-
-def window(volume: Volume, foreground: npt.NDArray[np.bool_], percentiles: Sequence[float]) -> Slice:
-    """Scale the volume so that two percentiles of its foreground become 0 and 255; the background becomes 0.
-
-    Returns uint8 of the volume's shape. Raises InputError when the foreground is empty or has a single value.
-    """
+def require_foreground(foreground: Foreground, name: object) -> None:
+    """Raise InputError when nothing of a volume is foreground."""
     if not foreground.any():
-        raise InputError("there is no foreground: every voxel has the background's value.")
-    low, high = np.percentile(volume[foreground], percentiles)
+        raise InputError(f"{name} has no foreground: every voxel has the background's value.")
+
+
+def window_of(inside: Volume, percentiles: Sequence[float], name: object) -> tuple[float, float]:
+    """The values [n] of a foreground that become black and white: two percentiles, or, where a few bright voxels stand
+    out of one value, the ends. Raises InputError when all values are one."""
+    low, high = (float(value) for value in np.percentile(inside, percentiles))
     if high <= low:
-        raise InputError(
-            f"the foreground has no contrast: its percentiles {percentiles[0]} and {percentiles[1]} are both {low:g}."
-        )
-    scaled = np.clip((volume - low) / (high - low), 0, 1) * foreground
-    grey: Slice = np.round(scaled * 255).astype(np.uint8)
+        low, high = float(inside.min()), float(inside.max())
+    if high <= low:
+        raise InputError(f"{name} has no contrast: every value of its foreground is {low:g}.")
+    return low, high
+
+
+def to_grey(values: npt.NDArray[np.floating], low: float, high: float) -> Grey:
+    """Values scaled so that ``low`` and ``high`` become 0 and 255, uint8 of the same shape."""
+    grey: Grey = np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     return grey
 
 
-def plane(volume: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
-    """Slice ``index`` along a canonical axis, upright: rows run from front (or top) to back, columns to the right."""
-    return np.rot90(np.take(volume, index, axis=axis))
+def grey_slice(values: Volume, foreground: Foreground, window: tuple[float, float]) -> Grey:
+    """A slice [h, w] of a data set as grey values, its background black; the window in double precision."""
+    return to_grey(values.astype(np.float64), *window) * foreground
 
 
 def pad_to_square(picture: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
@@ -82,13 +164,12 @@ def pad_to_square(picture: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     return np.pad(picture, [(length // 2, length - length // 2) for length in missing])
 
 
-def slice_indices(foreground: npt.NDArray[np.bool_], axis: int, step: int, minimum: float, area: int) -> list[int]:
-    """Every ``step``-th of the slices whose foreground covers at least ``minimum`` of ``area`` pixels."""
-    others = tuple(other for other in range(3) if other != axis)
-    covered = foreground.sum(axis=others) / area
+def slice_indices(foreground: Foreground, step: int, minimum: float, area: int) -> list[int]:
+    """Every ``step``-th of the slices [slice, h, w] whose foreground covers at least ``minimum`` of ``area`` pixels."""
+    covered = foreground.sum(axis=(1, 2)) / area
     return [int(index) for index in np.flatnonzero(covered >= minimum)[::step]]
 
 
-def save_slice(picture: Slice, side: int, path: Path) -> None:
+def save_slice(picture: Grey, side: int, path: Path) -> None:
     """Write a slice [h, w], padded to a square, as an 8-bit grey PNG."""
     Image.fromarray(np.ascontiguousarray(pad_to_square(picture, side))).save(path)

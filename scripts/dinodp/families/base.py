@@ -54,13 +54,17 @@ class FittedModel(Protocol):
 
 @dataclass(frozen=True)
 class FitTask:
-    """Normal images to fit on and to choose by, the one random generator, where to compute, where to note progress."""
+    """Normal images to fit on and to choose by, the one random generator, where to compute, where to note progress.
+
+    ``self_contained``: the state must hold all that loading needs, for there will be no training split beside it.
+    """
 
     train: Source
     valid: Source
     generator: torch.Generator
     device: str
     checkpoint: Path | None = None
+    self_contained: bool = False
 
 
 class Fitted(NamedTuple):

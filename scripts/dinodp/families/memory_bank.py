@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, ModelOptions, Source
 from dinodp.jobs.logs import logger
@@ -37,6 +38,9 @@ class MemoryBankOptions(ModelOptions):
     coreset_fraction: float | None = option(
         None, "Greedy k-center coreset of this share of the embeddings.", gt=0, le=1
     )
+    max_embeddings: int | None = option(
+        None, "Of the embeddings, draw about as many, equally many of each image (before a coreset).", ge=1
+    )
     bank_memory_gib: float | None = option(
         None,
         "A larger memory bank is not held but streamed from its file for every 64 images, to the same scores; "
@@ -49,7 +53,7 @@ class MemoryBankOptions(ModelOptions):
     @property
     def is_random(self) -> bool:
         """All training images, or a draw."""
-        return self.shots is not None or self.coreset_fraction is not None
+        return any(value is not None for value in (self.shots, self.coreset_fraction, self.max_embeddings))
 
     def fitting_mib(self, train_mib: float) -> float:
         """A coreset is chosen from the training embeddings as float32, and once more to join them."""
@@ -64,28 +68,40 @@ class MemoryBankOptions(ModelOptions):
         return 0.0 if self.coreset_fraction is None else 4 * train_mib
 
     def fit(self, task: FitTask) -> Fitted:
-        """Choose images (all, or ``shots`` of them) and of their embeddings all, or a coreset."""
-        import torch
-
-        from dinodp.families.features import chunks
-        from dinodp.models import coreset, few_shot
+        """Choose images (all, or ``shots`` of them) and of their embeddings all, a draw, or a coreset."""
+        from dinodp.models import few_shot
 
         train = task.train
         images = np.arange(train.n_images)
         if self.shots is not None:
             images = np.sort(few_shot(train.n_images, self.shots, task.generator))
         state: dict[str, Any] = {"images": images.astype(np.int64)}
-        n_embeddings = len(images) * train.n_patches
-        if self.coreset_fraction is not None:
-            n_embeddings = max(1, int(n_embeddings * self.coreset_fraction))
-            chosen = coreset(torch.cat(list(chunks(train, images.tolist()))), n_embeddings, task.generator)
-            state["embeddings"] = np.asarray(chosen, dtype=np.int64)
+        chosen = self._choose(train, images.tolist(), task.generator)
+        if chosen is not None:
+            state["embeddings"] = chosen
+        if task.self_contained:
+            state["remembered"] = picked(train, images.tolist(), chosen).half().numpy()
+        n_embeddings = len(images) * train.n_patches if chosen is None else len(chosen)
         size = _bytes(n_embeddings, train) / BYTES_PER_MIB
         logger.info("Memory bank: %d embeddings of %d images, %.0f MiB.", n_embeddings, len(images), size)
         return Fitted(state, {}, None, size)
 
+    def _choose(
+        self, train: Source, images: Sequence[int], generator: torch.Generator
+    ) -> npt.NDArray[np.int64] | None:
+        """Which of the embeddings of the images are remembered, numbered one image after the other; None: all."""
+        from dinodp.models import coreset
+
+        chosen = None if self.max_embeddings is None else _drawn(train, images, self.max_embeddings, generator)
+        if self.coreset_fraction is None:
+            return chosen
+        x = picked(train, images, chosen)
+        kept = np.asarray(coreset(x, max(1, int(len(x) * self.coreset_fraction)), generator), dtype=np.int64)
+        return kept if chosen is None else chosen[kept]
+
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Bank:
-        """Read the remembered embeddings from the training split: now, or for every search where they are too many."""
+        """Take the remembered embeddings from the state, or read them from the training split: now, or for every search
+        where they are too many."""
         import torch
 
         from dinodp.families.features import IMAGES_PER_READ, chunks
@@ -93,8 +109,10 @@ class MemoryBankOptions(ModelOptions):
 
         images = [int(index) for index in state["images"]]
         bank, n_embeddings = MemoryBank(device=device), len(images) * train.n_patches
-        if "embeddings" in state:
-            bank.fit(torch.cat(list(chunks(train, images)))[torch.from_numpy(state["embeddings"])])
+        if "remembered" in state:
+            bank.fit(torch.from_numpy(state["remembered"]).float())
+        elif "embeddings" in state:
+            bank.fit(picked(train, images, state["embeddings"]))
         elif (size := _bytes(n_embeddings, train)) <= (limit := self._memory(device)):
             bank.fit(chunks(train, images), n_embeddings)
         else:
@@ -125,6 +143,34 @@ class Bank:
         from dinodp.families.scores import patch_scores
 
         return patch_scores(self.bank, tokens, self.names)
+
+
+def picked(train: Source, images: Sequence[int], chosen: npt.NDArray[np.int64] | None) -> torch.Tensor:
+    """Embeddings float32 [n, D] of the images: all, or the chosen ones in their order."""
+    import torch
+
+    from dinodp.families.features import chunks
+
+    if chosen is None:
+        return torch.cat(list(chunks(train, images)))
+    found, first = torch.empty(len(chosen), train.dim), 0
+    for x in chunks(train, images):  # all of them may not fit in memory
+        inside = (chosen >= first) & (chosen < first + len(x))
+        found[torch.from_numpy(inside)] = x[torch.from_numpy(chosen[inside] - first)]
+        first += len(x)
+    return found
+
+
+def _drawn(train: Source, images: Sequence[int], count: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
+    """About ``count`` of the embeddings of the images, equally many of each, drawn without replacement."""
+    import torch
+
+    per_image, drawn, first = -(-count // len(images)), [], 0
+    for image in images:
+        n_embeddings = len(train.read([image]).flatten(0, 2))
+        drawn.append(first + torch.randperm(n_embeddings, generator=generator)[:per_image].numpy())
+        first += n_embeddings
+    return np.concatenate(drawn)
 
 
 def _bytes(n_embeddings: int, train: Source) -> int:

@@ -1,8 +1,9 @@
 """The stages of a model, from files to files: open embeddings as it sees them, fit, load, score a split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,11 @@ import torch
 from dinodp import store
 from dinodp.datasets.manifest import select
 from dinodp.embeddings import EmbeddingReader
-from dinodp.families.base import FeatureOptions, FitTask, FittedModel, ModelOptions
+from dinodp.families.base import FeatureOptions, FitTask, Fitted, FittedModel, ModelOptions, Source
 from dinodp.families.features import IMAGES_PER_READ, Features
+from dinodp.images import image_score
 from dinodp.jobs.logs import progress
 from dinodp.jobs.processes import current_group, is_first
-from dinodp.metrics.image_score import image_score
 
 
 def open_split(
@@ -50,24 +51,45 @@ def fit_model(
     The file's configuration is `ModelOptions.fit_options` and ``seed``. Of several processes
     (``dinodp.jobs.processes``) that fit it together, the first one writes.
     """
-    generator = torch.Generator().manual_seed(seed)
     checkpoint = path.with_name(path.name + ".checkpoint")
-    features = Features.fit(options, train)
-    fitted = options.fit(FitTask(features.of(train), features.of(valid), generator, device, checkpoint))
+    fitted = fit_state(options, train, valid, seed=seed, device=device, checkpoint=checkpoint)
     if is_first(current_group()):
-        config = {**options.fit_options(), "seed": seed}
-        store.write_state(path, config, {**fitted.state, **features.state}, fitted.history)
+        store.write_state(path, {**options.fit_options(), "seed": seed}, fitted.state, fitted.history)
         checkpoint.unlink(missing_ok=True)
     return fitted.cost()
+
+
+def fit_state(
+    options: ModelOptions,
+    train: Source,
+    valid: Source,
+    *,
+    seed: int,
+    device: str,
+    checkpoint: Path | None = None,
+    self_contained: bool = False,
+) -> Fitted:
+    """Fit a model of features of embeddings; the state is what `model_of` needs. ``self_contained``: `FitTask`."""
+    features, generator = Features.fit(options, train), torch.Generator().manual_seed(seed)
+    task = FitTask(features.of(train), features.of(valid), generator, device, checkpoint, self_contained)
+    fitted = options.fit(task)
+    size = fitted.cost()["model_mib"]  # without the features
+    return fitted._replace(state={**fitted.state, **features.state}, size_mib=size)
 
 
 def load_model(path: Path, options: ModelOptions, train: EmbeddingReader, *, device: str) -> FittedModel:
     """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices."""
     config, state, _ = store.read_state(path)
+    return model_of(options, state, train, seed=int(config["seed"]), device=device)
+
+
+def model_of(
+    options: ModelOptions, state: Mapping[str, Any], train: Source, *, seed: int, device: str
+) -> FittedModel:
+    """The model that a state of `fit_state` describes, behind its features."""
     features = Features.load(options, state)
-    model = options.load(state, features.of(train), seed=int(config["seed"]), device=device)
-    scoring: FittedModel = features.before(model)
-    return scoring
+    model: FittedModel = features.before(options.load(state, features.of(train), seed=seed, device=device))
+    return model
 
 
 def score_split(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.datasets.subjects import compile_pattern, subject_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
@@ -21,7 +22,6 @@ from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.pixels import PixelCounter
 from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
-from dinodp.scans.reading.geometry import VolumeGeometry
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
 from dinodp.scans.writing.summary import RECORD

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinodp.datasets.dicom import read_series
 from dinodp.datasets.manifest import read_manifest
 from dinodp.datasets.sources import prepare_dataset
-from dinodp.datasets.sources.dicom import read_series
 from dinodp.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
@@ -94,7 +94,7 @@ def test_monochrome1_is_inverted(tmp_path):
         (lambda r: (r / "train/a/x.dcm").write_text("hello"), "x.dcm is not a readable DICOM image"),
         (lambda r: [path.unlink() for path in (r / "valid/c").iterdir()], "the series .*valid/c is empty"),
         (lambda r: (r / "valid").rename(r / "val"), r"there is no folder .*valid/\*; the layout is a folder of .dcm"),
-        (lambda r: [write(r / "valid/c", np.ones((14, 12)), float(i)) for i in range(6)], "there is no foreground"),
+        (lambda r: [write(r / "valid/c", np.ones((14, 12)), float(i)) for i in range(6)], "has no foreground"),
     ],
 )
 def test_what_is_wrong_is_said(root, tmp_path, break_it, sentence):

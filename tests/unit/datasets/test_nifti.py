@@ -127,9 +127,13 @@ def broken(values):
         (
             lambda r: save(r / "train/a0_t1.nii.gz", np.zeros(SHAPE, np.int16)),
             {},
-            "a0_t1.nii.gz: there is no foreground",
+            "a0_t1.nii.gz has no foreground",
         ),
-        (lambda r: save(r / "train/a0_t1.nii.gz", np.full(SHAPE, 7, np.int16)), {}, "the foreground has no contrast"),
+        (
+            lambda r: save(r / "train/a0_t1.nii.gz", np.full(SHAPE, 7, np.int16)),
+            {},
+            "a0_t1.nii.gz has no contrast: every value of its foreground is 7",
+        ),
         (lambda r: (r / "train/a0_t1.nii.gz").write_bytes(b"x"), {}, "a0_t1.nii.gz is not a readable NIfTI volume"),
         (
             lambda r: (r / "train/a0_t1.nii.gz").write_bytes((r / "train/a0_t1.nii.gz").read_bytes()[:1500]),

@@ -9,7 +9,8 @@ from dinodp import store
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import InputError
 from dinodp.families import FAMILIES, model_options, written_options
-from dinodp.families.stages import fit_model, load_model, score_split
+from dinodp.families.stages import fit_model, fit_state, load_model, model_of, score_split
+from dinodp.scans.detecting.scoring import NoEmbeddings
 
 
 @pytest.fixture
@@ -120,3 +121,24 @@ def test_seeds_memory_and_processes_follow_from_the_options():
     assert [name for name, family in FAMILIES.items() if family.SHARES_FIT] == ["dpmm", "gaussian_mixture"]
     assert not model_options({"family": "control", "scores": ["oracle"]}).is_random
     assert model_options({"family": "control", "scores": ["random"]}).is_random
+
+
+@pytest.mark.parametrize("entry", [{"max_embeddings": 130}, {"max_embeddings": 130, "coreset_fraction": 0.2}, {}])
+def test_a_bank_that_is_stored_whole_needs_no_training_split(source, tmp_path, entry):
+    options, tokens = model_options({"family": "memory_bank", **entry}), source.read([3, 50])
+    whole = fit_state(options, source, source, seed=1, device="cpu", self_contained=True)
+    fit_model(tmp_path / "m.h5", options, source, source, seed=1, device="cpu")
+    read = load_model(tmp_path / "m.h5", options, source, device="cpu")
+    kept = model_of(options, whole.state, NoEmbeddings(), seed=1, device="cpu")
+    assert len(kept.bank.embeddings_) == {0: 1400, 1: 140, 2: 28}[len(entry)]  # two of each of 70 images
+    for name, scores in read.score(tokens, pd.DataFrame()).items():
+        np.testing.assert_allclose(kept.score(tokens, pd.DataFrame())[name], scores, atol=2e-3)  # float16
+
+
+def test_a_draw_takes_equally_many_of_each_image(source):
+    options = model_options({"family": "memory_bank", "max_embeddings": 140})
+    assert options.is_random
+    assert options.is_variant
+    chosen = fit_state(options, source, source, seed=1, device="cpu").state["embeddings"]
+    assert np.bincount(chosen // 20).tolist() == [2] * 70
+    assert len(set(chosen)) == 140

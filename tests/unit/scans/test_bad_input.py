@@ -24,7 +24,7 @@ from scan_phantoms import (
 
 from dinodp.cli import main
 
-FAST = ["--backbone", "classical", "--resolution", "112", "--components", "16", "--epochs", "1"]
+FAST = ["--backbone", "classical", "--resolution", "112", "--method", "dpmm", "components=16", "epochs=1"]
 TINY = Path(__file__).parents[2] / "data/hub_parity_square_448"
 PAGE = Path(__file__).parents[3] / "docs/errors.md"
 
@@ -220,7 +220,7 @@ CASES = {
     "a single healthy scan": lambda: fit("healthy/h0.nii.gz"),
     "volumes and images together": two_kinds,
     "one healthy scan unlike the others": lambda: healthy_with("x.nii", head(7) * np.int16(30)),
-    "fewer patches than components": lambda: [*fit("healthy"), "--components", "90000"],
+    "fewer patches than components": lambda: [*fit("healthy"), "--method", "dpmm", "components=90000"],
     "no such layer": lambda: [*fit("healthy"), "--backbone", str(TINY), "--layers", "5"],
     "no such device": lambda: [*fit("healthy"), "--device", "mps"],
     "backbone that is not there": lambda: ["fit", "healthy", "--out", "own.h5", "--backbone", "weights/dinov2"],

@@ -9,7 +9,7 @@ from dinodp.backbones import load_backbone
 from dinodp.errors import InputError
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.scans.detecting.calibration import Calibration, evenly
-from dinodp.scans.detecting.canvas import Placement, enlarge, interpolation, pictures, slice_choice, to_grey
+from dinodp.scans.detecting.canvas import Placement, enlarge, interpolation, pictures, slice_choice
 from dinodp.scans.detecting.healthy import HealthyRange, Measures, require_sensible_axis
 from dinodp.scans.reading.folder import ReadingOptions, read_scan
 
@@ -115,10 +115,6 @@ def test_slices_are_chosen_by_foreground():
     assert slice_choice(foreground, 0.5, 1, 16) == [2, 3, 4, 6, 7, 8]
     assert slice_choice(foreground, 0.5, 4, 16) == [2, 7, 8]  # every fourth, and the last
     assert slice_choice(foreground, 0.9, 1, 160) == [2]  # none is full enough: the fullest
-
-
-def test_grey_is_clipped_to_the_window():
-    np.testing.assert_array_equal(to_grey(np.array([[-5.0, 0, 5, 10, 20]], np.float32), 0, 10), [[0, 0, 128, 255, 255]])
 
 
 def changed(measures, **values):

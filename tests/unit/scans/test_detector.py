@@ -1,15 +1,16 @@
 """Fit, save, load and score with the conventions of scikit-learn."""
 
 import json
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
 import pytest
-import torch
 import yaml
 from scan_phantoms import (
     AFFINE,
     FAST,
+    MIXTURE,
     ORIENTATIONS,
     head,
     healthy_folder,
@@ -23,14 +24,12 @@ from sklearn.base import clone
 
 from dinodp.backbones.classical_descriptor import ClassicalBackbone
 from dinodp.cli import _parser
+from dinodp.commands.fit import method_of
 from dinodp.errors import InputError
-from dinodp.families.scores import BANK_SCORES, MIXTURE_SCORES
-from dinodp.scans.detecting.canvas import Placement, pictures
-from dinodp.scans.detecting.detector import AnomalyDetector
-from dinodp.scans.detecting.embedding import Embedder, TokenFile
-from dinodp.scans.detecting.fitting import Source, sources_of, split_subjects
-from dinodp.scans.detecting.scoring import chosen_slices
-from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, DEFAULT_SCORES, PINNED_REVISIONS, SCORES, Settings
+from dinodp.scans import AnomalyDetector
+from dinodp.scans.detecting.fitting import UnreadScan, split_subjects, unread_scans
+from dinodp.scans.detecting.method import BANK_EMBEDDINGS, own_model
+from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, PINNED_REVISIONS, Settings
 from dinodp.scans.reading.folder import find_scans
 
 
@@ -100,7 +99,9 @@ def test_the_rate_of_outliers_is_kept(folder, tmp_path):
     strict = AnomalyDetector(**FAST, held_out=0.6, false_positive_rate=0.5).fit(folder)
     strict.save(tmp_path / "a.h5")
     loaded = AnomalyDetector.load(tmp_path / "a.h5")
-    assert loaded.get_params() == strict.get_params()
+    methods = [detector.get_params().pop("method") for detector in (loaded, strict)]
+    assert methods[0] == own_model(methods[1], None).plain()  # all options, whatever the defaults of later versions
+    assert {**loaded.get_params(), "method": methods[1]} == strict.get_params()
     assert loaded.offset_ == strict.offset_
 
 
@@ -132,8 +133,8 @@ def test_calibration_is_that_of_scoring_the_held_out_scans(detector, folder):
     """The embeddings of the fit are used again, in half precision: the same scores but for their rounding."""
     fitted = detector.fitted_
     settings = fitted.scorer.settings
-    sources = sources_of(find_scans(folder), settings)
-    (held_out,) = split_subjects(sources, settings)[1]
+    scans = unread_scans(find_scans(folder), settings)
+    (held_out,) = split_subjects(scans, settings)[1]
     scored = fitted.scorer.score(held_out.read(), settings.slice_step)
     assert fitted.calibration.scan_scores == pytest.approx([scored.score], rel=1e-3)
     expected = np.quantile(scored.calibration_voxels, 0.99)
@@ -147,18 +148,16 @@ def test_every_picture_of_a_fit_is_embedded_once(folder, monkeypatch):
         ClassicalBackbone, "embed", lambda self, pixels: counts.append(len(pixels)) or embed(self, pixels)
     )
     fitted = AnomalyDetector(**FAST).fit(folder).fitted_
-    scans = [source.read() for source in sources_of(find_scans(folder), fitted.scorer.settings)]
-    chosen = [chosen_slices(scan, fitted.scorer.healthy, fitted.scorer.settings, FAST["slice_step"]) for scan in scans]
-    assert sum(counts) == sum(map(len, chosen))
+    scans = [unread.read() for unread in unread_scans(find_scans(folder), fitted.scorer.settings)]
+    prepared = [fitted.scorer.preparation.of(scan, FAST["slice_step"]) for scan in scans]
+    assert sum(counts) == sum(len(scan.chosen) for scan in prepared)
 
 
 def test_black_patches_around_the_body_do_not_count(detector, lesion):
     """Scores of scan and slices are those of patches with body: by hand, patch by patch."""
     scored = detector.score_scan(lesion)
     scorer = detector.fitted_.scorer
-    canvases = pictures(
-        scored.scan, scored.chosen, Placement.of(scored.scan, scorer.healthy), (-1, 900)  # the body is nowhere black
-    )
+    canvases = replace(scored.prepared, window=(-1, 900)).pictures()  # the body is nowhere black
     expected, all_scores = [], []
     for picture, scores in zip(canvases, scored.patch_maps, strict=True):
         pixels = scorer.embedder.backbone.prepare((picture > 0).astype(np.uint8) * 255)[0].numpy()
@@ -184,15 +183,16 @@ def test_the_model_file_says_what_it_is(detector, tmp_path):
 
 
 def test_memory_bank(folder, lesion, tmp_path):
-    detector = AnomalyDetector(**{**FAST, "bank_size": 600}, method="memory_bank").fit(folder)
-    bank = detector.fitted_.scorer.model.embeddings_
+    method = {"family": "memory_bank", "max_embeddings": 600}
+    detector = AnomalyDetector(**{**FAST, "method": method}).fit(folder)
+    bank = detector.fitted_.scorer.model.bank.embeddings_
     assert 600 <= len(bank) < 700
     found = detector.anomaly_map(lesion)
     mask, inside = lesion_mask(), head(7) > 0
     assert found[mask].mean() > np.quantile(found[inside & ~mask], 0.9)
     detector.save(tmp_path / "bank.h5")
-    np.testing.assert_allclose(AnomalyDetector.load(tmp_path / "bank.h5").anomaly_map(lesion), found, atol=2e-3)
-    assert "Memory bank of patch embeddings, score `cosine`" in (tmp_path / "bank.card.md").read_text()
+    np.testing.assert_array_equal(AnomalyDetector.load(tmp_path / "bank.h5").anomaly_map(lesion), found)
+    assert "family `memory_bank`, score `cosine`" in (tmp_path / "bank.card.md").read_text()
 
 
 def test_images_as_arrays():
@@ -226,20 +226,20 @@ def test_the_card_is_honest(detector, tmp_path):
     assert "h0" not in text  # names of scans may be names of people
 
 
-def sources(names):
-    return [Source(name, lambda: None) for name in names]
+def unread(names):
+    return [UnreadScan(name, lambda: None) for name in names]
 
 
 def test_no_subject_is_on_both_sides():
     names = [f"p{subject}_{visit}" for subject in range(10) for visit in range(3)]
     settings = Settings(subject_pattern=r"^(?P<subject>p\d+)_", held_out=0.3)
-    train, held_out = split_subjects(sources(names), settings)
-    subjects = [{source.name.split("_")[0] for source in part} for part in (train, held_out)]
+    train, held_out = split_subjects(unread(names), settings)
+    subjects = [{scan.name.split("_")[0] for scan in part} for part in (train, held_out)]
     assert len(subjects[1]) == 3
     assert not subjects[0] & subjects[1]
     assert len(train) + len(held_out) == 30
     with pytest.raises(InputError, match="All 2 healthy scans are of one subject: at least two are needed"):
-        split_subjects(sources(["p1_a", "p1_b"]), settings)
+        split_subjects(unread(["p1_a", "p1_b"]), settings)
 
 
 def test_the_pinned_revision_is_that_of_the_catalog(root):
@@ -252,30 +252,88 @@ def test_the_pinned_revision_is_that_of_the_catalog(root):
 def test_settings_have_one_default_each():
     """The detector's, the command line's and those of a model file."""
     fit = vars(_parser().parse_args(["fit", "healthy", "--out", "m.h5"]))
-    for name, default in Settings().to_json().items():
+    for name, default in asdict(Settings()).items():
         assert AnomalyDetector().get_params()[name] == default
         assert name == "false_positive_rate" or fit[name] == default
 
 
-def test_names_of_scores_are_those_of_the_models():
-    assert set(SCORES["mixture"]) == set(MIXTURE_SCORES)
-    assert set(SCORES["memory_bank"]) == set(BANK_SCORES)
-    assert all(default in SCORES[method] for method, default in DEFAULT_SCORES.items())
+def test_options_of_a_method_on_the_command_line():
+    assert method_of("dpmm") == "dpmm"
+    assert method_of("k_means", "components=20", "normalise=false", "reg_covar=1.0e-3") == {
+        "family": "k_means", "components": 20, "normalise": False, "reg_covar": 1e-3,
+    }  # fmt: skip
+    assert method_of("dpmm_k100", "epochs=3")["components"] == 100
+    with pytest.raises(InputError, match="--method dpmm: 'components' is no option of the form KEY=VALUE"):
+        method_of("dpmm", "components")
+
+
+def test_a_method_is_a_family_or_a_model_of_the_catalog(root):
+    assert own_model("dpmm", None).scores == ("log_likelihood",)
+    assert own_model("k_means", None).scores == ("cosine",)
+    assert own_model("dpmm_diag", None).scores == ("cosine",)  # the first of its entry
+    assert own_model("dpmm_diag", "mahalanobis").scores == ("mahalanobis",)
+    assert own_model("memory_bank", None).max_embeddings == BANK_EMBEDDINGS
+    assert own_model("memory_bank_coreset", None).max_embeddings is None
+    for name, entry in yaml.safe_load((root / "config/catalog.yaml").read_text())["models"].items():
+        if entry["family"] != "control":
+            model = own_model(name, None)
+            assert own_model(model.plain(), None) == model
+
+
+def test_without_a_catalog_there_are_the_families(monkeypatch, tmp_path):
+    monkeypatch.setattr("dinodp.scans.detecting.method.CATALOG", tmp_path / "none.yaml")
+    assert own_model("gaussian", None).scores == ("log_likelihood",)
+    with pytest.raises(InputError, match="Unknown method 'dpmm_diag': choose a family, bayesian_mixture, dpmm"):
+        own_model("dpmm_diag", None)
+
+
+METHODS_TO_TRY = [
+    {"family": "gaussian", "reg_covar": 1e-3},
+    {"family": "k_means", "components": 12, "epochs": 2},
+    {"family": "gaussian_mixture", "components": 12, "epochs": 2},
+    {"family": "bayesian_mixture", "components": 6, "epochs": 3, "max_embeddings": 800, "reg_covar": 1e-3},
+    {"family": "memory_bank", "shots": 5},
+    {"family": "memory_bank", "coreset_fraction": 0.02, "max_embeddings": 2000},
+    {"family": "dpmm", "components": 12, "epochs": 2, "covariance": "spherical", "pca_dims": 20},
+    {"family": "dpmm", "components": 12, "epochs": 2, "position": "appended", "normalise": False},
+]
+
+
+@pytest.mark.parametrize("method", METHODS_TO_TRY, ids=lambda method: "-".join(map(str, method.values())))
+def test_every_family_finds_the_lesion_and_is_stored_whole(method, folder, lesion, tmp_path):
+    detector = AnomalyDetector(**{**FAST, "slice_step": 4, "method": method}).fit(folder)
+    found = detector.anomaly_map(lesion)
+    mask, inside = lesion_mask(), head(7) > 0
+    assert found[mask].mean() > np.quantile(found[inside & ~mask], 0.75)
+    detector.save(tmp_path / "m.h5")
+    np.testing.assert_array_equal(AnomalyDetector.load(tmp_path / "m.h5").anomaly_map(lesion), found)
+
+
+def test_places_are_compared_in_pictures_of_one_size_only():
+    images = [photo(seed, size=(80, 112 + 20 * (seed % 2))) for seed in range(6)]
+    plain = {**FAST, "window": None}
+    with pytest.raises(InputError, match="position needs pictures of one size, but the healthy images have several"):
+        AnomalyDetector(**{**plain, "method": {**MIXTURE, "position": "added"}}).fit(images)
+    found = AnomalyDetector(**{**plain, "method": {"family": "memory_bank", "max_embeddings": 50}}).fit(images)
+    assert len(found.fitted_.scorer.model.bank.embeddings_) == 5 * 10  # equally many of each picture
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"method": "forest"}, "Unknown method 'forest'"),
-        ({"method": "memory_bank", "score": "mahalanobis"}, "Unknown score of the method memory_bank"),
-        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"method": "forest"}, "Unknown method 'forest': choose a family, bayesian_mixture, dpmm, .* or a model of"),
+        ({"method": {"family": "forest"}}, r"method.family: 'forest' is not known; choose one of"),
+        ({"method": {"family": "control"}}, "The family 'control' bounds the benchmark's metrics; it is no model of"),
+        ({"method": "memory_bank", "score": "mahalanobis"}, "memory_bank has no score 'mahalanobis'; choose one of"),
+        ({"method": {"family": "dpmm", "epochs": 0}}, "method.epochs: 0 is below the least allowed, 1"),
+        ({"method": {"family": "dpmm", "components": 1}}, "method.components: 1 is below the least allowed, 2"),
+        ({"method": {"family": "memory_bank", "epochs": 7}}, "unknown key 'epochs' for the family 'memory_bank'"),
         ({"held_out": 1.0}, "held_out is 1.0; it must lie between 0 and 1"),
         ({"min_foreground": -0.1}, "min_foreground is -0.1"),
         ({"window": (5, 5)}, "The window 5 5 must be a lower and a higher value"),
         ({"axis": "oblique"}, "Unknown axis 'oblique'"),
         ({"background": "black"}, "Unknown background 'black'"),
         ({"false_positive_rate": 1.5}, "false_positive_rate is 1.5"),
-        ({"n_components": 1}, "n_components is 1; it must be at least 2"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"seed": 2**64}, "it must be at most 9223372036854775807"),
         ({"window": (0, float("inf"))}, "window is inf; it must be a finite number"),
@@ -295,61 +353,3 @@ def test_settings_that_are_not_allowed(folder, options, sentence, monkeypatch):
 def test_scoring_before_fitting(lesion):
     with pytest.raises(InputError, match="not fitted yet: call fit or load first"):
         AnomalyDetector().predict([lesion])
-
-
-class Hungry:
-    """A backbone that has memory for two pictures of 28 pixels."""
-
-    patch_size, device = 14, torch.device("cpu")
-
-    def __init__(self, limit):
-        self.limit, self.batches = limit, []
-
-    def prepare(self, image):
-        return torch.from_numpy(image).permute(2, 0, 1).float()
-
-    def embed(self, batch):
-        self.batches.append(len(batch))
-        if len(batch) > self.limit:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return batch[:, :, ::14, ::14].permute(0, 2, 3, 1) + 1
-
-
-def test_batches_halve_when_memory_runs_out():
-    backbone = Hungry(limit=2)
-    images = [np.full((28, 28, 3), value, np.uint8) for value in range(7)]
-    tokens = torch.cat(list(Embedder(backbone, 6).embed(images)))
-    assert tokens.shape == (7, 2, 2, 3)
-    torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(7, 2, 2))
-    assert backbone.batches == [6, 3, 1, 1, 1, 1, 1, 1, 1]
-    with pytest.raises(InputError, match="One image of 28 x 28 pixels does not fit into memory: lower --resolution"):
-        list(Embedder(Hungry(limit=0)).embed(images))
-    with pytest.raises(InputError, match="The batch size is 0"):
-        Embedder(backbone, 0)
-
-
-def test_other_errors_of_the_backbone_are_not_hidden():
-    backbone = Hungry(limit=2)
-    backbone.embed = lambda batch: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        list(Embedder(backbone).embed([np.zeros((28, 28, 3), np.uint8)]))
-
-
-def test_pictures_of_several_sizes_stay_in_order():
-    images = [np.full((28, 14 * width, 3), width, np.uint8) for width in (1, 1, 2, 1)]
-    shapes = [tuple(batch.shape[:3]) for batch in Embedder(Hungry(limit=9)).embed(images)]
-    assert shapes == [(2, 2, 1), (1, 2, 2), (1, 2, 1)]
-
-
-def test_token_file(tmp_path):
-    file = TokenFile(tmp_path / "t")
-    first, second = torch.rand(2, 3, 3, 5), torch.rand(1, 2, 4, 5)
-    file.append(first)
-    file.append(second)
-    assert (file.n_images, file.dim) == (3, 5)
-    found = file.read([2, 0])[0, 0]
-    torch.testing.assert_close(found, torch.cat([second.reshape(-1, 5), first[0].reshape(-1, 5)]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(file.picture(2), second, atol=1e-3, rtol=0)
-    with pytest.raises(InputError, match="embeddings that are not finite"):
-        file.append(torch.full((1, 1, 1, 5), torch.inf))
-    file.close()

@@ -188,7 +188,7 @@ def test_mistakes(case, capsys):
     assert "cover 100.0% of what was scored: are they the scans themselves (--scan-suffix" in capsys.readouterr().err
     (tmp_path / "maps_a/maps/p1_a.nii.gz").write_bytes(b"x")
     assert evaluate(tmp_path)[0] == 1
-    assert "p1_a.nii.gz cannot be read" in capsys.readouterr().err
+    assert "p1_a.nii.gz is not a readable NIfTI volume" in capsys.readouterr().err
     assert evaluate(tmp_path, folder="masks")[0] == 1
     assert "holds no predictions of `dinodp predict`" in capsys.readouterr().err
     record = json.loads((tmp_path / "maps_a/predictions.json").read_text())

@@ -18,7 +18,8 @@ from sklearn.metrics import roc_auc_score
 from dinodp.cli import main
 
 SCAN = "1010"
-REDUCED = ["--layers", "8", "--resolution", "192", "--components", "60", "--epochs", "4", "--slice-step", "16"]
+REDUCED = ["--layers", "8", "--resolution", "192", "--slice-step", "16"]
+REDUCED += ["--method", "dpmm", "components=60", "epochs=4"]
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +109,8 @@ def test_example_script(oasis, shared, root):
     (oasis / "new/b_t1.nii.gz").write_bytes(b"x")
     command = [
         sys.executable, root / "examples/own_scans.py", oasis / "healthy", oasis / "new", "--out", oasis / "example",
-        "--backbone", shared / "weights/vit-tiny-patch16-224", "--layer", "8", "--resolution", "96", "--components",
-        "40", "--epochs", "2", "--slice-step", "20", "--pattern", "*_t1.nii.gz",
+        "--backbone", shared / "weights/vit-tiny-patch16-224", "--layer", "8", "--resolution", "96", "--method",
+        "dpmm", "components=40", "epochs=2", "--slice-step", "20", "--pattern", "*_t1.nii.gz",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(root / "scripts")}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)

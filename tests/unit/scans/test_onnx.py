@@ -6,18 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from scan_phantoms import FAST, head, healthy_folder, save
+from scan_phantoms import FAST, MIXTURE, head, healthy_folder, save
 from torch.nn import functional
 
 from dinodp.cli import main
 from dinodp.errors import InputError
-from dinodp.families.scores import patch_scores
-from dinodp.scans.detecting.canvas import Placement, pictures
-from dinodp.scans.detecting.detector import AnomalyDetector
+from dinodp.families import FAMILIES
+from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.onnx_export import ScoringGraph, export_onnx
-from dinodp.scans.detecting.scoring import window_of
-from dinodp.scans.detecting.settings import SCORES
-from dinodp.scans.reading.folder import read_scan
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -38,29 +34,30 @@ def real_slices(detector, tmp_path):
     """What the backbone sees of a volume with a lesion, float32 [n, 3, H, W], and the patch scores of prediction."""
     scorer = detector.fitted_.scorer
     scored = detector.score_scan(save(tmp_path / "x.nii.gz", head(7, lesion=True)))
-    window = window_of(scored.measures, scorer.healthy, scorer.settings)
-    scan = read_scan("x", tmp_path / "x.nii.gz", scorer.settings.reading())
     backbone = scorer.embedder.backbone
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (backbone.mean, backbone.std))
-    pixels = [
-        backbone.prepare(picture).numpy() * std + mean
-        for picture in pictures(scan, scored.chosen, Placement.of(scan, scorer.healthy), window)
-    ]
+    pixels = [backbone.prepare(picture).numpy() * std + mean for picture in scored.prepared.pictures()]
     return np.stack(pixels) * np.float32(255), scored.patch_maps
 
 
 @pytest.fixture(scope="module")
 def detectors(healthy):
     """One fitted detector per method and score."""
-    names = [("mixture", score) for score in SCORES["mixture"]] + [("memory_bank", "cosine")]
-    options = {**FAST, "resolution": 112, "bank_size": 500}
-    return {name: AnomalyDetector(**options, method=name[0], score=name[1]).fit(healthy) for name in names}
+    methods = {
+        "dpmm": MIXTURE, "memory_bank": {"family": "memory_bank", "max_embeddings": 500},
+        "k_means": {"family": "k_means", "components": 16, "epochs": 2, "normalise": False},
+    }  # fmt: skip
+    names = [(method, score) for method in methods for score in FAMILIES[method].SCORES]
+    options = {**FAST, "resolution": 112}
+    return {
+        name: AnomalyDetector(**{**options, "method": methods[name[0]]}, score=name[1]).fit(healthy) for name in names
+    }
 
 
 def test_every_score_is_that_of_prediction(detectors):
     x = functional.normalize(torch.rand(200, 92, generator=torch.Generator().manual_seed(0)), dim=1)
-    for (_, score), detector in detectors.items():
-        expected = patch_scores(detector.fitted_.scorer.model, x[None, None], [score])[score].ravel()
+    for detector in detectors.values():
+        expected = detector.fitted_.scorer.patch_maps(x[None, None]).ravel()
         found = ScoringGraph(detector.fitted_).score(x).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected), rtol=1e-5)
 
@@ -98,7 +95,7 @@ def test_vit_tiny(shared, healthy, tmp_path):
 
 
 def test_pictures_that_are_not_square(detectors, tmp_path):
-    fitted = detectors["mixture", "mahalanobis"].fitted_
+    fitted = detectors["dpmm", "mahalanobis"].fitted_
     graph = export_onnx(fitted, tmp_path / "m.onnx", (112, 140))
     assert graph.size == (112, 140)
     assert graph.difference < 1e-3
@@ -112,11 +109,21 @@ def test_a_graph_that_differs_is_not_written(detectors, tmp_path, monkeypatch):
     monkeypatch.setattr("dinodp.scans.detecting.onnx_export._write", lambda graph, path, *_: path.write_bytes(b""))
     monkeypatch.setattr("dinodp.scans.detecting.onnx_export.compare", lambda *_: (0.01, 1.0))
     with pytest.raises(InputError, match=r"differ from PyTorch's by 0.01 of their range, more than 0.001"):
-        export_onnx(detectors["mixture", "cosine"].fitted_, tmp_path / "m.onnx")
+        export_onnx(detectors["dpmm", "cosine"].fitted_, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_package_is_named(detectors, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r'Export needs onnxruntime, .* pip install -e "\.\[onnx\]"'):
-        export_onnx(detectors["mixture", "cosine"].fitted_, tmp_path / "m.onnx")
+        export_onnx(detectors["dpmm", "cosine"].fitted_, tmp_path / "m.onnx")
+
+
+WITHOUT_GRAPH = [{"family": "gaussian"}, {**MIXTURE, "pca_dims": 8}, {**MIXTURE, "covariance": "full"}]
+
+
+@pytest.mark.parametrize("method", WITHOUT_GRAPH)
+def test_a_model_without_a_graph_is_refused(method, healthy, tmp_path):
+    detector = AnomalyDetector(**{**FAST, "method": {**method, "reg_covar": 1e-2}}).fit(healthy)
+    with pytest.raises(InputError, match="Only mixtures of diagonal covariance, k-means and memory banks"):
+        export_onnx(detector.fitted_, tmp_path / "m.onnx")

@@ -19,7 +19,7 @@ from PIL import Image
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import RootedOptions, SeededOptions
 from dinodp.datasets.sources.bmad_layouts import list_images
-from dinodp.datasets.volumes import SUFFIXES, Volume, open_volume, voxels
+from dinodp.datasets.volumes import AXES, SUFFIXES, Volume, open_volume
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder, write_json
 from dinodp.jobs.logs import logger, progress
@@ -138,15 +138,14 @@ def write_slice(values: npt.NDArray[np.float32], path: Path) -> None:
 
 def _volume(folder: Path, kind: str) -> Volume:
     """The voxels of a patient's volume [240, 240, 155], in the orientation in which BraTS stores them."""
-    import nibabel as nib
 
     paths = [folder / f"{folder.name}_{kind}{end}" for end in SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise InputError(f"there is no {paths[0]}: every patient needs _flair.nii.gz and _seg.nii.gz.")
-    canonical = open_volume(path)
-    turn = nib.orientations.ornt_transform(nib.io_orientation(canonical.affine), nib.orientations.axcodes2ornt("LPS"))
-    values = voxels(canonical.as_reoriented(turn), path)
+    volume = open_volume(path)
+    canonical = volume.geometry(AXES["axial"]).to_canonical(volume.voxels())
+    values: Volume = canonical[::-1, ::-1]  # to the left, back and top
     if values.shape != SHAPE:
         shape = " x ".join(map(str, values.shape))
         raise InputError(f"{path} has the shape {shape}; volumes of BraTS2021 have 240 x 240 x 155.")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import SeededOptions
-from dinodp.datasets.volumes import SUFFIXES, Slice, open_volume, voxels
+from dinodp.datasets.volumes import AXES, SUFFIXES, Grey, Volume, open_volume
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
@@ -85,7 +85,7 @@ def _lits(folder: Path, fraction: float, seed: int) -> Iterator[Case]:
 def _cut(case: Case, options: LiverVolumeOptions, target: Path) -> Iterator[tuple[str, str, str, str, int]]:
     """Write the slices of one patient; yields (split, label, file name, subject, slice)."""
     split, path, segmentation_path, is_lits = case
-    volume, labels = (voxels(open_volume(file), file) for file in (path, segmentation_path))
+    volume, labels = (_canonical(file) for file in (path, segmentation_path))
     if volume.shape != labels.shape:
         raise InputError(f"{segmentation_path} has the shape {labels.shape}, its volume {path} has {volume.shape}.")
     liver = labels > 0 if is_lits else labels == BTCV_LIVER
@@ -101,9 +101,16 @@ def _cut(case: Case, options: LiverVolumeOptions, target: Path) -> Iterator[tupl
         yield split, "anomalous" if mask.any() else "normal", name, subject, int(index)
 
 
+def _canonical(path: Path) -> Volume:
+    """Voxels [right, front, top] of a volume."""
+    volume = open_volume(path)
+    canonical: Volume = volume.geometry(AXES["axial"]).to_canonical(volume.voxels())
+    return canonical
+
+
 def liver_slice(
     values: npt.NDArray[np.float32], liver: npt.NDArray[np.bool_], window: tuple[float, float] | None
-) -> Slice:
+) -> Grey:
     """Clip, scale to 0..255, keep the liver, flip, equalise without the zero bin, compress the lower range.
 
     ``values`` and ``liver`` [h, w]; ``window`` in Hounsfield units or None. Returns uint8 [h, w].
@@ -117,5 +124,5 @@ def liver_slice(
     cumulative = counts.cumsum() / max(1, counts.sum())
     equalised = np.floor(255 * cumulative)[kept] * (kept > 0)
     low_range = (equalised > 0) & (equalised < 150)
-    result: Slice = np.where(low_range, np.floor(equalised / 150 * 120 + 30), equalised).astype(np.uint8)
+    result: Grey = np.where(low_range, np.floor(equalised / 150 * 120 + 30), equalised).astype(np.uint8)
     return result

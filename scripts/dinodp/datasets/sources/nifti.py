@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from dinodp.datasets.geometry import VolumeGeometry, same_grid
 from dinodp.datasets.manifest import SPLITS, image_row, make_manifest
 from dinodp.datasets.sources.base import SliceOptions
 from dinodp.datasets.volumes import (
     AXES,
     SUFFIXES,
-    Slice,
+    Foreground,
+    grey_slice,
     labelled,
     open_volume,
-    plane,
+    require_foreground,
     save_slice,
     slice_indices,
-    voxels,
-    window,
+    window_of,
 )
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
@@ -53,8 +54,8 @@ class NiftiOptions(SliceOptions):
         """
         volumes = {split: _volumes(Path(self.root) / split, self.image_suffix) for split in SPLITS}
         axis = AXES[self.axis]
-        shapes = [open_volume(path).shape for paths in volumes.values() for path in paths]
-        needed = max(length for shape in shapes for other, length in enumerate(shape) if other != axis)
+        shapes = [open_volume(path).geometry(axis).stack_shape for paths in volumes.values() for path in paths]
+        needed = max(length for shape in shapes for length in shape[1:])
         side = self.side or needed
         if side < needed:
             raise InputError(f"side is {side} pixels, but the largest slice needs {needed}.")
@@ -109,39 +110,37 @@ def _cut(
     split: str, path: Path, options: NiftiOptions, side: int, slices: Path
 ) -> Iterator[tuple[str, str, str, str, int]]:
     """Write the slices of one volume; yields (split, label, file name without suffix, subject, slice)."""
-    image = open_volume(path)
-    values = voxels(image, path)
-    foreground = values != options.background
-    try:
-        grey = window(values, foreground, options.window_percentiles)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    mask = _mask(path, _segmentation(path, options, split), image)
-    axis, subject = AXES[options.axis], _subject(path, options.image_suffix)
-    indices = slice_indices(foreground, axis, options.slice_step, options.min_foreground, side**2)
+    volume, axis = open_volume(path), AXES[options.axis]
+    stack = volume.stack(axis)
+    foreground = stack != options.background
+    require_foreground(foreground, path)
+    window = window_of(stack[foreground], options.window_percentiles, path)
+    mask = _mask(path, _segmentation(path, options, split), volume.geometry(axis))
+    subject = _subject(path, options.image_suffix)
+    indices = slice_indices(foreground, options.slice_step, options.min_foreground, side**2)
     if not indices:
         raise InputError(
             f"{path} has no slice whose foreground covers {options.min_foreground:.0%} (key min_foreground)."
         )
     for index in indices:
         name = f"{split}_{subject}_{index:03d}"
-        save_slice(plane(grey, axis, index), side, slices / f"{name}.png")
+        save_slice(grey_slice(stack[index], foreground[index], window), side, slices / f"{name}.png")
         label = "normal"
         if mask is not None:
-            lesion = plane(mask, axis, index)
-            label = "anomalous" if lesion.any() else "normal"
-            save_slice(lesion, side, slices / f"{name}_mask.png")
+            label = "anomalous" if mask[index].any() else "normal"
+            save_slice(mask[index].astype(np.uint8) * 255, side, slices / f"{name}_mask.png")
         yield split, label, name, subject, index
 
 
-def _mask(path: Path, segmentation: Path | None, image: Any) -> Slice | None:
-    """Where the segmentation is not zero, in the volume's orientation: uint8, 0 and 255."""
+def _mask(path: Path, segmentation: Path | None, geometry: VolumeGeometry) -> Foreground | None:
+    """Where the segmentation is not zero, as upright slices [slice, row, column] of the volume."""
     if segmentation is None:
         return None
     opened = open_volume(segmentation)
-    if opened.shape != image.shape or not np.allclose(opened.affine, image.affine, atol=1e-2):
+    own = opened.geometry(geometry.axis)
+    if not same_grid(own, geometry):
         raise InputError(
             f"the segmentation {segmentation} does not lie on the grid of {path}: "
-            f"shape {opened.shape} against {image.shape}, or another affine."
+            f"{own.stack_shape} against {geometry.stack_shape} slices, rows and columns, or another affine."
         )
-    return labelled(voxels(opened, segmentation), segmentation).astype(np.uint8) * 255
+    return labelled(opened.stack(geometry.axis), segmentation)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dinodp.backbones import Backbone
+from dinodp.datasets.volumes import to_grey
 from dinodp.scans.detecting.healthy import HealthyRange, bounds
 from dinodp.scans.reading.scan import Scan
 
@@ -94,12 +95,6 @@ def _overlap(length: int, offset: int, side: int) -> tuple[slice, slice]:
     """Range on the canvas and range in the slice of what both have."""
     first, last = max(0, offset), min(side, offset + length)
     return slice(first, max(first, last)), slice(first - offset, max(first, last) - offset)
-
-
-def to_grey(values: npt.NDArray[np.float32], low: float, high: float) -> Picture:
-    """Values scaled so that ``low`` and ``high`` become 0 and 255, uint8 of the same shape."""
-    grey: Picture = np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    return grey
 
 
 def slice_choice(foreground: npt.NDArray[np.bool_], minimum: float, step: int, canvas_area: float) -> list[int]:

@@ -1,22 +1,24 @@
 """The detector with the conventions of scikit-learn."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, OutlierMixin
 
 from dinodp.errors import InputError
-from dinodp.scans.detecting.fitting import Source, fit_detector
+from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
 from dinodp.scans.detecting.scoring import ScoredScan
-from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, Settings
+from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.folder import ReadingOptions, find_scans, image_scan, read_scan
 from dinodp.scans.reading.scan import Background, Scan
 from dinodp.scans.writing.card import write_card
 
+DEFAULT = Settings()
 Scans = str | Path | Iterable[str | Path | npt.NDArray[np.uint8]]
 
 
@@ -28,8 +30,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     - ``backbone``: a directory in Hugging Face format, a hub name (with ``revision``), or ``classical``; ``layers``
       and ``resolution`` as in `dinodp.backbones.load_backbone`.
-    - ``method``: ``mixture`` (``n_components``, ``epochs``) or ``memory_bank`` (``bank_size``); ``score``: one of the
-      method's.
+    - ``method``: a family of models (``dpmm``, ``memory_bank``, ``k_means``, ...), a model of ``config/catalog.yaml``,
+      or a family with options, ``{"family": "dpmm", "components": 100}``; ``score``: one of the family's.
     - ``held_out``: share of the subjects on which thresholds are calibrated; ``subject_pattern``: regular expression
       that names the subject within a scan's name, else every scan is a subject.
     - Volumes: ``axis`` of the slices, ``slice_step`` (every n-th is learnt from), ``min_foreground`` (share of the
@@ -43,26 +45,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        backbone: str = DEFAULT_BACKBONE,
+        backbone: str = DEFAULT.backbone,
         *,
-        revision: str | None = None,
-        layers: Sequence[int] = (-1,),
-        resolution: int = 448,
-        method: Literal["mixture", "memory_bank"] = "mixture",
-        score: str | None = None,
-        n_components: int = 500,
-        epochs: int = 40,
-        bank_size: int = 20000,
-        held_out: float = 0.2,
-        subject_pattern: str | None = None,
-        slice_step: int = 4,
-        min_foreground: float = 0.05,
-        axis: str = "axial",
-        index: int | None = None,
-        background: Background = "auto",
-        window: tuple[float, float] | None = None,
-        false_positive_rate: float = 0.05,
-        seed: int = 0,
+        revision: str | None = DEFAULT.revision,
+        layers: Sequence[int] = DEFAULT.layers,
+        resolution: int = DEFAULT.resolution,
+        method: str | Mapping[str, Any] = DEFAULT.method,
+        score: str | None = DEFAULT.score,
+        held_out: float = DEFAULT.held_out,
+        subject_pattern: str | None = DEFAULT.subject_pattern,
+        slice_step: int = DEFAULT.slice_step,
+        min_foreground: float = DEFAULT.min_foreground,
+        axis: str = DEFAULT.axis,
+        index: int | None = DEFAULT.index,
+        background: Background = DEFAULT.background,
+        window: tuple[float, float] | None = DEFAULT.window,
+        false_positive_rate: float = DEFAULT.false_positive_rate,
+        seed: int = DEFAULT.seed,
         device: str = "auto",
         batch_size: int | None = None,
     ) -> None:
@@ -72,9 +71,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.resolution = resolution
         self.method = method
         self.score = score
-        self.n_components = n_components
-        self.epochs = epochs
-        self.bank_size = bank_size
         self.held_out = held_out
         self.subject_pattern = subject_pattern
         self.slice_step = slice_step
@@ -91,8 +87,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Scans, y: Any = None) -> Self:
         """Fit on healthy scans; ``y`` is ignored. Raises InputError for scans or settings that cannot be used."""
         settings = self._settings()
-        sources = [_source(name, item, settings.reading()) for name, item in _named(X)]
-        return self._take(fit_detector(sources, settings, self.device, self.batch_size))
+        scans = [_unread(name, item, settings.reading()) for name, item in _named(X)]
+        return self._take(fit_detector(scans, settings, self.device, self.batch_size))
 
     def score_samples(self, X: Scans) -> npt.NDArray[np.float64]:
         """Minus the anomaly score [n] of each scan: the lower, the more anomalous."""
@@ -120,7 +116,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Patch scores, anomaly map and scores of one scan. Raises InputError when it is not like the healthy ones."""
         fitted = self._fitted()
         name = "image" if isinstance(scan, np.ndarray) else Path(scan).name
-        return fitted.scorer.score(_source(name, scan, fitted.scorer.settings.reading()).read())
+        return fitted.scorer.score(_unread(name, scan, fitted.scorer.settings.reading()).read())
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model (HDF5) and, beside it, its model card."""
@@ -137,8 +133,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return cls(**content, device=device, batch_size=batch_size)._take(fitted)
 
     def _settings(self) -> Settings:
-        names = Settings().to_json()
-        chosen = {name: getattr(self, name) for name in names}
+        chosen = {field.name: getattr(self, field.name) for field in fields(Settings)}
         return Settings(**{**chosen, "layers": tuple(self.layers)})
 
     def _take(self, fitted: FittedDetector) -> Self:
@@ -161,13 +156,13 @@ def _named(scans: Scans) -> Iterator[tuple[str, str | Path | npt.NDArray[np.uint
         yield (f"image {number}", scan) if isinstance(scan, np.ndarray) else (str(scan), scan)
 
 
-def _source(name: str, scan: str | Path | npt.NDArray[np.uint8], options: ReadingOptions) -> Source:
+def _unread(name: str, scan: str | Path | npt.NDArray[np.uint8], options: ReadingOptions) -> UnreadScan:
     def read() -> Scan:
         if isinstance(scan, np.ndarray):
             return image_scan(name, Path(name), _checked(scan), options)
         return read_scan(name, Path(scan), options)
 
-    return Source(name, read)
+    return UnreadScan(name, read)
 
 
 def _checked(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

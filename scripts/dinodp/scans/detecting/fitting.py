@@ -6,50 +6,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from dinodp.backbones import load_backbone
 from dinodp.datasets.subjects import compile_pattern, draw, subject_of
+from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
-from dinodp.families.fitting import fit_mixture
+from dinodp.families.stages import fit_state
 from dinodp.jobs.logs import logger, progress
-from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.detecting.canvas import Placement, pictures
-from dinodp.scans.detecting.embedding import Embedder, TokenFile
 from dinodp.scans.detecting.healthy import HealthyRange, Measures, require_sensible_axis
 from dinodp.scans.detecting.model_file import FittedDetector
-from dinodp.scans.detecting.scoring import Scorer, chosen_slices, window_of
+from dinodp.scans.detecting.preparation import Preparation
+from dinodp.scans.detecting.scoring import Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
+from dinodp.scans.detecting.token_file import TokenFile
 from dinodp.scans.reading.folder import read_scan
 from dinodp.scans.reading.scan import Scan
 
-IMAGES_PER_BATCH = 12
-
 
 @dataclass(frozen=True)
-class Source:
-    """A scan that can be read when it is needed."""
+class UnreadScan:
+    """A scan that is read when it is needed."""
 
     name: str
     read: Callable[[], Scan]
 
 
-def sources_of(scans: Sequence[tuple[str, Path]], settings: Settings) -> list[Source]:
-    """Sources of scans on disk, by name and path."""
+def unread_scans(scans: Sequence[tuple[str, Path]], settings: Settings) -> list[UnreadScan]:
+    """Scans on disk, by name and path."""
     options = settings.reading()
-    return [Source(name, partial(read_scan, name, path, options)) for name, path in scans]
+    return [UnreadScan(name, partial(read_scan, name, path, options)) for name, path in scans]
 
 
-def fit_detector(sources: Sequence[Source], settings: Settings, device: str, batch_size: int | None) -> FittedDetector:
+def fit_detector(
+    scans: Sequence[UnreadScan], settings: Settings, device: str, batch_size: int | None
+) -> FittedDetector:
     """Fit on healthy scans, of which a share of the subjects is held out for calibration.
 
     Raises InputError for fewer than two subjects and for any scan that cannot be used.
     """
-    train, held_out = split_subjects(sources, settings)
+    train, held_out = split_subjects(scans, settings)
     backbone = load_backbone(
         settings.backbone,
         revision=settings.pinned_revision,
@@ -58,121 +56,99 @@ def fit_detector(sources: Sequence[Source], settings: Settings, device: str, bat
         device=device,
     )
     embedder = Embedder(backbone, batch_size)
-    healthy, digest = _measure(sources, settings)
+    healthy, digest = _measure(scans, settings)
+    preparation = Preparation(settings, healthy)
     with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
         tokens = [
-            _embed(part, what, embedder, healthy, settings, Path(folder))
+            _embed(part, what, embedder, preparation, Path(folder))
             for part, what in ((train, "embed"), (held_out, "embed held-out"))
         ]
-        model, history = _fit_model(tokens[0], tokens[1], settings, str(getattr(backbone, "device", "cpu")))
+        _require_one_grid(tokens, settings)
+        device = str(embedder.device)
+        fitted = fit_state(settings.model, tokens[0], tokens[1], seed=settings.seed, device=device, self_contained=True)
         counts = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
-        scorer = Scorer(settings, healthy, embedder, model)
+        scorer = Scorer.of(preparation, embedder, fitted.state)
         calibration = _calibrate(held_out, tokens[1], scorer)
         for file in tokens:
             file.close()
-    return FittedDetector(scorer, calibration, {**counts, "voxels_sha256": digest}, history)
+    return FittedDetector(scorer, calibration, {**counts, "voxels_sha256": digest}, fitted.state, fitted.history)
 
 
-def split_subjects(sources: Sequence[Source], settings: Settings) -> tuple[list[Source], list[Source]]:
-    """Sources to fit on and held-out ones; no subject is in both. A subject is a scan unless a pattern tells.
+def _require_one_grid(tokens: Sequence[TokenFile], settings: Settings) -> None:
+    """Raise InputError where places are compared that are not the same in all pictures."""
+    if settings.model.position is not None and len({grid for file in tokens for grid in file.grids}) > 1:
+        raise InputError("The option position needs pictures of one size, but the healthy images have several.")
+
+
+def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[list[UnreadScan], list[UnreadScan]]:
+    """Scans to fit on and held-out ones; no subject is in both. A subject is a scan unless a pattern tells.
 
     Raises InputError for fewer than two subjects.
     """
     pattern = compile_pattern(settings.subject_pattern) if settings.subject_pattern else None
-    subjects = [subject_of(source.name, pattern) if pattern else source.name for source in sources]
+    subjects = [subject_of(scan.name, pattern) if pattern else scan.name for scan in scans]
     distinct = sorted(set(subjects))
     if len(distinct) < 2:
-        found = f"All {len(sources)} healthy scans are of one subject" if len(sources) > 1 else "There is one scan"
+        found = f"All {len(scans)} healthy scans are of one subject" if len(scans) > 1 else "There is one scan"
         raise InputError(f"{found}: at least two are needed, since thresholds are calibrated on held-out ones.")
     chosen = draw(distinct, settings.held_out, settings.seed)
-    parts: tuple[list[Source], list[Source]] = ([], [])
-    for source, subject in zip(sources, subjects, strict=True):
-        parts[subject in chosen].append(source)
+    parts: tuple[list[UnreadScan], list[UnreadScan]] = ([], [])
+    for scan, subject in zip(scans, subjects, strict=True):
+        parts[subject in chosen].append(scan)
     return parts
 
 
-def _measure(sources: Sequence[Source], settings: Settings) -> tuple[HealthyRange, str]:
+def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRange, str]:
     """Ranges over all healthy scans, and a digest of their voxels. All scans that cannot be read are counted."""
     measured: list[Measures] = []
     faults: list[InputError] = []
     digest = hashlib.sha256()
-    for source in progress(sources, "read", unit="scan"):
+    for unread in progress(scans, "read", unit="scan"):
         try:
-            scan = source.read()
+            scan = unread.read()
             require_sensible_axis(scan, settings.axis)
             measured.append(Measures.of(scan))
             digest.update(np.ascontiguousarray(scan.values).tobytes())
         except InputError as error:
             faults.append(error)
     if faults:
-        others = f"{len(faults)} of the {len(sources)} scans cannot be used; the first: " if len(faults) > 1 else ""
+        others = f"{len(faults)} of the {len(scans)} scans cannot be used; the first: " if len(faults) > 1 else ""
         raise InputError(f"{others}{faults[0]}")
-    healthy = HealthyRange.over([source.name for source in sources], measured)
-    _require_alike(sources, measured)
+    healthy = HealthyRange.over([scan.name for scan in scans], measured)
+    _require_alike(scans, measured)
     return healthy, digest.hexdigest()
 
 
-def _require_alike(sources: Sequence[Source], measured: Sequence[Measures]) -> None:
+def _require_alike(scans: Sequence[UnreadScan], measured: Sequence[Measures]) -> None:
     """Raise InputError when the values of one healthy scan are unlike the median of all."""
     low, high = (float(np.median([getattr(item, name) for item in measured])) for name in ("low", "high"))
     typical = HealthyRange.over([""], [replace(measured[0], low=low, high=high)])
-    for source, item in zip(sources, measured, strict=True):
-        typical.require_values(source.name, item)
+    for scan, item in zip(scans, measured, strict=True):
+        typical.require_values(scan.name, item)
 
 
 def _embed(
-    sources: Sequence[Source], what: str, embedder: Embedder, healthy: HealthyRange, settings: Settings, folder: Path
+    scans: Sequence[UnreadScan], what: str, embedder: Embedder, preparation: Preparation, folder: Path
 ) -> TokenFile:
     """Embeddings of every ``slice_step``-th slice of the scans."""
     file = TokenFile(folder / f"{what}.tokens")
-    for source in progress(sources, what, unit="scan"):
-        scan = source.read()
-        chosen = chosen_slices(scan, healthy, settings, settings.slice_step)
-        window = window_of(Measures.of(scan), healthy, settings)
-        for tokens in embedder.embed(pictures(scan, chosen, Placement.of(scan, healthy), window)):
+    settings = preparation.settings
+    for scan in progress(scans, what, unit="scan"):
+        for tokens in seen_tokens(embedder, preparation.of(scan.read(), settings.slice_step), settings):
             file.append(tokens)
     return file
 
 
-def _fit_model(
-    train: TokenFile, valid: TokenFile, settings: Settings, device: str
-) -> tuple[DirichletProcessMixture | MemoryBank, dict[str, Any]]:
-    generator = torch.Generator().manual_seed(settings.seed)
-    if settings.method == "memory_bank":
-        return _fill_bank(train, settings.bank_size, generator, device), {}
-    mixture = DirichletProcessMixture(n_components=settings.n_components, device=device)
-    history = fit_mixture(
-        mixture,
-        train,
-        valid,
-        epochs=settings.epochs,
-        images_per_batch=IMAGES_PER_BATCH,
-        generator=generator,
-        init="spread",
-    )
-    return mixture, history.arrays()
-
-
-def _fill_bank(train: TokenFile, size: int, generator: torch.Generator, device: str) -> MemoryBank:
-    """Embeddings drawn at random, equally many from each picture, about ``size`` in all."""
-    per_picture = -(-size // train.n_images)
-    drawn = []
-    for index in range(train.n_images):
-        tokens = train.read([index])[0, 0]
-        drawn.append(tokens[torch.randperm(len(tokens), generator=generator)[:per_picture]])
-    return MemoryBank(device).fit(torch.cat(drawn))
-
-
-def _calibrate(held_out: Sequence[Source], file: TokenFile, scorer: Scorer) -> Calibration:
+def _calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) -> Calibration:
     """From the embeddings of the held-out scans, which are in ``file`` scan by scan."""
     voxels, scores = [], []
     first = 0
-    for source in progress(held_out, "calibrate", unit="scan"):
-        scan = source.read()
-        chosen = chosen_slices(scan, scorer.healthy, scorer.settings, scorer.settings.slice_step)
-        tokens = (file.picture(index).to(scorer.embedder.device) for index in range(first, first + len(chosen)))
-        scored = scorer.score_tokens(scan, Measures.of(scan), chosen, tokens)
-        first += len(chosen)
+    for scan in progress(held_out, "calibrate", unit="scan"):
+        prepared = scorer.preparation.of(scan.read(), scorer.settings.slice_step)
+        last = first + len(prepared.chosen)
+        tokens = (file.read([index]).to(scorer.embedder.device) for index in range(first, last))
+        scored = scorer.score_tokens(prepared, tokens)
+        first = last
         voxels.append(scored.calibration_voxels)
         scores.append(scored.score)
     logger.info("Thresholds are calibrated on %d held-out healthy scans.", len(held_out))

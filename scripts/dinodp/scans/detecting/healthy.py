@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.datasets.volumes import PERCENTILES, window_of
 from dinodp.errors import InputError
 from dinodp.scans.reading.scan import Scan
 
-PERCENTILES = (0.5, 99.5)  # of the foreground of a scan: where its values begin and end
 VALUE_FACTOR = 4.0  # a range of values may be this much narrower or wider than any healthy one, and shifted as much
 SPACING_FACTOR = 2.0  # likewise for distances between voxels
 FIELD_MARGIN = 1.05  # the field of view is this much wider than the largest healthy foreground
@@ -35,12 +35,7 @@ class Measures:
     @classmethod
     def of(cls, scan: Scan) -> "Measures":
         """Measure a scan. Raises InputError when its foreground has no contrast."""
-        inside = scan.values[scan.foreground]
-        low, high = (float(value) for value in np.percentile(inside, PERCENTILES))
-        if high <= low and inside.min() < inside.max():  # a few bright pixels on black
-            low, high = float(inside.min()), float(inside.max())
-        if high <= low:
-            raise InputError(f"{scan.path} has no contrast: every value of its foreground is {low:g}.")
+        low, high = window_of(scan.values[scan.foreground], PERCENTILES, scan.path)
         sizes = (1.0, 1.0) if scan.spacing is None else scan.spacing[1:]
         sides = [(last + 1 - first) * size for (first, last), size in zip(bounds(scan.foreground), sizes, strict=True)]
         return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides))

@@ -6,39 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from dinodp import store
 from dinodp.backbones import Backbone, load_backbone
+from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError, one_line
-from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.detecting.embedding import Embedder
-from dinodp.scans.detecting.healthy import HealthyRange
+from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import Scorer
-from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.naming import require_name
 
 KIND = "detector"
-MIXTURE_STATE = ("stick_fractions", "means", "covariances", "concentration")
 
 
 @dataclass(frozen=True)
 class FittedDetector:
-    """A scorer with its calibration; ``origin`` counts the scans and slices it was fitted on."""
+    """A scorer with its calibration; ``origin`` counts the scans and slices it was fitted on; ``state`` and ``history``
+    are those of the model's family."""
 
     scorer: Scorer
     calibration: Calibration
     origin: Mapping[str, Any]
+    state: Mapping[str, Any]
     history: Mapping[str, Any]
 
     def config(self) -> dict[str, Any]:
         """What the file says of itself, as plain values."""
         return {
-            "settings": self.scorer.settings.to_json(),
+            **self.scorer.preparation.to_json(),
             "backbone": self.scorer.embedder.backbone.provenance(),
-            "healthy": self.scorer.healthy.to_json(),
             "calibration": self.calibration.to_json(),
             "origin": dict(self.origin),
         }
@@ -47,13 +42,8 @@ class FittedDetector:
 def save_detector(path: Path, detector: FittedDetector) -> None:
     """Write a detector under a temporary name, then rename it. Raises InputError where nothing can be written."""
     require_name(path)
-    model = detector.scorer.model
-    if isinstance(model, MemoryBank):
-        state: dict[str, Any] = {"embeddings": model.embeddings_.half().cpu().numpy()}
-    else:
-        state = {name: np.asarray(model.state_dict()[name]) for name in MIXTURE_STATE}
     try:
-        store.write_state(path, detector.config(), state, detector.history, KIND)
+        store.write_state(path, detector.config(), detector.state, detector.history, KIND)
     except OSError as error:
         raise InputError(f"The model cannot be written to {path} ({error}).") from error
 
@@ -67,8 +57,9 @@ def load_detector(
     """
     with _understood(path):
         config, state, history = store.read_state(path, KIND)
-        settings, expected = Settings.from_json(config["settings"]), config["backbone"]
+        preparation, expected = Preparation.from_json(config), config["backbone"]
         revision = _revision(expected)
+    settings = preparation.settings
     loaded = load_backbone(
         backbone or settings.backbone,
         revision=None if backbone and Path(backbone).expanduser().is_dir() else revision,
@@ -78,18 +69,17 @@ def load_detector(
     )
     _require_same_weights(loaded, expected, path)
     embedder = Embedder(loaded, batch_size)
-    with _understood(path):
-        model = _model(settings, state, str(getattr(loaded, "device", "cpu")))
-        scorer = Scorer(settings, HealthyRange.from_json(config["healthy"]), embedder, model)
-        return FittedDetector(scorer, Calibration.from_json(config["calibration"]), config["origin"], history)
+    with _understood(path, told=()):  # what is wrong with a state is no mistake of the user's
+        scorer = Scorer.of(preparation, embedder, state)
+        return FittedDetector(scorer, Calibration.from_json(config["calibration"]), config["origin"], state, history)
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """Whatever is missing or unknown in a file becomes one sentence."""
+def _understood(path: Path, told: tuple[type[Exception], ...] = (InputError,)) -> Iterator[None]:
+    """Whatever is missing or unknown in a file becomes one sentence; what is ``told`` in one already stays."""
     try:
         yield
-    except InputError:
+    except told:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -112,10 +102,3 @@ def _require_same_weights(loaded: Backbone, expected: Mapping[str, str], path: P
                 f"{path} was fitted with {expected['backbone']} ({key} {str(expected.get(key))[:12]}), but "
                 f"{loaded.name} has {str(found.get(key))[:12]}: give the same weights with --backbone."
             )
-
-
-def _model(settings: Settings, state: Mapping[str, Any], device: str) -> DirichletProcessMixture | MemoryBank:
-    if settings.method == "memory_bank":
-        return MemoryBank(device).fit(torch.from_numpy(state["embeddings"]).float())
-    mixture = DirichletProcessMixture(n_components=len(state["means"]), device=device)
-    return mixture.load_state(state)

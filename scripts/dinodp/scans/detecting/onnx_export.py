@@ -17,11 +17,14 @@ from torch.nn import functional
 
 from dinodp import __version__
 from dinodp.errors import InputError
-from dinodp.families.scores import patch_scores
+from dinodp.families.base import FittedModel
+from dinodp.families.k_means import KMeans
+from dinodp.families.memory_bank import Bank
+from dinodp.families.mixture import Mixture
 from dinodp.jobs.files import replaced_file
 from dinodp.metrics.anomaly_maps import anomaly_map
-from dinodp.models import DirichletProcessMixture, MemoryBank
 from dinodp.models.components import LOG_2PI
+from dinodp.models.online_mixture import OnlineMixture
 from dinodp.scans.detecting.model_file import FittedDetector
 
 OPSET = 18
@@ -57,11 +60,12 @@ class ScoringGraph(nn.Module):
         self.backbone = scorer.embedder.backbone
         for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        self.normalise = scorer.settings.model.normalise
         self.score = _scores_of(scorer.model, scorer.settings.score_name)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = self.backbone.embed((pixels / 255 - self.mean) / self.std)
-        x = functional.normalize(tokens, dim=-1)
+        x = functional.normalize(tokens, dim=-1) if self.normalise else tokens
         patches = self.score(x.reshape(-1, x.shape[-1])).reshape(x.shape[:3])
         size = [int(side) for side in pixels.shape[2:]]
         enlarged = functional.interpolate(patches[:, None], size=size, mode="bilinear", align_corners=False)
@@ -79,7 +83,7 @@ class Densities(nn.Module):
     square: torch.Tensor
     constant: torch.Tensor
 
-    def __init__(self, mixture: DirichletProcessMixture) -> None:
+    def __init__(self, mixture: OnlineMixture) -> None:
         super().__init__()
         means, variances, weights = (
             values[mixture.active_].double().cpu()
@@ -131,12 +135,24 @@ class Scaled(nn.Module):
         return ((x - self.means[nearest]).square() * self.precisions[nearest]).sum(1).sqrt()
 
 
-def _scores_of(model: DirichletProcessMixture | MemoryBank, name: str) -> nn.Module:
-    if isinstance(model, MemoryBank):
-        return Cosine(model.embeddings_)
-    means, variances = model.means_[model.active_], model.covariances_[model.active_]
+def _scores_of(model: FittedModel, name: str) -> nn.Module:
+    """The score as a module. Raises InputError for a model that has none."""
+    if isinstance(model, Bank):
+        return Cosine(model.bank.embeddings_)
+    if isinstance(model, KMeans):
+        return Cosine(model.means) if name == "cosine" else Scaled(model.means, torch.ones_like(model.means))
+    if isinstance(model, Mixture) and model.mixture.covariance_type == "diag":
+        return _mixture_score(model.mixture, name)
+    raise InputError(
+        "Only mixtures of diagonal covariance, k-means and memory banks can be exported, without pca_dims and "
+        "position."
+    )
+
+
+def _mixture_score(mixture: OnlineMixture, name: str) -> nn.Module:
+    means, variances = mixture.means_[mixture.active_], mixture.covariances_[mixture.active_]
     if name == "log_likelihood":
-        return Densities(model)
+        return Densities(mixture)
     if name == "cosine":
         return Cosine(means)
     return Scaled(means, 1 / variances if name == "mahalanobis" else torch.ones_like(means))
@@ -245,8 +261,9 @@ def compare(detector: FittedDetector, path: Path, pictures: npt.NDArray[np.float
 def _torch_map(detector: FittedDetector, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The map by the functions that prediction uses."""
     scorer = detector.scorer
-    backbone, name = scorer.embedder.backbone, scorer.settings.score_name
+    backbone = scorer.embedder.backbone
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    tokens = functional.normalize(backbone.embed(((torch.from_numpy(picture) / 255 - mean) / std)[None]), dim=-1)
-    patch_map = patch_scores(scorer.model, tokens, [name])[name][0]
+    tokens = backbone.embed(((torch.from_numpy(picture) / 255 - mean) / std)[None])
+    seen = functional.normalize(tokens, dim=-1) if scorer.settings.model.normalise else tokens
+    patch_map = scorer.patch_maps(seen)[0]
     return anomaly_map(patch_map, (picture.shape[1], picture.shape[2]))

@@ -1,36 +1,48 @@
 """Score the slices of a scan, and make its anomaly map."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
+from torch.nn import functional
 
+from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
-from dinodp.families.scores import patch_scores
+from dinodp.families.base import FittedModel
+from dinodp.families.stages import model_of
 from dinodp.images import image_score
-from dinodp.models import DirichletProcessMixture, MemoryBank
-from dinodp.scans.detecting.canvas import Placement, enlarge, patches_with, pictures, slice_choice
-from dinodp.scans.detecting.embedding import Embedder
-from dinodp.scans.detecting.healthy import HealthyRange, Measures
+from dinodp.scans.detecting.canvas import enlarge, patches_with
+from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.scan import Scan
 
 Map = npt.NDArray[np.float32]
+NO_ROWS = pd.DataFrame()  # own scans have no manifest
 
 
 @dataclass(frozen=True)
 class ScoredScan:
-    """``patch_maps`` float32 [chosen slice, row, col], or one per scan of an image; ``chosen`` the slices' indices."""
+    """``patch_maps`` float32 [chosen slice, row, col]; of an image there is one."""
 
-    scan: Scan
-    measures: Measures
-    chosen: Sequence[int]
+    prepared: PreparedScan
     patch_maps: Map
     patch_foreground: npt.NDArray[np.bool_]  # in the shape of `patch_maps`; a volume's other patches are black
     anomaly_map: Map  # [slice, H, W]; `outside` where nothing was scored
     scored: npt.NDArray[np.bool_]  # [slice, H, W]
+
+    @property
+    def scan(self) -> Scan:
+        """What was scored."""
+        return self.prepared.scan
+
+    @property
+    def chosen(self) -> Sequence[int]:
+        """Indices of the slices that were scored themselves."""
+        return self.prepared.chosen
 
     @property
     def outside(self) -> float:
@@ -59,68 +71,73 @@ class ScoredScan:
 
 @dataclass
 class Scorer:
-    """Backbone and fitted model behind one function."""
+    """Preparation, backbone and fitted model behind one function."""
 
-    settings: Settings
-    healthy: HealthyRange
+    preparation: Preparation
     embedder: Embedder
-    model: DirichletProcessMixture | MemoryBank
+    model: FittedModel
+
+    @classmethod
+    def of(cls, preparation: Preparation, embedder: Embedder, state: Mapping[str, Any]) -> "Scorer":
+        """With the model that a state of `fit_state` describes."""
+        options, seed = preparation.settings.model, preparation.settings.seed
+        model = model_of(options, state, NoEmbeddings(), seed=seed, device=str(embedder.device))
+        return cls(preparation, embedder, model)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the fit."""
+        return self.preparation.settings
 
     def score(self, scan: Scan, every: int = 1, *, force: bool = False) -> ScoredScan:
         """Score every ``every``-th slice of a scan; between them the map is interpolated linearly.
 
         Raises InputError when the scan is not like the healthy ones; ``force`` allows other values, spacing and size.
         """
-        measures = Measures.of(scan)
-        self.healthy.require_same_kind(scan, measures)
-        if not force:
-            self.healthy.require_similar(scan, measures)
-        chosen = chosen_slices(scan, self.healthy, self.settings, every)
-        window = window_of(measures, self.healthy, self.settings)
-        shown = pictures(scan, chosen, Placement.of(scan, self.healthy), window)
-        return self.score_tokens(scan, measures, chosen, self.embedder.embed(shown))
+        prepared = self.preparation.of_new(scan, every, force=force)
+        return self.score_tokens(prepared, seen_tokens(self.embedder, prepared, self.settings))
 
-    def score_tokens(
-        self, scan: Scan, measures: Measures, chosen: Sequence[int], tokens: Iterable[torch.Tensor]
-    ) -> ScoredScan:
-        """As `score`, from the unit embeddings [B, row, col, D] of the chosen slices, batch by batch.
+    def score_tokens(self, prepared: PreparedScan, tokens: Iterable[torch.Tensor]) -> ScoredScan:
+        """As `score`, from what the model sees [B, row, col, D] of the chosen slices, batch by batch.
 
         Raises InputError when none of the foreground is seen.
         """
-        name = self.settings.score_name
-        maps = np.concatenate([patch_scores(self.model, batch, [name])[name] for batch in tokens])
+        scan, chosen = prepared.scan, prepared.chosen
+        maps = np.concatenate([self.patch_maps(batch) for batch in tokens])
         n_slices, height, width = scan.foreground.shape
-        placement = Placement.of(scan, self.healthy)
-        positions = placement.positions((height, width), self.embedder.backbone)
+        positions = prepared.placement.positions((height, width), self.embedder.backbone)
         enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
-        scored = scan.foreground & placement.shown((height, width))
+        scored = scan.foreground & prepared.placement.shown((height, width))
         scored[: chosen[0]] = scored[chosen[-1] + 1 :] = False
         if not scored.any():
             raise InputError(f"{scan.path}: nothing of its foreground lies within the field of view of the model.")
         inside = patches_with(scored[list(chosen)], positions, maps.shape[1:])
         inside[~inside.any(axis=(1, 2))] = True  # nothing of the slice is seen, as --force may have it
-        found = ScoredScan(scan, measures, chosen, maps, inside, enlarged, scored)
+        found = ScoredScan(prepared, maps, inside, enlarged, scored)
         enlarged[~scored] = found.outside
         return found
 
 
+    def patch_maps(self, tokens: torch.Tensor) -> Map:
+        """Patch scores [B, row, col] of what the model sees [B, row, col, D]."""
+        return self.model.score(tokens, NO_ROWS)[self.settings.score_name]
+
+
+class NoEmbeddings:
+    """What stands for the training split, which own scans do not keep: their states hold all that a model needs."""
+
+    n_images = n_patches = dim = 0
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """There is nothing to read."""
+        raise AssertionError("the state of a model of own scans must hold all that it needs")
+
+
+def seen_tokens(embedder: Embedder, prepared: PreparedScan, settings: Settings) -> Iterator[torch.Tensor]:
+    """What the model sees, float32 [B, row, col, D], of the chosen slices, batch by batch: unit vectors if it says."""
+    batches = embedder.embed(prepared.pictures())
+    return (functional.normalize(tokens, dim=-1) for tokens in batches) if settings.model.normalise else batches
+
+
 def _highest(scores: Map) -> float:
     return float(image_score(scores.reshape(1, 1, -1))[0])
-
-
-def chosen_slices(scan: Scan, healthy: HealthyRange, settings: Settings, step: int) -> list[int]:
-    """Slices to be embedded: those with enough foreground, every ``step``-th."""
-    if scan.spacing is None:
-        return [0]
-    canvas_area = healthy.side**2 / (scan.spacing[1] * scan.spacing[2])
-    return slice_choice(scan.foreground, settings.min_foreground, step, canvas_area)
-
-
-def window_of(measures: Measures, healthy: HealthyRange, settings: Settings) -> tuple[float, float]:
-    """Values that become black and white: chosen ones; 0 to 255 of 8-bit images; the ends over all healthy 16-bit
-    images; else the percentiles of the volume itself."""
-    if settings.window is not None:
-        return settings.window
-    if measures.kind == "volume":
-        return measures.low, measures.high
-    return (0.0, 255.0) if measures.depth == 8 else (healthy.low[0], healthy.high[1])

@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
-from dinodp.errors import InputError, require_finite, require_known
+from dinodp.backbones import EmbeddingOptions
+from dinodp.errors import InputError, require_finite
+from dinodp.families.base import ModelOptions
+from dinodp.scans.detecting.method import own_model
 from dinodp.scans.reading.folder import ReadingOptions
 from dinodp.scans.reading.scan import Background
 
 DEFAULT_BACKBONE = "facebook/dinov2-small"
 PINNED_REVISIONS = {DEFAULT_BACKBONE: "ed25f3a31f01632728cabb09d1542f84ab7b0056"}
-SCORES = {"mixture": ("log_likelihood", "cosine", "euclidean", "mahalanobis"), "memory_bank": ("cosine",)}
-LEAST = {"n_components": 2, "epochs": 1, "bank_size": 1, "slice_step": 1, "resolution": 1, "seed": 0}
+DEFAULT_METHOD = "dpmm"
+LEAST = {"slice_step": 1, "resolution": 1, "seed": 0}
 LARGEST_SEED = 2**63 - 1
-DEFAULT_SCORES = {"mixture": "log_likelihood", "memory_bank": "cosine"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,9 @@ class Settings:
     backbone: str = DEFAULT_BACKBONE
     revision: str | None = None
     layers: tuple[int, ...] = (-1,)
-    resolution: int = 448
-    method: str = "mixture"
+    resolution: int = EmbeddingOptions.model_fields["resolution"].default
+    method: str | Mapping[str, Any] = DEFAULT_METHOD
     score: str | None = None
-    n_components: int = 500
-    epochs: int = 40
-    bank_size: int = 20000
     held_out: float = 0.2
     subject_pattern: str | None = None
     slice_step: int = 4
@@ -41,9 +41,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_known("method", self.method, SCORES)
-        if self.score is not None:
-            require_known(f"score of the method {self.method}", self.score, SCORES[self.method])
+        _ = self.model
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
@@ -61,10 +59,15 @@ class Settings:
         if self.window is not None and not self.window[0] < self.window[1]:
             raise InputError(f"The window {self.window[0]:g} {self.window[1]:g} must be a lower and a higher value.")
 
+    @cached_property
+    def model(self) -> ModelOptions:
+        """The options of the model, with the one score that is used. Raises InputError for what is not allowed."""
+        return own_model(self.method, self.score)
+
     @property
     def score_name(self) -> str:
-        """The chosen score, or the method's default."""
-        return self.score or DEFAULT_SCORES[self.method]
+        """The score that is used."""
+        return self.model.scores[0]
 
     @property
     def pinned_revision(self) -> str | None:
@@ -76,8 +79,8 @@ class Settings:
         return ReadingOptions(self.axis, self.index, self.background)
 
     def to_json(self) -> dict[str, Any]:
-        """As a mapping of plain values."""
-        return asdict(self)
+        """As a mapping of plain values; the model with all its options, whatever the defaults of later versions."""
+        return {**asdict(self), "method": self.model.plain()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Settings":

@@ -6,21 +6,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.sources.dicom import DICOM_SUFFIXES, is_slice, read_slices, rescaled
-from dinodp.datasets.volumes import AXES, SUFFIXES
-from dinodp.errors import InputError, one_line, require_known
+from dinodp.datasets.dicom import DICOM_SUFFIXES, is_slice, read_placed_series
+from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.volumes import AXES, SUFFIXES, read_nifti
+from dinodp.errors import InputError, require_known
 from dinodp.images import read_values
-from dinodp.scans.reading.geometry import VolumeGeometry, require_affine
 from dinodp.scans.reading.scan import Background, Scan, find_foreground
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 OTHER_VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img")
 SMALLEST_SIDE = 16  # pixels: below it a picture is no scan
-EVEN_GAPS = 0.02  # share of the median distance by which the gaps between DICOM slices may differ
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def _names(paths: list[Path], root: Path) -> list[str]:
 def read_scan(name: str, path: Path, options: ReadingOptions) -> Scan:
     """Read one scan. Raises InputError, in one sentence, for whatever is wrong with it."""
     if path.is_dir():
-        return _volume(name, path, options, *_read_dicom(path))
+        return _volume(name, path, options, *read_placed_series(path))
     if path.name.lower().endswith(SUFFIXES):
         return _volume(name, path, options, *read_nifti(path, options.index))
     if options.index is not None:
@@ -141,92 +139,3 @@ def _volume(
             f"least {SMALLEST_SIDE} x {SMALLEST_SIDE} are needed: was the model fitted along another axis?"
         )
     return Scan(name, path, values, find_foreground(values, options.background, "volume", path), placed)
-
-
-def read_nifti(path: Path, index: int | None) -> tuple[npt.NDArray[np.float32], Callable[[int], VolumeGeometry]]:
-    """Voxels float32 as on disk, and the geometry for an axis."""
-    image: Any = _opened(path)
-    kind = image.get_data_dtype()
-    if kind.names is not None or kind.kind == "c":
-        raise InputError(f"{path} holds {'complex' if kind.kind == 'c' else 'colour'} voxels; only grey ones are read.")
-    shape = _shape_of_volume(image.shape, index, path)
-    try:
-        stored = image.dataobj[:, :, :, index] if len(_squeezed(image.shape)) == 4 else image.dataobj
-        voxels = np.asanyarray(stored).astype(np.float32).reshape(shape)
-    except Exception as error:  # truncated or damaged compressed data
-        raise InputError(f"{path} is damaged: its voxels cannot be read ({one_line(error)}).") from error
-    if not np.isfinite(voxels).all():
-        count = int((~np.isfinite(voxels)).sum())
-        raise InputError(f"{path} holds {count} voxels that are not finite (NaN or infinity).")
-    require_affine(image.affine, path)
-    return voxels, lambda axis: VolumeGeometry(shape, image.affine, axis, image.header)
-
-
-def _opened(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes).")
-    try:
-        return nib.load(path)
-    except Exception as error:  # nibabel raises many kinds for damaged files
-        raise InputError(f"{path} is not a readable NIfTI volume ({one_line(error)}).") from error
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape without trailing ones, at least two long."""
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def _shape_of_volume(shape: tuple[int, ...], index: int | None, path: Path) -> tuple[int, ...]:
-    """Shape of the one volume that is read."""
-    found, text = _squeezed(shape), " x ".join(map(str, shape))
-    if not 2 <= len(found) <= 4:
-        raise InputError(f"{path} has the shape {text}; two to four dimensions are read.")
-    if len(found) == 4:
-        if index is None:
-            raise InputError(f"{path} holds {found[3]} volumes ({text}): choose one by its index, 0 to {found[3] - 1}.")
-        if not 0 <= index < found[3]:
-            raise InputError(f"{path} holds {found[3]} volumes: the index {index} is not one of 0 to {found[3] - 1}.")
-        return found[:3]
-    if index is not None:
-        raise InputError(f"{path} holds one volume ({text}): leave out the index {index}.")
-    return found if len(found) == 3 else shape[:3]
-
-
-def _read_dicom(folder: Path) -> tuple[npt.NDArray[np.float32], Callable[[int], VolumeGeometry]]:
-    """Voxels [column, row, slice] of a series, and its geometry in the axes of NIfTI (right, front, top)."""
-    slices = read_slices(folder)
-    first = slices[0]
-    needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
-    if missing := [name for name in needed if any(not getattr(item, name, None) for item in slices)]:
-        raise InputError(f"The series {folder} lacks {missing[0]}: where its slices lie is not known.")
-    across, down = np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    row_gap, column_gap = (float(value) for value in first.PixelSpacing)
-    positions = np.array([np.asarray(item.ImagePositionPatient, dtype=float) for item in slices])
-    step = _step(positions, np.cross(across, down), float(getattr(first, "SliceThickness", None) or 1.0), folder)
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([across * column_gap, down * row_gap, step, positions[0]])
-    affine[:2] *= -1  # DICOM counts leftwards and backwards
-    require_affine(affine, folder)
-    voxels = np.stack([rescaled(item).T for item in slices], axis=2)
-    shape = voxels.shape
-    return voxels, lambda axis: VolumeGeometry(shape, affine, axis)
-
-
-def _step(
-    positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], thickness: float, folder: Path
-) -> npt.NDArray[np.float64]:
-    """Vector [3] in mm from one slice to the next; raises InputError for missing or repeated slices."""
-    if len(positions) == 1:
-        return normal * thickness
-    gaps = np.diff(positions @ normal)
-    usual = float(np.median(gaps))
-    if usual <= 0 or np.abs(gaps - usual).max() > EVEN_GAPS * usual + 0.01:
-        raise InputError(
-            f"The slices of {folder} lie {gaps.min():.2f} to {gaps.max():.2f} mm apart: slices are missing or repeated."
-        )
-    step: npt.NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
-    return step

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.volumes import SUFFIXES, labelled
+from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.volumes import SUFFIXES, labelled, read_nifti
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_lesion
-from dinodp.scans.reading.folder import find_scans, read_nifti
-from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.scans.reading.folder import find_scans
 
 SAME_GRID_MM = 0.01
 WITHOUT_MASK = ("refuse", "healthy", "skip")

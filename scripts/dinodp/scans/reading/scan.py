@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from dinodp.errors import InputError
-from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.volumes import require_foreground
 
 Kind = Literal["volume", "image"]
 Background = float | Literal["auto", "none"]
@@ -57,8 +57,7 @@ def find_foreground(values: Values, background: Background, kind: Kind, name: ob
     found = _above_otsu(values) if level is None else values != level
     if values.ndim == 4:
         found = found.any(axis=3)
-    if not found.any():
-        raise InputError(f"{name} has no foreground: every voxel has the background's value.")
+    require_foreground(found, name)
     if shape[0] == 1:  # as a stack, every hole of it would be open to the sides
         return np.asarray(ndimage.binary_fill_holes(found[0]))[None]
     filled: Foreground = ndimage.binary_fill_holes(found)

@@ -16,9 +16,9 @@ CARD = """# Model card: {name}
 probability of disease, and no reason by itself to treat or not to treat anyone.**
 
 ## What it is
-{method} of patch embeddings, score `{score}`{negative}, made by dinodp {version}. The higher a score, the less a patch
-is like the healthy scans. Backbone: `{backbone}`, revision `{revision}`{weights}, layers {layers}, resolution
-{resolution} pixels.
+A model of patch embeddings of the family `{family}`, score `{score}`{negative}, made by dinodp {version}. The higher a
+score, the less a patch is like the healthy scans. Options: {options}. Backbone: `{backbone}`, revision
+`{revision}`{weights}, layers {layers}, resolution {resolution} pixels.
 
 ## Data
 - Healthy scans fitted on: {scans} ({slices} slices or images). Held out for calibration: {held_out}.
@@ -63,10 +63,11 @@ def write_card(model: Path, detector: FittedDetector) -> Path:
 def describe(name: str, detector: FittedDetector) -> str:
     """The card's text, Markdown."""
     scorer, origin = detector.scorer, detector.origin
-    settings, healthy, backbone = scorer.settings, scorer.healthy, scorer.embedder.backbone.provenance()
+    settings, healthy, backbone = scorer.settings, scorer.preparation.healthy, scorer.embedder.backbone.provenance()
     return CARD.format(
         name=name,
-        method={"mixture": "Dirichlet process mixture", "memory_bank": "Memory bank"}[settings.method],
+        family=settings.model.family,
+        options=", ".join(f"`{key}` {value}" for key, value in settings.model.fit_options().items() if key != "family"),
         score=settings.score_name,
         negative=" (negative, in nats)" if settings.score_name == "log_likelihood" else "",
         version=__version__,

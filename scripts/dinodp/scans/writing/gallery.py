@@ -24,7 +24,7 @@ def write_gallery(
     path: Path, results: Sequence[Result], detector: FittedDetector, options: PredictionOptions, model: str
 ) -> None:
     """Write the page; it needs no other file and no network."""
-    settings, healthy = detector.scorer.settings, detector.scorer.healthy
+    settings, healthy = detector.scorer.settings, detector.scorer.preparation.healthy
     low, high = colour_range(detector.calibration)
     volumes = healthy.kind == "volume"
     page = _environment().get_template("gallery.html").render(

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dinodp.errors import InputError
+from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.volumes import open_nifti
+from dinodp.errors import InputError, one_line
 from dinodp.jobs.files import replaced_file
-from dinodp.scans.reading.geometry import VolumeGeometry
 
 FULL_RANGE = 65535
 IMAGE_FORMATS = ("tiff", "png")
@@ -91,11 +92,11 @@ def read_map(
 
 
 def _stored(path: Path) -> tuple[Map, npt.NDArray[np.float64] | None]:
+    if path.suffix not in (".png", ".tiff"):
+        volume = open_nifti(path)
+        return volume.voxels(), volume.image.affine
     try:
-        if path.suffix in (".png", ".tiff"):
-            with Image.open(path) as picture:
-                return np.asarray(picture).astype(np.float32), None
-        image: Any = nib.load(path)
-        return np.asarray(image.dataobj, dtype=np.float32), image.affine
-    except Exception as error:  # nibabel and Pillow raise many kinds for damaged files
-        raise InputError(f"The map {path} cannot be read ({' '.join(str(error).split())}).") from error
+        with Image.open(path) as picture:
+            return np.asarray(picture).astype(np.float32), None
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise InputError(f"The map {path} cannot be read ({one_line(error)}).") from error

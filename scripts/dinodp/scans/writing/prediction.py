@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.errors import InputError, require_finite, require_known
 from dinodp.jobs.logs import logger, progress
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.model_file import FittedDetector
-from dinodp.scans.detecting.scoring import ScoredScan, window_of
+from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.reading.folder import read_scan
-from dinodp.scans.reading.geometry import VolumeGeometry
 from dinodp.scans.writing.maps import (
     FULL_RANGE,
     IMAGE_FORMATS,
@@ -126,8 +126,7 @@ def _predict(
         path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
         write_mask(path, mask, geometry)
         written.append(path)
-    window = window_of(scored.measures, scorer.healthy, scorer.settings)
-    shown = views(scored, window, calibration, limit, N_VIEWS)
+    shown = views(scored, calibration, limit, N_VIEWS)
     if options.overlays:
         for view in shown:
             path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"

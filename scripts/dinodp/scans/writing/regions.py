@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from dinodp.scans.reading.geometry import VolumeGeometry
+from dinodp.datasets.geometry import VolumeGeometry
 
 Map = npt.NDArray[np.float32]
 

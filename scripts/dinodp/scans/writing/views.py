@@ -13,12 +13,12 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
+from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.volumes import to_grey
 from dinodp.report.pictures import data_address
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.detecting.canvas import to_grey
 from dinodp.scans.detecting.healthy import bounds
 from dinodp.scans.detecting.scoring import ScoredScan
-from dinodp.scans.reading.geometry import VolumeGeometry
 
 SAGITTAL = 0
 MARGIN = 6  # pixels around the foreground
@@ -64,13 +64,9 @@ class View:
         return EncodedView(self.index, self.score, height, width, base, overlay)
 
 
-def views(
-    scored: ScoredScan, window: tuple[float, float], calibration: Calibration, threshold: float, n: int
-) -> list[View]:
+def views(scored: ScoredScan, calibration: Calibration, threshold: float, n: int) -> list[View]:
     """Up to ``n`` slices in the order of the stack: the highest slice scores, not next to each other."""
-    return [
-        _view(scored, place, window, calibration, threshold) for place in sorted(_highest(scored.slice_scores, n))
-    ]
+    return [_view(scored, place, calibration, threshold) for place in sorted(_highest(scored.slice_scores, n))]
 
 
 def _highest(scores: npt.NDArray[np.float32], n: int) -> list[int]:
@@ -82,13 +78,11 @@ def _highest(scores: npt.NDArray[np.float32], n: int) -> list[int]:
     return found[:n]
 
 
-def _view(
-    scored: ScoredScan, place: int, window: tuple[float, float], calibration: Calibration, threshold: float
-) -> View:
+def _view(scored: ScoredScan, place: int, calibration: Calibration, threshold: float) -> View:
     scan, index = scored.scan, scored.chosen[place]
     inside = [slice(max(0, first - MARGIN), last + 1 + MARGIN) for first, last in bounds(scan.foreground)]
     rows, columns = inside if scan.geometry is not None else (slice(None), slice(None))
-    grey = to_grey(scan.values[index][rows, columns], *window)
+    grey = to_grey(scan.values[index][rows, columns], *scored.prepared.window)
     scores, counted = (values[index][rows, columns] for values in (scored.anomaly_map, scored.scored))
     size = _shown_size(grey.shape[:2], scan.spacing)
     base = _resized(grey if grey.ndim == 3 else np.repeat(grey[:, :, None], 3, axis=2), size)

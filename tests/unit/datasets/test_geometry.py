@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scan_phantoms import AFFINE, ORIENTATIONS, SHAPE, head, oblique, reoriented
 
+from dinodp.datasets.geometry import VolumeGeometry, require_affine
 from dinodp.errors import InputError
-from dinodp.scans.reading.geometry import VolumeGeometry, require_affine
 from dinodp.scans.writing.regions import find_regions
 
 AXES = (0, 1, 2)

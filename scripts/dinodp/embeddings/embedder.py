@@ -1,0 +1,110 @@
+"""The one embedding loop: pictures in, batches of patch embeddings out."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dinodp.backbones import Backbone
+from dinodp.errors import InputError
+from dinodp.jobs.logs import logger
+from dinodp.jobs.prefetch import prefetched
+
+Item = TypeVar("Item")
+Picture = npt.NDArray[np.uint8]
+FIRST_BATCH = {"cpu": 4, "cuda": 32}  # on a CPU larger ones gain nothing
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA's calls, and on a CPU
+
+
+class Embedder:
+    """Embeds pictures batch by batch while ``workers`` threads decode and prepare the next ones.
+
+    Batches are whole ones of ``batch_size`` pictures (None: 4 on a CPU, 32 on a GPU). Where memory runs out a batch is
+    halved, down to one picture, and ``batch_size`` stays there; the last bits of embeddings may depend on it.
+    """
+
+    def __init__(self, backbone: Backbone, batch_size: int | None = None, workers: int = 2) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"The batch size is {batch_size}; it must be at least 1.")
+        device = getattr(backbone, "device", torch.device("cpu"))
+        self.backbone, self.device, self.workers = backbone, device, workers
+        self.batch_size = batch_size or FIRST_BATCH[device.type]
+
+    def embed(self, pictures: Iterable[Picture]) -> Iterator[torch.Tensor]:
+        """Yield raw embeddings float32 [B, row, col, D] of pictures uint8 [H, W, 3], in order, on the device.
+
+        A picture of another size starts a new batch. Raises InputError when one alone is too large for the memory.
+        """
+        return self.embed_each(pictures, lambda picture: picture)
+
+    def embed_each(self, items: Iterable[Item], read: Callable[[Item], Picture]) -> Iterator[torch.Tensor]:
+        """As `embed`, of what ``read`` makes of the items, in the threads."""
+        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+            prepared = _run_ahead(pool, lambda item: self.backbone.prepare(read(item)), items, 2 * self.batch_size)
+            for pixels in prefetched(_batches(prepared, self.batch_size, pin=self.device.type == "cuda")):
+                yield from self._within_memory(pixels)
+
+    def _within_memory(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
+        while len(pixels):
+            tokens = self._attempt(pixels[: self.batch_size])
+            if tokens is None:  # what the attempt had allocated is free only now
+                self._halve(pixels[: self.batch_size])
+                continue
+            yield tokens
+            pixels = pixels[len(tokens) :]
+
+    def _attempt(self, pixels: torch.Tensor) -> torch.Tensor | None:
+        """The embeddings; None where memory does not suffice."""
+        try:
+            return self.backbone.embed(pixels)
+        except RuntimeError as error:
+            if not _ran_out_of_memory(error):
+                raise
+        return None
+
+    def _halve(self, pixels: torch.Tensor) -> None:
+        if len(pixels) == 1:
+            size = " x ".join(map(str, pixels.shape[2:]))
+            raise InputError(f"One image of {size} pixels does not fit into memory: lower the resolution.")
+        self.batch_size = len(pixels) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.info("Memory is short: batches of %d images from here on.", self.batch_size)
+
+
+def _ran_out_of_memory(error: RuntimeError) -> bool:
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in said for text in OUT_OF_MEMORY)
+
+
+def _run_ahead(
+    pool: ThreadPoolExecutor, prepare: Callable[[Item], torch.Tensor], items: Iterable[Item], ahead: int
+) -> Iterator[torch.Tensor]:
+    """What ``prepare`` makes of the items, in order; ``ahead`` of them are under way or wait."""
+    remaining = iter(items)
+    queue: deque[Future[torch.Tensor]] = deque(pool.submit(prepare, item) for item in islice(remaining, ahead))
+    while queue:
+        yield queue.popleft().result()
+        queue.extend(pool.submit(prepare, item) for item in islice(remaining, 1))
+
+
+def _batches(tensors: Iterable[torch.Tensor], batch_size: int, pin: bool) -> Iterator[torch.Tensor]:
+    """Stack [3, H, W] tensors to batches, in pinned memory if asked; a change of size starts a new batch."""
+    batch: list[torch.Tensor] = []
+    for tensor in tensors:
+        if batch and (len(batch) == batch_size or tensor.shape != batch[0].shape):
+            yield _stack(batch, pin)
+            batch = []
+        batch.append(tensor)
+    if batch:
+        yield _stack(batch, pin)
+
+
+def _stack(batch: list[torch.Tensor], pin: bool) -> torch.Tensor:
+    pixels = torch.stack(batch)
+    return pixels.pin_memory() if pin else pixels

@@ -1,0 +1,49 @@
+"""Which model own scans are fitted with: a family, a model of the catalog, or a family with options."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dinodp.errors import InputError
+from dinodp.families import FAMILIES, model_options
+from dinodp.families.base import ModelOptions
+
+CATALOG = Path(__file__).parents[4] / "config/catalog.yaml"  # of the checkout; an installed package has none
+PREFERRED_SCORE = "log_likelihood"
+BANK_EMBEDDINGS = 20_000  # of a bank that would hold all: they are in the model file
+METHODS = tuple(name for name, family in FAMILIES.items() if not family.IS_CONTROL)
+
+
+def entry_of(method: str) -> dict[str, Any]:
+    """The entry of a family without options, or of a model of the catalog. Raises InputError for an unknown name."""
+    if method in METHODS:
+        return {"family": method}
+    catalog = _catalog_models()
+    if method not in catalog:
+        raise InputError(
+            f"Unknown method {method!r}: choose a family, {', '.join(METHODS)}, or a model of config/catalog.yaml."
+        )
+    return dict(catalog[method])
+
+
+def own_model(method: str | Mapping[str, Any], score: str | None) -> ModelOptions:
+    """The options of a model of own scans, with one score: the chosen one, the first of the entry, else the
+    log-likelihood where the family has it. Raises InputError for whatever is not allowed."""
+    entry = entry_of(method) if isinstance(method, str) else dict(method)
+    model = model_options(entry, "method")
+    if model.IS_CONTROL:
+        raise InputError(f"The family {model.family!r} bounds the benchmark's metrics; it is no model of own scans.")
+    default = PREFERRED_SCORE if PREFERRED_SCORE in model.SCORES and not entry.get("scores") else model.scores[0]
+    chosen = {**model.plain(), "scores": [score or default]}
+    if model.SEARCHES_TRAIN and not model.is_random:
+        chosen["max_embeddings"] = BANK_EMBEDDINGS
+    return model_options(chosen, "method")
+
+
+def _catalog_models() -> dict[str, dict[str, Any]]:
+    if not CATALOG.is_file():
+        return {}
+    models: dict[str, dict[str, Any]] = yaml.safe_load(CATALOG.read_text(encoding="utf-8"))["models"]
+    return models

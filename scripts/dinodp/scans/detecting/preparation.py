@@ -1,0 +1,75 @@
+"""From a scan to what the backbone sees of it: which slices, where on the canvas, with which window."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dinodp.scans.detecting.canvas import Picture, Placement, pictures, slice_choice
+from dinodp.scans.detecting.healthy import HealthyRange, Measures
+from dinodp.scans.detecting.settings import Settings
+from dinodp.scans.reading.scan import Scan
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan with the indices of its ``chosen`` slices, their place on the canvas, and the values that become black
+    and white."""
+
+    scan: Scan
+    measures: Measures
+    chosen: Sequence[int]
+    placement: Placement
+    window: tuple[float, float]
+
+    def pictures(self) -> Iterator[Picture]:
+        """What the backbone sees: one picture uint8 [H, W, 3] per chosen slice."""
+        return pictures(self.scan, self.chosen, self.placement, self.window)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How every scan is prepared: by the settings of the fit and by what the healthy scans were like."""
+
+    settings: Settings
+    healthy: HealthyRange
+
+    def of(self, scan: Scan, every: int) -> PreparedScan:
+        """Choose every ``every``-th slice with enough foreground, place and window it.
+
+        Raises InputError for a scan without contrast.
+        """
+        measures = Measures.of(scan)
+        chosen = self._chosen(scan, every)
+        return PreparedScan(scan, measures, chosen, Placement.of(scan, self.healthy), self._window(measures))
+
+    def of_new(self, scan: Scan, every: int, *, force: bool = False) -> PreparedScan:
+        """As `of`, but a scan unlike the healthy ones is refused; ``force`` allows other values, spacing and size."""
+        prepared = self.of(scan, every)
+        self.healthy.require_same_kind(scan, prepared.measures)
+        if not force:
+            self.healthy.require_similar(scan, prepared.measures)
+        return prepared
+
+    def _chosen(self, scan: Scan, every: int) -> list[int]:
+        if scan.spacing is None:
+            return [0]
+        canvas_area = self.healthy.side**2 / (scan.spacing[1] * scan.spacing[2])
+        return slice_choice(scan.foreground, self.settings.min_foreground, every, canvas_area)
+
+    def _window(self, measures: Measures) -> tuple[float, float]:
+        """Chosen values; 0 to 255 of 8-bit images; the ends over all healthy 16-bit images; else the percentiles of the
+        volume itself."""
+        if self.settings.window is not None:
+            return self.settings.window
+        if measures.kind == "volume":
+            return measures.low, measures.high
+        return (0.0, 255.0) if measures.depth == 8 else (self.healthy.low[0], self.healthy.high[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """As a mapping of plain values."""
+        return {"settings": self.settings.to_json(), "healthy": self.healthy.to_json()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Preparation":
+        """From a mapping that holds what `to_json` gave."""
+        return cls(Settings.from_json(content["settings"]), HealthyRange.from_json(content["healthy"]))

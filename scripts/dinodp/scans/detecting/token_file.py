@@ -1,0 +1,47 @@
+"""Keep the embeddings of a fit on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dinodp.errors import InputError
+
+
+class TokenFile:
+    """Embeddings of many pictures in a temporary file, float16, read back picture by picture.
+
+    A source for the families of models; pictures may have patch grids of different sizes, of which ``n_patches`` is the
+    mean.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._starts, self.dim = path, [0], 0
+        self.grids: list[tuple[int, int]] = []
+        self.n_images, self.n_patches = 0, 0
+        self._file = path.open("wb")
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Add tokens [B, row, col, D]."""
+        stored = tokens.half().cpu().numpy()
+        if not np.isfinite(stored).all():
+            raise InputError("The backbone gave embeddings that are not finite.")
+        self.dim = stored.shape[-1]
+        for picture in stored:
+            self._file.write(np.ascontiguousarray(picture).tobytes())
+            self.grids.append((picture.shape[0], picture.shape[1]))
+            self._starts.append(self._starts[-1] + picture.shape[0] * picture.shape[1])
+            self.n_images += 1
+        self.n_patches = self._starts[-1] // self.n_images
+        self._file.flush()
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """The embeddings of these pictures as float32 [B, row, col, D], or [1, 1, n, D] where their grids differ."""
+        stored = np.memmap(self.path, dtype=np.float16, mode="r").reshape(-1, self.dim)
+        parts = [stored[self._starts[index] : self._starts[index + 1]] for index in indices]
+        tokens, grids = torch.from_numpy(np.concatenate(parts)).float(), {self.grids[index] for index in indices}
+        return tokens.reshape(-1, *grids.pop(), self.dim) if len(grids) == 1 else tokens[None, None]
+
+    def close(self) -> None:
+        self._file.close()
