@@ -78,7 +78,8 @@ def extended(tmp_path_factory):
     return folder
 
 
-def test_a_data_set_a_backbone_and_a_model_are_one_file_each(extended):
+def test_a_data_set_a_backbone_and_a_model_are_one_file_each(extended, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(extended / "scripts"))  # the library of the checkout, not the installed one
     snakemake(extended, "--configfile", "config/additions.yaml")
     metrics = pd.read_csv(extended / "results/metrics.csv")
     found = metrics[(metrics["metric"] == "pixel_auroc") & (metrics["mask_rule"] == "gt0")].set_index("model")
