@@ -36,15 +36,15 @@ def _text(module: ModuleInfo) -> str:
 
 def known_tables() -> list[str]:
     """What ``run.tables`` may name: a module of ``report/tables`` with a function ``make``."""
-    return _modules_with(REPORT / "tables", "make")
+    return modules_with(REPORT / "tables", "make")
 
 
 def known_figures() -> list[str]:
     """What ``run.figures`` may name: a module of ``report/figures`` with a function ``draw``."""
-    return _modules_with(REPORT / "figures", "draw")
+    return modules_with(REPORT / "figures", "draw")
 
 
-def _modules_with(folder: Path, function: str) -> list[str]:
+def modules_with(folder: Path, function: str) -> list[str]:
     """Names of the modules of a folder that define a function of that name; none of them is imported."""
     defined = re.compile(rf"^def {function}\(", re.MULTILINE)
     return sorted(path.stem for path in folder.glob("*.py") if defined.search(path.read_text(encoding="utf-8")))

@@ -10,8 +10,8 @@ from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.evaluation.test_split import evaluate_scores
-from dinodp.families import score_split
-from dinodp.families.control import ControlFamily
+from dinodp.families.control import Control
+from dinodp.families.stages import score_split
 from dinodp.images import MASK_RULES
 from dinodp.jobs.files import read_json
 from dinodp.options.protocol import Protocol
@@ -43,7 +43,7 @@ def scored(tmp_path):
         with store.writing(tmp_path / "tokens.h5", "embeddings", {}) as file:
             file.create_dataset("tokens", data=np.zeros((len(frame), 32, 32, 1), dtype=np.float16))
         reader = EmbeddingReader(tmp_path / "tokens.h5", normalise=False, grid=None)
-        score_split(ControlFamily(["oracle", "random"], 0), reader, frame, tmp_path / f"{split}.h5")
+        score_split(Control(["oracle", "random"], 0), reader, frame, tmp_path / f"{split}.h5")
     return tmp_path, manifest
 
 
@@ -75,5 +75,5 @@ def test_scores_are_read_as_they_are_under_a_rule(scored):
 
 def test_an_anomalous_image_without_mask_is_anomalous_everywhere():
     row = pd.DataFrame({"mask": [""], "label": ["anomalous"], "image_sha256": ["a"]})
-    (maps,) = ControlFamily(["oracle"], 0).score(torch.zeros(1, 2, 3, 1), row)["oracle/eq255"]
+    (maps,) = Control(["oracle"], 0).score(torch.zeros(1, 2, 3, 1), row)["oracle/eq255"]
     assert maps.tolist() == [[1, 1, 1]] * 2

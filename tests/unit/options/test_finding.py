@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dinodp.options.choices import known_figures, known_tables, modules_with
+from dinodp.options.finding import known_figures, known_tables, modules_with
 from dinodp.report.figures import FIGURES
 from dinodp.report.tables import TABLES
 
