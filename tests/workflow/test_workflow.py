@@ -188,10 +188,10 @@ def test_every_run_file_can_be_listed_without_data(project, name):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"seedz": [0]}, "Configuration, run: Additional properties are not allowed ('seedz' was unexpected)."),
+        ({"seedz": [0]}, "Configuration, run: unknown key 'seedz'; it has title, note, datasets"),
         ({"models": ["dpmm_typo"]}, "Unknown name 'dpmm_typo' under run.models"),
-        ({"mask_rules": ["gt1"]}, "Configuration, run.mask_rules.0: 'gt1' is not one of ['gt0', 'eq255']."),
-        ({"seeds": []}, "Configuration, run.seeds: [] should be non-empty."),
+        ({"mask_rules": ["gt1"]}, "Configuration, run.mask_rules.0: 'gt1' is not allowed; choose 'gt0' or 'eq255'."),
+        ({"seeds": []}, "Configuration, run.seeds: [] has too few values; at least 1 must be given."),
         (
             {"figure_models": ["dpmm_demo", "k_means"]},
             "run.figure_models names the model 'k_means', which is not among run.models: memory_bank, dpmm_demo,",
@@ -199,6 +199,7 @@ def test_every_run_file_can_be_listed_without_data(project, name):
         ({"alignment_models": ["dpmm_diag"]}, "run.alignment_models names the model 'dpmm_diag', which is not among"),
         ({"protocols": {"a": {"model": "bank"}}}, "run.protocols names the model 'bank', which is not among"),
         ({"baseline": "memory_bnak"}, "Unknown name 'memory_bnak' under run.baseline"),
+        ({"device": "cuda"}, "Configuration, run.device: it is cuda, but this machine shows no NVIDIA GPU"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
@@ -210,6 +211,39 @@ def test_a_mistake_in_the_configuration_is_named(project, change, sentence):
     assert len(result.text.splitlines()) < 12
 
 
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"models": {"x": {"family": "memory_bank", "epochs": 7}}}, "models.x: unknown key 'epochs' for"),
+        ({"datasets": {"phantoms": {"sed": 3}}}, "Configuration, datasets.phantoms: unknown key 'sed' for the source"),
+        ({"embeddings": {"classical": {"layers": [2]}}}, "embeddings.classical.layers.0: 2 is not allowed"),
+    ],
+)
+def test_a_mistake_in_an_entry_ends_before_the_first_job(project, entries, sentence):
+    (project / "config/wrong.yaml").write_text(yaml.safe_dump({**SMALL, **entries}))
+    result = snakemake(project, "-n", "--configfile", "config/wrong.yaml", check=False)
+    assert result.returncode != 0
+    assert sentence in result.text
+
+
+@pytest.mark.parametrize("where", [["--executor", "slurm", "--jobs", "2"], []])
+def test_a_gpu_may_be_insisted_on_where_jobs_run_elsewhere(project, where, monkeypatch):
+    if not where:  # environments for another machine
+        monkeypatch.setenv("CONDA_OVERRIDE_CUDA", "12.8")
+    run = {**SMALL["run"], "device": "cuda"}
+    (project / "config/elsewhere.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
+    text = snakemake(project, "-n", *where, "--configfile", "config/elsewhere.yaml").text
+    assert "gpu=1" in text
+
+
+@pytest.mark.parametrize("change", [{"grid": [8, 8]}, {"batch_size": 3}])
+def test_a_key_that_an_output_does_not_depend_on_does_not_remake_it(finished, change):
+    (finished / "config/other.yaml").write_text(yaml.safe_dump({**SMALL, "embeddings": {"classical": change}}))
+    text = snakemake(finished, "-n", "--configfile", "config/other.yaml").text
+    assert "rule embed" not in text
+    assert ("rule fit_model" in text) == ("grid" in change)
+
+
 def test_a_name_that_is_no_wildcard_is_refused(project):
     (project / "config/wrong.yaml").write_text(yaml.safe_dump({**SMALL, "models": {"my-model": {"family": "dpmm"}}}))
     result = snakemake(project, "-n", "--configfile", "config/wrong.yaml", check=False)
@@ -219,7 +253,7 @@ def test_a_name_that_is_no_wildcard_is_refused(project):
 
 def test_the_command_of_the_report_names_all_files_and_values_once(project):
     (project / "config/more.yaml").write_text("run:\n  seeds: [3]\n")
-    (project / "print.smk").write_text('include: "Snakefile"\nprint("COMMAND", command_line(), RUN["seeds"])\n')
+    (project / "print.smk").write_text('include: "Snakefile"\nprint("COMMAND", command_line(), list(RUN.seeds))\n')
     given = ["--configfile", "config/small.yaml", "config/more.yaml", "--config", "run={title: A b}"]
     text = snakemake(project, "-s", str(project / "print.smk"), "-n", *given).text
     (command,) = re.findall(r"COMMAND (.*) \[3\]", text)

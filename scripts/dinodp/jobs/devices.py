@@ -43,9 +43,10 @@ def take_device(device: str) -> str:
         return "cpu"
     names = visible_devices()[: torch.cuda.device_count()]  # fewer than are named, where CUDA leaves some out (MIG)
     if not names:
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise InputError(
             "run.device is cuda, but torch sees no CUDA device: set run.device to cpu or auto, or run where there is a "
-            f"GPU and torch's build for it (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r}, "
+            f"GPU and torch's build for it (CUDA_VISIBLE_DEVICES is {named!r}, "
             f"torch {torch.__version__})."
         )
     index = take_free(names)

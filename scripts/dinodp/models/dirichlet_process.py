@@ -36,7 +36,7 @@ class DirichletProcessMixture:
 
     def __init__(
         self,
-        n_components: int = 500,
+        n_components: int,
         covariance_type: CovarianceType = "diag",
         reg_covar: float | None = None,
         step_schedule: Schedule = "ema",

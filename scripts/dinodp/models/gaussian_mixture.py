@@ -14,7 +14,7 @@ class GaussianMixture(DirichletProcessMixture):
 
     def __init__(
         self,
-        n_components: int = 100,
+        n_components: int,
         covariance_type: CovarianceType = "diag",
         reg_covar: float | None = None,
         step_schedule: Schedule = "ema",

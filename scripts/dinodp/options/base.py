@@ -146,8 +146,8 @@ SENTENCES = {
 
 
 def _sentence(cls: type[Options], error: ValidationError, where: str) -> str:
-    """The first thing that is wrong: which key, which value, what is allowed."""
-    first = error.errors()[0]
+    """The first thing that is wrong: which key, which value, what is allowed. A misspelt key before a missing one."""
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place, kind = first["loc"], first["type"]
     if kind == "extra_forbidden":
         known = ", ".join(_keys_at(cls, place[:-1]))

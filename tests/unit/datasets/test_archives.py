@@ -16,6 +16,7 @@ import pytest
 
 from dinodp.datasets import archives
 from dinodp.errors import InputError
+from dinodp.options.archive import ArchiveOptions
 
 CONTENT = random.Random(0).randbytes(300_000)
 
@@ -179,7 +180,8 @@ def entry(server, tmp_path, **change):
     content = zipped({"Brain/train/good/1.png": CONTENT})
     server.content = content
     sha256 = hashlib.sha256(content).hexdigest()
-    return {"url": server.url, "file": str(tmp_path / "bmad.zip"), "sha256": sha256, **change}
+    plain = {"url": server.url, "file": str(tmp_path / "bmad.zip"), "sha256": sha256, **change}
+    return ArchiveOptions.read(plain, "archives.bmad")
 
 
 def test_from_address_to_folder(server, tmp_path):
@@ -196,8 +198,7 @@ def test_a_wrong_checksum_stops_before_unpacking(server, tmp_path):
 
 
 def test_what_needs_a_browser_is_explained_then_verified(server, tmp_path):
-    options = entry(server, tmp_path, instructions="Download the zip from the drive folder (research use).")
-    del options["url"]
+    options = entry(server, tmp_path, url=None, instructions="Download the zip from the drive folder (research use).")
     with pytest.raises(InputError, match=r"Archive bmad: Download the zip .* Then put it at .*bmad.zip and run again"):
         archives.fetch_archive("bmad", options, tmp_path / "bmad")
     (tmp_path / "bmad.zip").write_bytes(server.content)

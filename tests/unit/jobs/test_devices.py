@@ -122,5 +122,31 @@ def test_no_gpu_is_told_in_one_sentence(monkeypatch, named):
     """Also where SLURM names one that torch's build for the CPU cannot see."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match=r"torch sees no CUDA device: set run\.device to cpu"):
+    with pytest.raises(InputError, match=r"torch sees no CUDA device: set run\.device to cpu or auto"):
         devices.take_device("cuda")
+
+
+@pytest.mark.parametrize(("count", "found"), [(0, "cpu"), (1, "cuda:0")])
+def test_auto_is_a_gpu_where_there_is_one(tmp_path, monkeypatch, caplog, count, found):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    caplog.set_level("INFO", logger=devices.logger.name)
+    monkeypatch.setattr(devices.logger, "propagate", True)
+    assert devices.take_device("auto") == found
+    assert ("Device cpu" if found == "cpu" else "Device 5 of 5") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "visible", "here"),
+    [((), None, False), (("nvidiactl",), None, False), (("nvidia0",), None, True), (("nvidia0",), "", False)],
+)
+def test_a_gpu_is_seen_without_torch(tmp_path, monkeypatch, files, visible, here):
+    monkeypatch.setattr(devices, "DEVICE_FILES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for name in files:
+        (tmp_path / name).touch()
+    assert devices.gpu_is_here() is here

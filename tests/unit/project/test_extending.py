@@ -1,78 +1,120 @@
-"""The worked examples of docs/extending.md, run as they stand there."""
+"""The worked examples of docs/extending.md: as new files of a fresh checkout that is run to the end, or as they are."""
 
 import re
+import subprocess
+import sys
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from conftest import ROOT
+from project_copy import copy_project, snakemake
 
-from dinodp import store
-from dinodp.datasets.manifest import SPLITS, read_manifest, select, write_manifest
-from dinodp.datasets.sources.options import complete
-from dinodp.embeddings import EmbeddingReader, embed_split
-from dinodp.errors import InputError
-from dinodp.families.stages import fit_model, load_model, score_split
+from dinodp.datasets.manifest import SPLITS
 from dinodp.metrics import evaluate
 from dinodp.metrics.streaming import PIXEL_METRICS
 from dinodp.report.figures import FigureData, ModelData, save_figure
 
+FILES = {
+    "dataset": "datasets/sources/npz.py",
+    "backbone": "backbones/mean_colour.py",
+    "model": "families/prototype.py",
+}
+
+
+def code_of(name):
+    (code,) = re.findall(
+        rf"<!-- example: {name} -->\n```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), flags=re.S
+    )
+    return code
+
 
 @pytest.fixture
-def example(root):
+def example():
     """Run the code block of a name and return what it defines."""
 
     def run(name):
-        text = (root / "docs/extending.md").read_text()
-        (code,) = re.findall(rf"<!-- example: {name} -->\n```python\n(.*?)```", text, flags=re.S)
-        defined = {}
-        exec(compile(code, f"extending.md, {name}", "exec"), defined)
-        return defined
+        defined = types.ModuleType(name)
+        exec(compile(code_of(name), f"extending.md, {name}", "exec"), defined.__dict__)
+        return vars(defined)
 
     return run
 
 
-def test_dataset(example, tmp_path):
-    source = example("dataset")
+RUN = {
+    "datasets": {"made": {"source": "npz", "root": "data/made", "first": 6}},
+    "embeddings": {"colours": {"backbone": "mean_colour", "resolution": 56}},
+    "models": {"prototype": {"family": "prototype"}},
+    "run": {
+        "title": "Additions",
+        "note": "One file each.",
+        "datasets": ["made"],
+        "embeddings": ["colours"],
+        "models": ["memory_bank", "prototype"],
+        "tables": ["table1", "costs"],
+        "figures": ["anomaly_maps"],
+        "bootstrap_resamples": 20,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A fresh checkout with the three files, and images for the new source."""
+    folder = copy_project(tmp_path_factory.mktemp("extended"), "additions", RUN)
+    for name, path in FILES.items():
+        (folder / "scripts/dinodp" / path).write_text(code_of(name))
+    (folder / "data/made").mkdir(parents=True)
     generator = np.random.default_rng(0)
     for split in SPLITS:
-        masks = np.zeros((3, 8, 8), dtype=np.uint8)
-        masks[2] = 255 * (split == "test")
-        np.savez(tmp_path / f"{split}.npz", images=generator.integers(0, 256, (3, 8, 8), dtype=np.uint8), masks=masks)
-    frame = source["prepare"](complete({"root": str(tmp_path)}, source["OPTIONS"]), tmp_path / "out")
-    write_manifest(frame, tmp_path / "out/manifest.csv")
-    assert select(read_manifest(tmp_path / "out/manifest.csv"), "test")["label"].tolist().count("anomalous") == 1
-    (tmp_path / "valid.npz").unlink()
-    with pytest.raises(InputError, match=r"there is no .*valid.npz; the root must hold train, valid, test"):
-        source["prepare"]({"root": str(tmp_path)}, tmp_path / "other")
-    assert not (tmp_path / "other/slices").exists()
+        images = generator.integers(0, 100, (8, 64, 64), dtype=np.uint8)
+        masks = np.zeros((8, 64, 64), dtype=np.uint8)
+        if split == "test":
+            masks[3:, 20:40, 20:40] = 255
+            images[masks > 0] = 250
+        np.savez(folder / f"data/made/{split}.npz", images=images, masks=masks)
+    return folder
 
 
-def test_backbone(example, tmp_path):
-    backbone = example("backbone")["MeanColourBackbone"](resolution=28)
-    Image.new("RGB", (28, 28), (255, 0, 51)).save(tmp_path / "a.png")
-    frame = pd.DataFrame({"image": [str(tmp_path / "a.png")], "image_sha256": ["a"]})
-    embed_split(frame, backbone, tmp_path / "tokens.h5", {}, workers=1)
-    tokens = EmbeddingReader(tmp_path / "tokens.h5", normalise=False, grid=None).read([0])
-    np.testing.assert_allclose(tokens, np.broadcast_to([1.0, 0.0, 0.2], (1, 2, 2, 3)), atol=1e-3)
+def test_a_data_set_a_backbone_and_a_model_are_one_file_each(extended, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(extended / "scripts"))  # the library of the checkout, not the installed one
+    snakemake(extended, "--configfile", "config/additions.yaml")
+    metrics = pd.read_csv(extended / "results/metrics.csv")
+    found = metrics[(metrics["metric"] == "pixel_auroc") & (metrics["mask_rule"] == "gt0")].set_index("model")
+    assert found.loc["prototype", "score"] == "euclidean"
+    assert found.loc["prototype", "value"] > 0.9
+    assert "prototype" in (extended / "results/tables/table1.md").read_text()
+    assert "prototype" in (extended / "results/report.html").read_text()
 
 
-def test_model(example, tmp_path, monkeypatch):
-    with store.writing(tmp_path / "tokens.h5", "embeddings", {}) as file:
-        data = np.random.default_rng(0).normal(1.0, [1.0, 2.0, 3.0], (6, 4, 4, 3)).astype(np.float16)
-        data[5, 0, 0] = [9, 1, 20]
-        file.create_dataset("tokens", data=data)
-    reader = EmbeddingReader(tmp_path / "tokens.h5", normalise=False, grid=None)
-    options = {"family": "prototype", "scores": ["euclidean"]}
-    cost = fit_model(tmp_path / "model.h5", options, reader, reader, seed=0, device="cpu")
-    model = load_model(tmp_path / "model.h5", reader, device="cpu")
-    score_split(model, reader, pd.DataFrame({"label": ["normal"] * 6}), tmp_path / "scores.h5")
-    x = data.reshape(-1, 3).astype(np.float64)
-    found = store.read_maps(tmp_path / "scores.h5")["euclidean"]
-    np.testing.assert_allclose(found.ravel(), np.linalg.norm(x - x.mean(axis=0), axis=1), rtol=1e-4)
-    assert np.unravel_index(found.argmax(), found.shape) == (5, 0, 0)
-    assert cost == {"model_mib": 12 / 2**20, "active_components": 1}
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"datasets": {"made": {"frist": 3}}}, "datasets.made: unknown key 'frist' for the source 'npz'"),
+        ({"embeddings": {"colours": {"layers": [1]}}}, "embeddings.colours: unknown key 'layers' for a back"),
+        ({"models": {"prototype": {"power": 0}}}, "models.prototype.power: 0 is not above 0"),
+        ({"models": {"prototype": {"scores": ["cosine"]}}}, "the family prototype has no score 'cosine'; choose"),
+    ],
+)
+def test_their_keys_are_checked_before_the_first_job(extended, change, sentence):
+    kind, entries = next(iter(change.items()))
+    lines = "".join(f"  {name}: {entry}\n" for name, entry in entries.items())
+    (extended / "config/wrong.yaml").write_text(f"{kind}:\n{lines}")
+    files = ["config/additions.yaml", "config/wrong.yaml"]
+    result = snakemake(extended, "-n", "--configfile", *files, check=False)
+    assert result.returncode != 0
+    assert sentence in result.text
+
+
+def test_their_keys_are_documented(extended):
+    command = [sys.executable, "-m", "dinodp.configuration.page"]
+    done = subprocess.run(
+        command, cwd=extended / "scripts", capture_output=True, text=True, check=True, env={"PYTHONPATH": "."}
+    )
+    for part in ("### source: npz", "### backbone: mean_colour", "### family: prototype", "`power`"):
+        assert part in done.stdout
 
 
 def test_metric(example, monkeypatch):
