@@ -10,7 +10,8 @@ from PIL import Image
 from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, select, write_manifest
 from dinodp.evaluation.test_split import evaluate_scores
-from dinodp.families import fit_model, load_model, open_split, score_split
+from dinodp.families import model_options
+from dinodp.families.stages import fit_model, load_model, open_split, score_split
 from dinodp.jobs.files import read_json
 from dinodp.options.protocol import Protocol
 from dinodp.report.figure_inputs import FigureFiles, load_figure_data
@@ -52,18 +53,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FigureFile
     return folder, [model(folder, manifest, name, options) for name, options in (("bank", BANK), ("dpmm", MIXTURE))]
 
 
-def model(folder, manifest, name, options):
+def model(folder, manifest, name, entry):
+    options = model_options(entry)
     readers = {
         split: open_split(folder / f"{split}.h5", options, None, manifest, split)
         for split in ("train", "valid", "test")
     }
     files = FigureFiles(*(folder / f"{name}{end}" for end in (".h5", "-test.h5", "-valid.h5", ".json", "-curves.h5")))
     fit_model(files.fitted, options, readers["train"], readers["train"], seed=0, device="cpu")
-    fitted = load_model(files.fitted, readers["train"], device="cpu")
+    fitted = load_model(files.fitted, options, readers["train"], device="cpu")
     for split, path in (("test", files.test), ("valid", files.valid)):
         score_split(fitted, readers[split], select(manifest, split), path)
     evaluate_scores(
-        test_scores=files.test, valid_scores=files.valid, manifest=manifest, labels={"options": options},
+        test_scores=files.test, valid_scores=files.valid, manifest=manifest, labels=options.labels(),
         protocol=Protocol(mask_rules=("gt0", "eq255"), resamples=0),
         metrics_path=files.metrics, curves_path=files.curves,
     )  # fmt: skip
