@@ -46,7 +46,7 @@ def example():
 RUN = {
     "datasets": {"made": {"source": "npz", "root": "data/made", "first": 6}},
     "embeddings": {"colours": {"backbone": "mean_colour", "resolution": 56}},
-    "models": {"prototype": {"family": "prototype"}},
+    "models": {"prototype": {"family": "prototype", "normalise": False}},
     "run": {
         "title": "Additions",
         "note": "One file each.",
@@ -84,7 +84,7 @@ def test_a_data_set_a_backbone_and_a_model_are_one_file_each(extended, monkeypat
     metrics = pd.read_csv(extended / "results/metrics.csv")
     found = metrics[(metrics["metric"] == "pixel_auroc") & (metrics["mask_rule"] == "gt0")].set_index("model")
     assert found.loc["prototype", "score"] == "euclidean"
-    assert found.loc["prototype", "value"] > 0.9
+    assert found.loc["prototype", "value"] > 0.8
     assert "prototype" in (extended / "results/tables/table1.md").read_text()
     assert "prototype" in (extended / "results/report.html").read_text()
 
