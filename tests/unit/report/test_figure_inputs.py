@@ -132,8 +132,9 @@ def test_without_a_mixture_tokens_are_of_unit_length_too(run):
 def test_components_of_every_covariance_type_have_a_diagonal(run, covariance, tmp_path):
     folder, models = run
     manifest = load(run).manifest
-    train = open_split(folder / "test.h5", MIXTURE, None, manifest, "test")
-    fit_model(tmp_path / "m.h5", {**MIXTURE, "covariance": covariance}, train, train, seed=0, device="cpu")
+    options = model_options({**MIXTURE, "covariance": covariance})
+    train = open_split(folder / "test.h5", options, None, manifest, "test")
+    fit_model(tmp_path / "m.h5", options, train, train, seed=0, device="cpu")
     files = models[1]._replace(fitted=tmp_path / "m.h5")
     (found,) = load_figure_data(
         title="made", names=["dpmm"], manifest_path=folder / "manifest.csv", tokens=folder / "test.h5",
