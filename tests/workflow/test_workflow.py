@@ -128,7 +128,7 @@ EDITS = {  # a module, the rules that run it, and those that take their results
     "datasets/sources/nifti.py": DATA | {"describe_cases", "embed"} | FITTED | COLLECTED | SHOWN,
     "datasets/verification.py": {"verify_dataset", "accept_dataset", "describe_cases", "embed", "write_report"}
     | FITTED | COLLECTED | SHOWN,
-    "backbones/huggingface.py": {"embed"} | FITTED | COLLECTED | SHOWN,
+    "backbones/directory.py": {"embed"} | FITTED | COLLECTED | SHOWN,
     "models/memory_bank.py": FITTED | COLLECTED | SHOWN,
     "families/fit_job.py": FITTED | COLLECTED | SHOWN,
     "metrics/aupro.py": {"describe_cases", "evaluate", "stratify", "align", "draw_figure"}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from dinodp.backbones.base import Backbone, EmbeddingOptions, torch_device
+from dinodp.backbones.directory import block_numbers, read_json, require_files
 from dinodp.errors import InputError
 from dinodp.options.base import option
-
-MODEL_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
-WEIGHTS = ("*.safetensors", "*.bin")
 
 
 class HuggingFaceOptions(EmbeddingOptions):
@@ -61,35 +58,3 @@ class HuggingFaceOptions(EmbeddingOptions):
             device=torch_device(device),
             square=self.square,
         )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The file {file} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"The file {file} holds no JSON object.")
-    return content
-
-
-def block_numbers(layers: tuple[int, ...], n_blocks: int, name: str) -> tuple[int, ...]:
-    """Turn -1 (last), -2, ... and 1, 2, ... into block numbers from 1."""
-    if not layers:
-        raise InputError(f"No layer of {name} was asked for: use -1 for the last.")
-    for layer in layers:
-        if layer == 0 or abs(layer) > n_blocks:
-            raise InputError(f"Unknown layer {layer} of {name}: choose 1 to {n_blocks}, or -1 (last) to -{n_blocks}.")
-    return tuple(layer if layer > 0 else n_blocks + 1 + layer for layer in layers)
-
-
-def require_files(directory: Path) -> None:
-    if not (directory / "config.json").is_file():
-        raise InputError(f"The backbone directory {directory} has no config.json: it is not in Hugging Face format.")
-    if not weight_files(directory):
-        raise InputError(f"The backbone directory {directory} has no weights ({' or '.join(WEIGHTS)}).")
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """Files that transformers would load: safetensors where there are any, else pickled weights."""
-    return next((files for files in (sorted(directory.glob(pattern)) for pattern in WEIGHTS) if files), [])

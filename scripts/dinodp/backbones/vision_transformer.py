@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from dinodp.backbones.base import patch_grid, require_resolution
-from dinodp.backbones.huggingface import MODEL_TYPES, block_numbers, read_json, require_files, weight_files
+from dinodp.backbones.directory import MODEL_TYPES, block_numbers, read_json, require_files, weight_files
 from dinodp.backbones.preprocessing import preprocess
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger

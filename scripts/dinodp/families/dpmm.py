@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dinodp.families.mixture import OnlineMixtureOptions
 from dinodp.options.base import option
+from dinodp.options.choices import CONCENTRATION
 
 if TYPE_CHECKING:
     from dinodp.models import DirichletProcessMixture
@@ -19,7 +20,7 @@ class DirichletProcessOptions(OnlineMixtureOptions):
     ANY_VALUE: ClassVar[frozenset[str]] = OnlineMixtureOptions.ANY_VALUE | {"normalise"}  # the paper has both
 
     family: Literal["dpmm"] = "dpmm"
-    concentration: float = option(2.0, "Concentration alpha at the start.", gt=0)
+    concentration: float = option(CONCENTRATION, "Concentration alpha at the start.", gt=0)
     fix_concentration: bool = option(False, "Keep alpha instead of re-estimating it after every step.")
 
     def build(self, device: str) -> DirichletProcessMixture:

@@ -10,7 +10,7 @@ import numpy as np
 from dinodp.families.base import FitTask, Fitted, Source
 from dinodp.families.epochs import BatchOptions, EpochOptions
 from dinodp.options.base import option
-from dinodp.options.choices import MIXTURE_SCORES, CovarianceType, Init, Schedule
+from dinodp.options.choices import MIXTURE_SCORES, REG_COVAR, STEP_RATE, CovarianceType, Init, Schedule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ class MixtureOptions(EpochOptions):
     SCORES: ClassVar[tuple[str, ...]] = MIXTURE_SCORES
 
     covariance: CovarianceType = option("diag", "Covariance type of the components.")
-    reg_covar: float = option(1e-6, "Added to every variance (write 1.0e-6, not 1e-6).", gt=0)
+    reg_covar: float = option(REG_COVAR, "Added to every variance (write 1.0e-6, not 1e-6).", gt=0)
 
     def build(self, device: str) -> OnlineMixture:
         """The mixture that the options describe, not yet fitted."""
@@ -45,7 +45,7 @@ class OnlineMixtureOptions(BatchOptions, MixtureOptions):
     SHARES_FIT: ClassVar[bool] = True
 
     step_schedule: Schedule = option("ema", "Step size: constant `step_rate`, or t^-step_rate.")
-    step_rate: float = option(0.2, "Step size or its exponent.", gt=0, le=1)
+    step_rate: float = option(STEP_RATE, "Step size or its exponent.", gt=0, le=1)
     init: Init = option("spread", "Means start from the first batch, or from the whole training set.")
 
     def fit(self, task: FitTask) -> Fitted:

@@ -7,7 +7,7 @@ import torch
 
 from dinodp.jobs.processes import Group
 from dinodp.models.online_mixture import OnlineMixture
-from dinodp.options.choices import CovarianceType, Schedule
+from dinodp.options.choices import CONCENTRATION, STEP_RATE, CovarianceType, Schedule
 
 
 class DirichletProcessMixture(OnlineMixture):
@@ -22,8 +22,8 @@ class DirichletProcessMixture(OnlineMixture):
         covariance_type: CovarianceType = "diag",
         reg_covar: float | None = None,
         step_schedule: Schedule = "ema",
-        step_rate: float = 0.2,
-        concentration: float = 2.0,
+        step_rate: float = STEP_RATE,
+        concentration: float = CONCENTRATION,
         fix_concentration: bool = False,
         device: str = "cpu",
         process_group: Group | None = None,

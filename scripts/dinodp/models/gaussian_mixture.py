@@ -7,7 +7,7 @@ import torch
 
 from dinodp.jobs.processes import Group
 from dinodp.models.online_mixture import OnlineMixture
-from dinodp.options.choices import CovarianceType, Schedule
+from dinodp.options.choices import STEP_RATE, CovarianceType, Schedule
 
 
 class GaussianMixture(OnlineMixture):
@@ -19,7 +19,7 @@ class GaussianMixture(OnlineMixture):
         covariance_type: CovarianceType = "diag",
         reg_covar: float | None = None,
         step_schedule: Schedule = "ema",
-        step_rate: float = 0.2,
+        step_rate: float = STEP_RATE,
         device: str = "cpu",
         process_group: Group | None = None,
     ) -> None:

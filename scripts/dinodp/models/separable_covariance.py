@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 
 from dinodp.models.components import LOG_2PI, NEGLIGIBLE, SLACK, Components
+from dinodp.options.choices import REG_COVAR
 
 ROUNDING = 1e-5  # of a length, far above float32's
 
@@ -14,7 +15,7 @@ ROUNDING = 1e-5  # of a length, far above float32's
 class SeparableComponents(Components):
     """Covariances with a variance per dimension, ``variances`` [K, D], or for all dimensions, [K, 1]."""
 
-    default_reg: ClassVar[float] = 1e-6
+    default_reg: ClassVar[float] = REG_COVAR
     rows_per_chunk: ClassVar[int] = 2048
     uses_densities: ClassVar[bool] = True
 

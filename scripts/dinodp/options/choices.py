@@ -4,6 +4,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+# The paper's mixture; what its constructors and its options take where nothing is said.
+REG_COVAR, STEP_RATE, CONCENTRATION = 1e-6, 0.2, 2.0
+
 FromZero = Annotated[int, Field(ge=0)]
 FromOne = Annotated[int, Field(ge=1)]
 
