@@ -131,13 +131,13 @@ EDITS = {  # a module, the rules that run it, and those that take their results
     "backbones/directory.py": {"embed"} | FITTED | COLLECTED | SHOWN,
     "models/memory_bank.py": FITTED | COLLECTED | SHOWN,
     "families/fit_job.py": FITTED | COLLECTED | SHOWN,
-    "metrics/aupro.py": {"describe_cases", "evaluate", "stratify", "align", "draw_figure"}
+    "metrics/definitions/aupro_30.py": {"evaluate", "stratify", "align", "draw_figure"}
     | COLLECTED - {"collect_costs"} | SHOWN,
     "evaluation/strata.py": {"stratify", "collect_strata", "write_report"},
     "report/tables/latex.py": SHOWN,
     "report/figures/training_history.py": {"draw_figure", "align", "write_report"},
     "report/alignment/measures.py": {"align", "write_report"},
-    "report/gallery.py": {"write_report"},
+    "report/case_gallery.py": {"write_report"},
     "scans/writing/gallery.py": set(),
 }  # fmt: skip
 
@@ -283,7 +283,7 @@ def test_a_gpu_may_be_insisted_on_where_jobs_run_elsewhere(project, where, monke
         monkeypatch.setenv("CONDA_OVERRIDE_CUDA", "12.8")
     run = {**SMALL["run"], "device": "cuda"}
     (project / "config/elsewhere.yaml").write_text(yaml.safe_dump({**SMALL, "run": run}))
-    text = snakemake(project, "-n", *where, "--configfile", "config/elsewhere.yaml").text
+    text = snakemake(project, "-n", "--forceall", *where, "--configfile", "config/elsewhere.yaml").text
     assert "gpu=1" in text
 
 
