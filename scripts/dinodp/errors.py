@@ -51,22 +51,28 @@ def told(what: str, *kinds: type[Exception], place: Path | None = None) -> Itera
         yield
     except InputError:
         raise
-    except (OSError, *kinds) as error:
-        is_system = isinstance(error, OSError)
-        reason = system_reason(error, place) if is_system else f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{what} ({reason}).") from error
+    except Exception as error:
+        if not isinstance(error, (OSError, *kinds)):
+            raise
+        raise InputError(f"{what} ({reason_of(error, place)}).") from error
 
 
-def system_reason(error: OSError, place: Path | None = None) -> str:
-    """Why the system refused: of a full disk how much is free, of a forbidden place whose it is."""
+def reason_of(error: Exception, place: Path | None = None) -> str:
+    """Why something failed: kind and words of the error; of a full disk how much is free, of a forbidden place whose it
+    is. ``place``: where, for an OSError that names no file.
+    """
+    if not isinstance(error, OSError) and "errno = 28" not in str(error):  # HDF5 tells it in words only
+        return f"{type(error).__name__}: {one_line(error)}"
+    return _system_reason(error if isinstance(error, OSError) else OSError(errno.ENOSPC, "full"), place)
+
+
+def _system_reason(error: OSError, place: Path | None) -> str:
     file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else place
-    code = error.errno or (errno.ENOSPC if "errno = 28" in str(error) else None)  # HDF5 tells it in words only
+    code = errno.ENOSPC if "errno = 28" in str(error) else error.errno
     reason = error.strerror if error.errno and error.strerror else one_line(error)
     if code in FULL:
-        return f"{os.strerror(code).lower()}{_free(file)}"
-    if code in FORBIDDEN:
-        return f"{os.strerror(code).lower()}{_owner(file)}"
-    return reason
+        return f"{os.strerror(code)}{_free(file)}"
+    return f"{os.strerror(code)}{_owner(file)}" if code in FORBIDDEN else reason
 
 
 def _existing(file: Path | None) -> Path | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from dinodp.commands.arguments import Commands, add_command, require_file
-from dinodp.errors import InputError
+from dinodp.errors import InputError, told
 from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import configure_logging
 
@@ -77,9 +77,10 @@ def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
 
 def show(rows: Sequence[dict[str, Any]], out: Path | None) -> None:
     """Print rows as a table, and write them as CSV."""
-    print(tabulate(rows, headers="keys", floatfmt=".4f", missingval="–"))
+    print(tabulate(rows, headers="keys", floatfmt=".4f", missingval="-"))
     if out is not None:
-        write_text(out, pd.DataFrame(rows).to_csv(index=False))
+        with told(f"The table cannot be written to {out}", place=out):
+            write_text(out, pd.DataFrame(rows).to_csv(index=False))
 
 
 def count_of(subjects: Sequence[str], masks: dict[str, Path | None]) -> str:

@@ -13,8 +13,10 @@ from dinodp.commands.arguments import (
     add_command,
     add_machine,
     add_pattern,
+    file_lock,
     number_or_name,
     require_file,
+    say,
 )
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
@@ -106,6 +108,12 @@ def run(options: argparse.Namespace) -> int:
     require_file(options.out, options.overwrite)
     require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
+    with file_lock(options.out):
+        require_file(options.out, options.overwrite)  # another process may just have written it
+        return _fit(options, settings)
+
+
+def _fit(options: argparse.Namespace, settings: Settings) -> int:
     from dinodp.scans.detecting.fitting import fit_detector, unread_scans
     from dinodp.scans.detecting.model_file import save_detector
     from dinodp.scans.reading.folder import find_all
@@ -115,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
     detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)
-    print(f"Model: {options.out}   Model card: {card}")
+    say(f"Model: {options.out}   Model card: {card}")
     return 0
 
 

@@ -9,10 +9,13 @@ from dinodp.commands.arguments import (
     add_command,
     add_machine,
     add_pattern,
+    folder_lock,
     number_or_name,
     require_new,
     require_writable,
+    say,
 )
+from dinodp.errors import told
 from dinodp.jobs.logs import configure_logging
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
@@ -68,8 +71,15 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict; return 1 when a scan failed."""
     configure_logging()
-    require_new(options.out, options.overwrite)
+    if not options.out.is_dir():
+        require_new(options.out, options.overwrite)
     require_writable(options.out)
+    with folder_lock(options.out):
+        require_new(options.out, options.overwrite)
+        return _predict(options)
+
+
+def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.detecting.model_file import load_detector  # torch takes seconds to import: not for --help
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.prediction import PredictionOptions, Result, predict_scans
@@ -87,9 +97,10 @@ def run(options: argparse.Namespace) -> int:
         results.extend(predict_scans(scans, detector, options.out, chosen))
     finally:
         if results:
-            write_summary(options.out, results, detector, chosen, options.model.name)
+            with told(f"The tables of {options.out} cannot be written", place=options.out):
+                write_summary(options.out, results, detector, chosen, options.model.name)
     failed = [item for item in results if item.failed]
-    print(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
+    say(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
     if failed:
-        print("\n".join(["Not scored:", *(f"  {item.message}" for item in failed)]))
+        say("Not scored:", *(f"  {item.message}" for item in failed))
     return 1 if failed else 0

@@ -22,6 +22,7 @@ LONGEST_NAME = 256  # bytes
 MOST_ATTRIBUTES = 64
 LONGEST_TEXT = 2**24  # bytes of an attribute
 DEEPEST_JSON = 32  # objects within objects
+JSON = (b"config", b"package_versions")  # attributes that hold it
 FILTERS = {h5z.FILTER_FLETCHER32}  # checksums; no compression is ever written
 NUMBERS = {h5t.INTEGER, h5t.FLOAT}
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
@@ -189,6 +190,8 @@ def _require_text(path: Path, name: bytes, file: h5py.File) -> None:
         value = value.encode("utf-8", "surrogateescape")
     if not isinstance(value, bytes):
         return
+    if name in JSON:
+        parsed_json(value, path)
     if len(value) > LONGEST_TEXT or not _is_utf8(value):
         raise InputError(f"{path} has an attribute that is no text of UTF-8, or longer than {LONGEST_TEXT} bytes.")
 

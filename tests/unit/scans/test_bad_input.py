@@ -16,6 +16,7 @@ from scan_phantoms import (
     head,
     healthy_folder,
     photo,
+    resign,
     save,
     save_photo,
     write_predictions,
@@ -160,6 +161,14 @@ def damaged_model():
         config = json.loads(file.attrs["config"])
         del config["settings"]
         file.attrs["config"] = json.dumps(config)
+    resign("model.h5")
+    return predict("new")
+
+
+def flipped_model():
+    content = bytearray(Path("model.h5").read_bytes())
+    content[len(content) // 2] ^= 16
+    Path("model.h5").write_bytes(content)
     return predict("new")
 
 
@@ -227,6 +236,7 @@ CASES = {
     "no model": lambda: predict("new", model="none.h5"),
     "model file by another name": lambda: ["fit", "healthy", "--out", "own.card.md", *FAST],
     "model file with a part missing": damaged_model,
+    "model file with a flipped bit": flipped_model,
     "folder as output of a file": lambda: ["export", "model.h5", "--onnx", "new"],
     "negative seed": lambda: [*fit("healthy"), "--seed", "-1"],
     "something else as model": lambda: predict("new", model="new/a_t1.nii.gz"),

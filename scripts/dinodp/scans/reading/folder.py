@@ -14,6 +14,7 @@ from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.datasets.volumes import AXES, SUFFIXES, read_nifti
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_values
+from dinodp.jobs.logs import reading_of
 from dinodp.scans.reading.scan import Background, Scan, find_foreground
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -101,6 +102,11 @@ def _names(paths: list[Path], root: Path) -> list[str]:
 
 def read_scan(name: str, path: Path, options: ReadingOptions) -> Scan:
     """Read one scan. Raises InputError, in one sentence, for whatever is wrong with it."""
+    with reading_of(path):
+        return _read(name, path, options)
+
+
+def _read(name: str, path: Path, options: ReadingOptions) -> Scan:
     if path.is_dir():
         return _volume(name, path, options, *read_placed_series(path))
     if path.name.lower().endswith(SUFFIXES):
