@@ -47,9 +47,8 @@ def _sentence(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
-        file = error.filename if isinstance(error.filename, str) else getattr(options, "out", None)
-        place = None if file is None else Path(file)
-        return f"{place or 'A file'} cannot be read or written ({reason_of(error, place)})."
+        out: Path | None = getattr(options, "out", None)
+        return f"a file cannot be read or written ({reason_of(error, out)})."
     if isinstance(error, MemoryError):
         return "The memory of this machine does not suffice: give smaller scans, or a lower --resolution."
     return f"a defect of dinodp ({reason_of(error)}), please report it: the traceback is {keep_traceback(error)}."

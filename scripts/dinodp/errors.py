@@ -58,21 +58,21 @@ def told(what: str, *kinds: type[Exception], place: Path | None = None) -> Itera
 
 
 def reason_of(error: Exception, place: Path | None = None) -> str:
-    """Why something failed: kind and words of the error; of a full disk how much is free, of a forbidden place whose it
-    is. ``place``: where, for an OSError that names no file.
+    """Why something failed: kind and words of the error, or file and reason of what the system refused.
+
+    Of a full disk it says how much is free, of a forbidden place whose it is. ``place``: where, for an OSError that
+    names no file.
     """
-    if not isinstance(error, OSError) and "errno = 28" not in str(error):  # HDF5 tells it in words only
-        return f"{type(error).__name__}: {one_line(error)}"
-    return _system_reason(error if isinstance(error, OSError) else OSError(errno.ENOSPC, "full"), place)
-
-
-def _system_reason(error: OSError, place: Path | None) -> str:
-    file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else place
-    code = errno.ENOSPC if "errno = 28" in str(error) else error.errno
-    reason = error.strerror if error.errno and error.strerror else one_line(error)
-    if code in FULL:
-        return f"{os.strerror(code)}{_free(file)}"
-    return f"{os.strerror(code)}{_owner(file)}" if code in FORBIDDEN else reason
+    is_full = "errno = 28" in str(error)  # HDF5 tells it in words only
+    if not isinstance(error, OSError):
+        return f"No space left on device{_free(place)}" if is_full else f"{type(error).__name__}: {one_line(error)}"
+    name = error.filename2 or error.filename  # the second one is the target of a renaming
+    named = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    file = Path(os.fsdecode(name)) if named else place
+    if is_full or error.errno in FULL:
+        return f"{named}{os.strerror(errno.ENOSPC if is_full else error.errno or 0)}{_free(file)}"
+    reason = error.strerror or one_line(error)
+    return f"{named}{reason}{_owner(file) if error.errno in FORBIDDEN else ''}"
 
 
 def _existing(file: Path | None) -> Path | None:

@@ -89,7 +89,8 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise InputError(f"Nothing can be written into {folder} ({reason_of(error, place)}).") from error
+        reason = reason_of(OSError(error.errno, error.strerror), place)  # without the name of the temporary file
+        raise InputError(f"Nothing can be written into {folder} ({reason}).") from error
 
 
 def number_or_name(names: Sequence[str]) -> Callable[[str], str | float]:
