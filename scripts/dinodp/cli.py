@@ -9,7 +9,7 @@ from pathlib import Path
 from dinodp import __version__
 from dinodp.commands import compare, evaluate, export, fit, info, predict
 from dinodp.errors import InputError, reason_of, visible
-from dinodp.jobs.logs import keep_traceback
+from dinodp.jobs.logs import keep_traceback, quiet_hdf5
 
 EPILOG = """\
 own scans, from healthy ones to anomaly maps of new ones:
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with quiet_hdf5():
+            return int(options.run(options))
     except KeyboardInterrupt:
         return _stop("stopped; files that were written are complete.", 130)
     except Exception as error:

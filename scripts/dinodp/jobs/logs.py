@@ -32,6 +32,19 @@ def configure_logging(level: int = logging.INFO) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+@contextmanager
+def quiet_hdf5() -> Iterator[None]:
+    """Without the tracebacks that h5py prints when it lets go of a file that a full disk did not take: the error that
+    came before tells it."""
+    hook, unraisable = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, trace: None if "ref count" in str(error) else hook(kind, error, trace)
+    sys.unraisablehook = lambda found: None if "ref count" in str(found.exc_value) else unraisable(found)
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = hook, unraisable
+
+
 class _VisibleFormatter(logging.Formatter):
     """Lines in which the name of a file cannot move the cursor or turn the direction of what follows."""
 
