@@ -49,6 +49,15 @@ def add_pattern(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )
 
 
+def user_path(text: str) -> Path:
+    """A path as a shell would have it: ~ is the home folder, which shells leave alone in --out=~/maps."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~ of a user that there is not
+        return path
+
+
 def say(*lines: str) -> None:
     """Print lines, in which the name of a file can neither move the cursor nor turn the direction of the rest."""
     for line in lines:

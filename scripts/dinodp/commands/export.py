@@ -1,9 +1,8 @@
 """``dinodp export``: a fitted model as an ONNX graph."""
 
 import argparse
-from pathlib import Path
 
-from dinodp.commands.arguments import Commands, add_command, file_lock, require_file, say
+from dinodp.commands.arguments import Commands, add_command, file_lock, require_file, say, user_path
 from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\
@@ -19,8 +18,8 @@ The batch is dynamic, H and W are fixed. Needs pip install -e ".[onnx]" in the c
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "export", run, "write a fitted model as an ONNX graph", DESCRIPTION)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that `dinodp fit` wrote")
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the graph to write")
+    parser.add_argument("model", type=user_path, metavar="MODEL", help="a model file that `dinodp fit` wrote")
+    parser.add_argument("--onnx", type=user_path, required=True, metavar="FILE", help="the graph to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"),

@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +16,7 @@ from dinodp.commands.arguments import (
     number_or_name,
     require_file,
     say,
+    user_path,
 )
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
@@ -36,8 +36,8 @@ voxels exceed. All scans must be of one kind: one modality, volumes or images, g
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "fit", run, "learn what healthy scans look like", DESCRIPTION)
-    parser.add_argument("healthy", type=Path, nargs="+", metavar="HEALTHY", help=f"healthy scans: {SCANS}")
-    parser.add_argument("--out", type=Path, required=True, metavar="MODEL", help="the model file to write (.h5)")
+    parser.add_argument("healthy", type=user_path, nargs="+", metavar="HEALTHY", help=f"healthy scans: {SCANS}")
+    parser.add_argument("--out", type=user_path, required=True, metavar="MODEL", help="the model file to write (.h5)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model file that exists")
     _add_scans(parser.add_argument_group("scans"))
     _add_model(parser.add_argument_group("model"))

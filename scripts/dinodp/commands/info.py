@@ -9,7 +9,7 @@ import h5py
 import pandas as pd
 
 from dinodp import store
-from dinodp.commands.arguments import Commands, add_command, say
+from dinodp.commands.arguments import Commands, add_command, say, user_path
 from dinodp.errors import InputError, told
 from dinodp.jobs.files import read_json
 from dinodp.jobs.strangers import require_plain
@@ -19,7 +19,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     summary = "say what a file of the pipeline holds and what made it"
     parser = add_command(commands, "info", run, summary, summary.capitalize() + ".")
-    parser.add_argument("file", type=Path, help="an .h5, .json or .csv file under results/, or a fitted model")
+    parser.add_argument("file", type=user_path, help="an .h5, .json or .csv file under results/, or a fitted model")
 
 
 def run(options: argparse.Namespace) -> int:

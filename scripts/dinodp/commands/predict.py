@@ -1,7 +1,6 @@
 """``dinodp predict``: anomaly maps of new scans."""
 
 import argparse
-from pathlib import Path
 
 from dinodp.commands.arguments import (
     SCANS,
@@ -14,6 +13,7 @@ from dinodp.commands.arguments import (
     require_new,
     require_writable,
     say,
+    user_path,
 )
 from dinodp.errors import told
 from dinodp.jobs.logs import configure_logging
@@ -37,9 +37,9 @@ A score says how far a scan lies from the healthy ones; it is no diagnosis."""
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "predict", run, "make anomaly maps of new scans", DESCRIPTION)
-    parser.add_argument("new", type=Path, nargs="+", metavar="NEW", help=f"scans: {SCANS}")
-    parser.add_argument("--model", type=Path, required=True, help="a model file that `dinodp fit` wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("new", type=user_path, nargs="+", metavar="NEW", help=f"scans: {SCANS}")
+    parser.add_argument("--model", type=user_path, required=True, help="a model file that `dinodp fit` wrote")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds something already")
     add_pattern(parser)
     parser.add_argument(

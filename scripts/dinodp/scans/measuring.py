@@ -22,9 +22,9 @@ from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.pixels import PixelCounter
 from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
+from dinodp.scans.naming import RECORD
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
-from dinodp.scans.writing.summary import RECORD
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms

@@ -345,7 +345,7 @@ def record_of(out):
 
 
 def test_force_scores_what_does_not_fit(model, tmp_path):
-    save(tmp_path / "a.nii.gz", head(8).astype(np.float32) / 800)
+    save(tmp_path / "a.nii.gz", head(8).astype(np.float32) / 10)
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz") == 1
     assert predict(model, tmp_path / "forced", tmp_path / "a.nii.gz", options=["--force"]) == 0
 

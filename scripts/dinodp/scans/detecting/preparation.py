@@ -54,18 +54,23 @@ class Preparation:
 
         Raises InputError for a scan without contrast, of its own or within the window.
         """
-        measures = Measures.of(scan)
-        chosen, window = self._chosen(scan, every), self._window(measures)
-        require_contrast(scan, window)
-        return PreparedScan(scan, measures, chosen, Placement.of(scan, self.healthy), window)
+        prepared = self._prepared(scan, every)
+        require_contrast(scan, prepared.window)
+        return prepared
 
     def of_new(self, scan: Scan, every: int, *, force: bool = False) -> PreparedScan:
         """As `of`, but a scan unlike the healthy ones is refused; ``force`` allows other values, spacing and size."""
-        prepared = self.of(scan, every)
+        prepared = self._prepared(scan, every)
         self.healthy.require_same_kind(scan, prepared.measures)
         if not force:
             self.healthy.require_similar(scan, prepared.measures)
+        require_contrast(scan, prepared.window)
         return prepared
+
+    def _prepared(self, scan: Scan, every: int) -> PreparedScan:
+        measures = Measures.of(scan)
+        chosen, window = self._chosen(scan, every), self._window(measures)
+        return PreparedScan(scan, measures, chosen, Placement.of(scan, self.healthy), window)
 
     def _chosen(self, scan: Scan, every: int) -> list[int]:
         if scan.spacing is None:
