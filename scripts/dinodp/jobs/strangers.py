@@ -5,6 +5,7 @@ that: plain arrays of numbers, whole and uncompressed. Whatever else a file has 
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ def parsed_json(text: str | bytes, path: Path) -> dict[str, Any]:
     Raises InputError for another text, for NaN and infinity, and for objects nested deeper than this project's.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise InputError(f"{path} holds JSON that cannot be read ({one_line(error)}).") from error
     if not isinstance(content, dict):
@@ -68,8 +69,11 @@ def parsed_json(text: str | bytes, path: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no finite number")
+def _finite(text: str) -> float:
+    number = float(text)  # 1e999 is infinite
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
 
 
 def _depth(content: Any) -> int:

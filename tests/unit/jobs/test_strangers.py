@@ -134,7 +134,7 @@ def test_a_damaged_file_is_plain_or_one_sentence(path, seed):
 LONG = '{"a": ' + "1" * 5000 + "}"
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", "", '{"a": NaN}', '{"a": Infinity}', b"\xff", LONG])
+@pytest.mark.parametrize("text", ["[1]", "{", "", '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', b"\xff", LONG])
 def test_json_that_is_no_object_of_finite_numbers(tmp_path, text):
     with pytest.raises(InputError, match=r"a\.json holds JSON that"):
         parsed_json(text, tmp_path / "a.json")
