@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import permutations, product
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.scans.detecting.model_file import DIGEST, content_digest
 
 SHAPE = (36, 44, 30)  # right, front, top
 SPACING = 2.0
@@ -98,6 +100,15 @@ def save_photo(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def resign(model: Path) -> None:
+    """Give an edited model file the digest of what it holds now, as a stranger would."""
+    with h5py.File(model, "r+") as file:
+        config = json.loads(file.attrs["config"])
+        groups = [{name: item[()] for name, item in file.get(key, {}).items()} for key in ("state", "history")]
+        config[DIGEST] = content_digest(config, *groups)
+        file.attrs["config"] = json.dumps(config, sort_keys=True)
 
 
 def write_series(

@@ -1,12 +1,15 @@
 """The ``dinodp`` command: a parser that hands over to `dinodp.commands`."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from dinodp import __version__
 from dinodp.commands import compare, evaluate, export, fit, info, predict
-from dinodp.errors import InputError
+from dinodp.errors import InputError, reason_of, visible
+from dinodp.jobs.logs import keep_traceback, quiet_hdf5
 
 EPILOG = """\
 own scans, from healthy ones to anomaly maps of new ones:
@@ -20,18 +23,36 @@ Research software, not a medical device: a score is no diagnosis.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status: 0, 1 after a user's mistake or a failed scan, 130 when stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
-    except InputError as error:
-        print(f"dinodp: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"dinodp: {error}", file=sys.stderr)
-        return 1
+        with quiet_hdf5():
+            return int(options.run(options))
     except KeyboardInterrupt:
-        print("dinodp: stopped; files that were written are complete.", file=sys.stderr)
-        return 130
+        return _stop("stopped; files that were written are complete.", 130)
+    except Exception as error:
+        if options.debug:
+            raise
+        return _stop(_sentence(error, options), 1)
+
+
+def _stop(sentence: str, status: int) -> int:
+    print(f"dinodp: {visible(sentence)}", file=sys.stderr)
+    return status
+
+
+def _sentence(error: Exception, options: argparse.Namespace) -> str:
+    """A mistake as it is told; what the system refused, with the reason; a defect, with the place of its traceback."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        out: Path | None = getattr(options, "out", None)
+        return f"a file cannot be read or written ({reason_of(error, out)})."
+    if isinstance(error, MemoryError):
+        return "The memory of this machine does not suffice: give smaller scans, or a lower --resolution."
+    return f"a defect of dinodp ({reason_of(error)}), please report it: the traceback is {keep_traceback(error)}."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dinodp {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of whatever goes wrong")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (fit, predict, evaluate, compare, export, info):
         command.add(commands)

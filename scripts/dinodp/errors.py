@@ -1,7 +1,17 @@
-"""The one exception that means: the input is at fault, not the program."""
+"""The one exception that means: the input is at fault, not the program. And texts of others, shown without harm."""
 
-
+import errno
 import math
+import os
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories: control, direction-changing, not UTF-8, ends of lines
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class InputError(ValueError):
@@ -14,6 +24,77 @@ class InputError(ValueError):
 def one_line(error: Exception) -> str:
     """What an exception of another library says, on one line and without a full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def visible(text: str) -> str:
+    """``text`` with what is not seen, or changes how the rest is seen, written as escapes; a lone byte as ``\\xff``."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(letter) if unicodedata.category(letter) in HIDDEN else letter for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte of a file's name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+@contextmanager
+def told(what: str, *kinds: type[Exception], place: Path | None = None) -> Iterator[None]:
+    """An exception of one of the ``kinds`` (OSError is always one) becomes an InputError that begins with ``what``.
+
+    ``what`` names the file and what was done with it: "The model m.h5 cannot be written"; ``place`` is where, for
+    an OSError that names no file.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not isinstance(error, (OSError, *kinds)):
+            raise
+        raise InputError(f"{what} ({reason_of(error, place)}).") from error
+
+
+def reason_of(error: Exception, place: Path | None = None) -> str:
+    """Why something failed: kind and words of the error, or file and reason of what the system refused.
+
+    Of a full disk it says how much is free, of a forbidden place whose it is. ``place``: where, for an OSError that
+    names no file.
+    """
+    is_full = "errno = 28" in str(error)  # HDF5 tells it in words only
+    if not isinstance(error, OSError):
+        return f"No space left on device{_free(place)}" if is_full else f"{type(error).__name__}: {one_line(error)}"
+    name = error.filename2 or error.filename  # the second one is the target of a renaming
+    named = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    file = Path(os.fsdecode(name)) if named else place
+    if is_full or error.errno in FULL:
+        return f"{named}{os.strerror(errno.ENOSPC if is_full else error.errno or 0)}{_free(file)}"
+    reason = error.strerror or one_line(error)
+    return f"{named}{reason}{_owner(file) if error.errno in FORBIDDEN else ''}"
+
+
+def _existing(file: Path | None) -> Path | None:
+    """The file, or the folder of it that there is."""
+    while file is not None and not file.exists() and file != file.parent:
+        file = file.parent
+    return file
+
+
+def _free(file: Path | None) -> str:
+    place = _existing(file)
+    return "" if place is None else f"; {shutil.disk_usage(place).free / 2**20:.1f} MiB are free on its file system"
+
+
+def _owner(file: Path | None) -> str:
+    place = _existing(file)
+    if place is None:
+        return ""
+    try:
+        return f"; {visible(str(place))} belongs to {place.owner()}"
+    except (KeyError, OSError):  # a user of another machine
+        return f"; {visible(str(place))} belongs to the user {place.stat().st_uid}"
 
 
 def require_finite(name: str, *values: float) -> None:

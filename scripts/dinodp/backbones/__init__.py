@@ -43,13 +43,14 @@ def load_backbone(
     dtype: str | None = None,
     device: str = "cpu",
     square: bool | None = None,
+    download: bool = True,
 ) -> Backbone:
     """Load a frozen backbone for inference; what is None is the default of its options.
 
     ``name_or_path`` is ``classical``, a local directory in Hugging Face format, or a name on the Hugging Face hub (then
     ``revision`` is a commit, tag or branch). ``resolution`` is the length of the short side after resizing, or of both
     with ``square``. ``layers`` counts blocks from 1, or from the end with -1 the last. ``device`` may be ``auto``: CUDA
-    where there is one, else the CPU.
+    where there is one, else the CPU. Without ``download`` the network is not asked.
 
     Raises InputError, in one sentence, for anything that cannot be had: see the families.
     """
@@ -61,4 +62,5 @@ def load_backbone(
         "dtype": dtype,
         "square": square,
     }
-    return embedding_options(entry, f"The backbone {name_or_path}").load(device)
+    options = embedding_options(entry, f"The backbone {name_or_path}")
+    return options.load(device) if download else options.load_local(device)

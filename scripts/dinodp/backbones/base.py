@@ -78,6 +78,10 @@ class EmbeddingOptions(Options):
         """The backbone on ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. Raises InputError where it cannot be had."""
         raise NotImplementedError
 
+    def load_local(self, device: str) -> Backbone:
+        """As `load`, but from what is on this machine."""
+        return self.load(device)
+
 
 def require_resolution(resolution: int, patch_size: int, name: str) -> None:
     """Raise InputError when no patch fits into the resolution."""

@@ -47,6 +47,13 @@ class HuggingFaceOptions(EmbeddingOptions):
 
     def load(self, device: str) -> Backbone:
         """Its weights, from the directory, the hub's cache or the hub."""
+        return self._load(device, download=True)
+
+    def load_local(self, device: str) -> Backbone:
+        """Its weights, from the directory or the hub's cache."""
+        return self._load(device, download=False)
+
+    def _load(self, device: str, *, download: bool) -> Backbone:
         from dinodp.backbones.vision_transformer import HuggingFaceBackbone  # transformers takes seconds to import
 
         return HuggingFaceBackbone(
@@ -57,4 +64,5 @@ class HuggingFaceOptions(EmbeddingOptions):
             dtype=self.dtype,
             device=torch_device(device),
             square=self.square,
+            download=download,
         )

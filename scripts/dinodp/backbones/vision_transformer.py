@@ -7,12 +7,14 @@ layer that is read, as `get_intermediate_layers(norm=True)` does, and position e
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub's client reads it when it is imported
 import huggingface_hub
 import huggingface_hub.utils
 import numpy as np
@@ -51,8 +53,9 @@ class HuggingFaceBackbone:
         dtype: str,
         device: torch.device,
         square: bool = False,
+        download: bool = True,
     ) -> None:
-        directory, self.revision = locate(name_or_path, revision)
+        directory, self.revision = locate(name_or_path, revision, download=download)
         config = _read_config(directory)
         blocks = block_numbers(layers, int(config["num_hidden_layers"]), name_or_path)
         model = _load_model(directory, dtype)
@@ -170,10 +173,11 @@ def _resize_positions_as_original(model: Any) -> None:
     embeddings.interpolate_pos_encoding = positions
 
 
-def locate(name_or_path: str, revision: str | None) -> tuple[Path, str]:
+def locate(name_or_path: str, revision: str | None, *, download: bool = True) -> tuple[Path, str]:
     """Find the model's directory: (directory, ``local``) or (snapshot of the hub's cache, commit).
 
-    Raises InputError when a local directory is incomplete, or the hub does not give the model.
+    Without ``download`` the hub is not asked. Raises InputError when a local directory is incomplete, or the hub does
+    not give the model.
     """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
@@ -183,7 +187,7 @@ def locate(name_or_path: str, revision: str | None) -> tuple[Path, str]:
         return path, "local"
     if path.exists() or not HUB_NAME.fullmatch(name_or_path) or name_or_path.startswith("."):
         raise InputError(f"The backbone {name_or_path!r} is no directory in Hugging Face format and no hub name.")
-    snapshot = _download(name_or_path, revision)
+    snapshot = _download(name_or_path, revision) if download else _cached(name_or_path, revision)
     require_files(snapshot)
     return snapshot, snapshot.name
 
@@ -202,6 +206,19 @@ def _download(name: str, revision: str | None) -> Path:
     except Exception as error:  # the hub's client raises errors of several libraries
         raise InputError(_hub_advice(name, revision, error)) from error
     return snapshot
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    """What an earlier download has left in the hub's cache."""
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception as error:  # the hub's client raises errors of several libraries
+        with_revision = f" --revision {revision}" if revision else ""
+        raise InputError(
+            f"The backbone {name} (revision {revision or 'main'}) is not on this machine, and a model file alone does "
+            f"not send dinodp to the network: allow the download with `--backbone {name}`, or make it with "
+            f"`hf download {name}{with_revision}`."
+        ) from error
 
 
 def _hub_advice(name: str, revision: str | None, error: Exception) -> str:

@@ -4,11 +4,14 @@ import argparse
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from dinodp.errors import InputError
+from dinodp.errors import InputError, reason_of, visible
+from dinodp.jobs.locks import exclusive
 
 Commands = argparse._SubParsersAction  # the type of what `add_subparsers` returns
+FOLDER_LOCK = ".dinodp.lock"
 SCANS = (
     "a folder (read with its subfolders), an image (PNG, JPEG, TIFF), a NIfTI volume, or the folder of a DICOM series"
 )
@@ -46,9 +49,34 @@ def add_pattern(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )
 
 
+def user_path(text: str) -> Path:
+    """A path as a shell would have it: ~ is the home folder, which shells leave alone in --out=~/maps."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~ of a user that there is not
+        return path
+
+
+def say(*lines: str) -> None:
+    """Print lines, in which the name of a file can neither move the cursor nor turn the direction of the rest."""
+    for line in lines:
+        print(visible(line))
+
+
+def file_lock(path: Path) -> AbstractContextManager[None]:
+    """Whoever writes the file ``path`` holds this. Raises InputError when another process does."""
+    return exclusive(path.with_name(f".{path.name}.lock"), path)
+
+
+def folder_lock(path: Path) -> AbstractContextManager[None]:
+    """Whoever writes the folder ``path`` holds this. Raises InputError when another process does."""
+    return exclusive(path / FOLDER_LOCK, path)
+
+
 def require_new(path: Path, overwrite: bool) -> None:
     """Raise InputError when ``path`` would be overwritten, unless that is wanted."""
-    exists = any(path.iterdir()) if path.is_dir() else path.exists()
+    exists = any(item.name != FOLDER_LOCK for item in path.iterdir()) if path.is_dir() else path.exists()
     if exists and not overwrite:
         raise InputError(f"{path} exists already: choose another name, or add --overwrite.")
 
@@ -70,7 +98,8 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise InputError(f"Nothing can be written into {folder} ({error.strerror}).") from error
+        reason = reason_of(OSError(error.errno, error.strerror), place)  # without the name of the temporary file
+        raise InputError(f"Nothing can be written into {folder} ({reason}).") from error
 
 
 def number_or_name(names: Sequence[str]) -> Callable[[str], str | float]:

@@ -1,9 +1,8 @@
 """``dinodp compare``: two models on the same scans."""
 
 import argparse
-from pathlib import Path
 
-from dinodp.commands.arguments import Commands, add_command
+from dinodp.commands.arguments import Commands, add_command, user_path
 from dinodp.commands.evaluate import add_masks, count_of, show, test_of
 from dinodp.errors import InputError
 from dinodp.jobs.logs import configure_logging
@@ -19,8 +18,8 @@ not tell the models apart.
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "compare", run, "compare two models on the same scans", DESCRIPTION)
-    parser.add_argument("first", type=Path, metavar="DIR", help="predictions of the first model")
-    parser.add_argument("second", type=Path, metavar="DIR", help="predictions of the second model")
+    parser.add_argument("first", type=user_path, metavar="DIR", help="predictions of the first model")
+    parser.add_argument("second", type=user_path, metavar="DIR", help="predictions of the second model")
     add_masks(parser)
 
 

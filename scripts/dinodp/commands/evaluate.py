@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from dinodp.commands.arguments import Commands, add_command, require_file
-from dinodp.errors import InputError
+from dinodp.commands.arguments import Commands, add_command, require_file, user_path
+from dinodp.errors import InputError, told
 from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import configure_logging
 
@@ -23,14 +23,14 @@ subjects. Counted are the voxels that were scored, and lesion voxels that were n
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "evaluate", run, "measure predictions against lesion masks", DESCRIPTION)
-    parser.add_argument("predictions", type=Path, metavar="DIR", help="a folder that `dinodp predict` wrote")
+    parser.add_argument("predictions", type=user_path, metavar="DIR", help="a folder that `dinodp predict` wrote")
     add_masks(parser)
 
 
 def add_masks(parser: argparse.ArgumentParser) -> None:
     """Arguments that say where masks are and how they are called."""
     parser.add_argument(
-        "--masks", type=Path, required=True, metavar="DIR", help="folder of the masks; what is not zero is lesion"
+        "--masks", type=user_path, required=True, metavar="DIR", help="folder of the masks; what is not zero is lesion"
     )
     parser.add_argument("--scan-suffix", default="", metavar="TEXT", help="end of a scan's name that its mask lacks")
     parser.add_argument("--mask-suffix", default="", metavar="TEXT", help="end of a mask's name that its scan lacks")
@@ -44,7 +44,7 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="of the subjects (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="CSV", help="also write the table here")
+    parser.add_argument("--out", type=user_path, metavar="CSV", help="also write the table here")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,9 +77,10 @@ def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
 
 def show(rows: Sequence[dict[str, Any]], out: Path | None) -> None:
     """Print rows as a table, and write them as CSV."""
-    print(tabulate(rows, headers="keys", floatfmt=".4f", missingval="–"))
+    print(tabulate(rows, headers="keys", floatfmt=".4f", missingval="-"))
     if out is not None:
-        write_text(out, pd.DataFrame(rows).to_csv(index=False))
+        with told(f"The table cannot be written to {out}", place=out):
+            write_text(out, pd.DataFrame(rows).to_csv(index=False))
 
 
 def count_of(subjects: Sequence[str], masks: dict[str, Path | None]) -> str:

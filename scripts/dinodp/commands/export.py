@@ -1,9 +1,8 @@
 """``dinodp export``: a fitted model as an ONNX graph."""
 
 import argparse
-from pathlib import Path
 
-from dinodp.commands.arguments import Commands, add_command, require_file
+from dinodp.commands.arguments import Commands, add_command, file_lock, require_file, say, user_path
 from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\
@@ -19,8 +18,8 @@ The batch is dynamic, H and W are fixed. Needs pip install -e ".[onnx]" in the c
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "export", run, "write a fitted model as an ONNX graph", DESCRIPTION)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file that `dinodp fit` wrote")
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the graph to write")
+    parser.add_argument("model", type=user_path, metavar="MODEL", help="a model file that `dinodp fit` wrote")
+    parser.add_argument("--onnx", type=user_path, required=True, metavar="FILE", help="the graph to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"),
@@ -33,15 +32,20 @@ def run(options: argparse.Namespace) -> int:
     """Export, and say what was written."""
     configure_logging()
     require_file(options.onnx, options.overwrite)
+    with file_lock(options.onnx):
+        return _export(options)
+
+
+def _export(options: argparse.Namespace) -> int:
     from dinodp.scans.detecting.model_file import load_detector  # torch takes seconds to import: not for --help
     from dinodp.scans.detecting.onnx_export import OPSET, export_onnx
 
     detector = load_detector(options.model, backbone=options.backbone, device="cpu")
     size = options.size and (options.size[0], options.size[1])
     graph = export_onnx(detector, options.onnx, size)
-    print(
+    say(
         f"{graph.path}: opset {OPSET}, pixels [batch, 3, {graph.size[0]}, {graph.size[1]}] -> map [batch, "
-        f"{graph.size[0]}, {graph.size[1]}], batch dynamic.\n"
-        f"Largest difference from PyTorch: {graph.largest:.2g} in scores, {graph.difference:.2g} of their range."
+        f"{graph.size[0]}, {graph.size[1]}], batch dynamic.",
+        f"Largest difference from PyTorch: {graph.largest:.2g} in scores, {graph.difference:.2g} of their range.",
     )
     return 0

@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,8 +12,11 @@ from dinodp.commands.arguments import (
     add_command,
     add_machine,
     add_pattern,
+    file_lock,
     number_or_name,
     require_file,
+    say,
+    user_path,
 )
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
@@ -34,8 +36,8 @@ voxels exceed. All scans must be of one kind: one modality, volumes or images, g
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "fit", run, "learn what healthy scans look like", DESCRIPTION)
-    parser.add_argument("healthy", type=Path, nargs="+", metavar="HEALTHY", help=f"healthy scans: {SCANS}")
-    parser.add_argument("--out", type=Path, required=True, metavar="MODEL", help="the model file to write (.h5)")
+    parser.add_argument("healthy", type=user_path, nargs="+", metavar="HEALTHY", help=f"healthy scans: {SCANS}")
+    parser.add_argument("--out", type=user_path, required=True, metavar="MODEL", help="the model file to write (.h5)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model file that exists")
     _add_scans(parser.add_argument_group("scans"))
     _add_model(parser.add_argument_group("model"))
@@ -106,6 +108,12 @@ def run(options: argparse.Namespace) -> int:
     require_file(options.out, options.overwrite)
     require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
+    with file_lock(options.out):
+        require_file(options.out, options.overwrite)  # another process may just have written it
+        return _fit(options, settings)
+
+
+def _fit(options: argparse.Namespace, settings: Settings) -> int:
     from dinodp.scans.detecting.fitting import fit_detector, unread_scans
     from dinodp.scans.detecting.model_file import save_detector
     from dinodp.scans.reading.folder import find_all
@@ -115,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
     detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)
-    print(f"Model: {options.out}   Model card: {card}")
+    say(f"Model: {options.out}   Model card: {card}")
     return 0
 
 

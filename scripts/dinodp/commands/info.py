@@ -9,21 +9,22 @@ import h5py
 import pandas as pd
 
 from dinodp import store
-from dinodp.commands.arguments import Commands, add_command
-from dinodp.errors import InputError
+from dinodp.commands.arguments import Commands, add_command, say, user_path
+from dinodp.errors import InputError, told
 from dinodp.jobs.files import read_json
+from dinodp.jobs.strangers import require_plain
 
 
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     summary = "say what a file of the pipeline holds and what made it"
     parser = add_command(commands, "info", run, summary, summary.capitalize() + ".")
-    parser.add_argument("file", type=Path, help="an .h5, .json or .csv file under results/, or a fitted model")
+    parser.add_argument("file", type=user_path, help="an .h5, .json or .csv file under results/, or a fitted model")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the description."""
-    print("\n".join(describe_file(options.file)))
+    say(*describe_file(options.file))
     return 0
 
 
@@ -41,6 +42,7 @@ def describe_file(path: Path) -> list[str]:
 
 def _describe_hdf5(path: Path) -> list[str]:
     lines: list[str] = []
+    require_plain(path, gathered=True)
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
@@ -53,17 +55,13 @@ def _describe_hdf5(path: Path) -> list[str]:
 
 
 def _describe_json(path: Path) -> list[str]:
-    try:
+    with told(f"{path} is not valid JSON", ValueError, RecursionError):
         return json.dumps(read_json(path), indent=2, sort_keys=True).splitlines()
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}).") from error
 
 
 def _describe_csv(path: Path) -> list[str]:
-    try:
+    with told(f"{path} is not a readable CSV table", Exception):  # pandas raises many kinds
         frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable CSV table ({error}).") from error
     lines = [f"  {len(frame)} rows; columns: {', '.join(frame.columns)}"]
     if {"split", "label"} <= set(frame.columns):
         counts = Counter(zip(frame["split"], frame["label"], strict=True))

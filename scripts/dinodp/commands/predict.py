@@ -1,7 +1,6 @@
 """``dinodp predict``: anomaly maps of new scans."""
 
 import argparse
-from pathlib import Path
 
 from dinodp.commands.arguments import (
     SCANS,
@@ -9,10 +8,14 @@ from dinodp.commands.arguments import (
     add_command,
     add_machine,
     add_pattern,
+    folder_lock,
     number_or_name,
     require_new,
     require_writable,
+    say,
+    user_path,
 )
+from dinodp.errors import told
 from dinodp.jobs.logs import configure_logging
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
@@ -34,9 +37,9 @@ A score says how far a scan lies from the healthy ones; it is no diagnosis."""
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     parser = add_command(commands, "predict", run, "make anomaly maps of new scans", DESCRIPTION)
-    parser.add_argument("new", type=Path, nargs="+", metavar="NEW", help=f"scans: {SCANS}")
-    parser.add_argument("--model", type=Path, required=True, help="a model file that `dinodp fit` wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("new", type=user_path, nargs="+", metavar="NEW", help=f"scans: {SCANS}")
+    parser.add_argument("--model", type=user_path, required=True, help="a model file that `dinodp fit` wrote")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds something already")
     add_pattern(parser)
     parser.add_argument(
@@ -68,8 +71,15 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict; return 1 when a scan failed."""
     configure_logging()
-    require_new(options.out, options.overwrite)
+    if not options.out.is_dir():
+        require_new(options.out, options.overwrite)
     require_writable(options.out)
+    with folder_lock(options.out):
+        require_new(options.out, options.overwrite)
+        return _predict(options)
+
+
+def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.detecting.model_file import load_detector  # torch takes seconds to import: not for --help
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.prediction import PredictionOptions, Result, predict_scans
@@ -87,9 +97,10 @@ def run(options: argparse.Namespace) -> int:
         results.extend(predict_scans(scans, detector, options.out, chosen))
     finally:
         if results:
-            write_summary(options.out, results, detector, chosen, options.model.name)
+            with told(f"The tables of {options.out} cannot be written", place=options.out):
+                write_summary(options.out, results, detector, chosen, options.model.name)
     failed = [item for item in results if item.failed]
-    print(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
+    say(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
     if failed:
-        print("\n".join(["Not scored:", *(f"  {item.message}" for item in failed)]))
+        say("Not scored:", *(f"  {item.message}" for item in failed))
     return 1 if failed else 0

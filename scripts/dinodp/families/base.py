@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from dinodp.families.soundness import Layout
     from dinodp.store import Maps
 
 IMAGES_PER_SHARD = 64  # a shard holds whole blocks of as many images; every number of images per read divides it
@@ -147,6 +148,10 @@ class ModelOptions(FeatureOptions):
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> FittedModel:
         """The model of a model file; a memory bank reads its embeddings from ``train``."""
         raise NotImplementedError
+
+    def layout(self, dim: int) -> Layout | None:
+        """What the state of a self-contained fit on embeddings of ``dim`` numbers may hold; None: not known."""
+        return None
 
     def fit_options(self) -> dict[str, Any]:
         """The keys, as plain values, that a fit depends on: not those of scoring."""

@@ -10,9 +10,11 @@ import torch
 
 from dinodp.errors import InputError
 from dinodp.families.base import EmbeddingSource, FeatureOptions
+from dinodp.families.soundness import Layout, Stored
 from dinodp.jobs.logs import progress
 
 IMAGES_PER_READ = 8
+EPS = 1e-5  # rounding of a unit vector
 APPENDED_DIMS = 16  # length of an appended position vector: four frequencies, sine and cosine, two axes
 
 
@@ -43,6 +45,13 @@ class Features:
     def load(cls, options: FeatureOptions, state: Mapping[str, Any]) -> "Features":
         """The features that a model file was fitted with."""
         return cls(options, torch.from_numpy(state["feature_axes"]) if "feature_axes" in state else None)
+
+    @staticmethod
+    def layout(options: FeatureOptions, dim: int) -> tuple[Layout, int]:
+        """What of the features a model file holds, and the length of a feature, for embeddings of ``dim`` numbers."""
+        kept = dim if options.pca_dims is None else options.pca_dims
+        axes = {} if options.pca_dims is None else {"feature_axes": Stored((dim, kept), -1 - EPS, 1 + EPS)}
+        return axes, kept + (APPENDED_DIMS if options.position == "appended" else 0)
 
     @property
     def state(self) -> dict[str, npt.NDArray[np.float32]]:

@@ -10,12 +10,14 @@ import numpy as np
 
 from dinodp.errors import InputError
 from dinodp.families.base import FitTask, Fitted, ModelOptions, Source
+from dinodp.families.soundness import Stored
 from dinodp.options.base import option
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from dinodp.families.soundness import Layout
     from dinodp.store import Maps
 
 
@@ -45,6 +47,10 @@ class GaussianOptions(ModelOptions):
         if int(failed):
             raise InputError("The covariance of the training embeddings is not positive definite: raise reg_covar.")
         return Fitted({"mean": mean.numpy(), "factor": factor.numpy()}, {}, 1)
+
+    def layout(self, dim: int) -> Layout:
+        """Mean and Cholesky factor."""
+        return {"mean": Stored((dim,)), "factor": Stored((dim, dim))}
 
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Gaussian:
         """The Gaussian of a model file."""

@@ -10,12 +10,14 @@ import numpy as np
 
 from dinodp.families.base import FitTask, Fitted, Source
 from dinodp.families.epochs import BatchOptions, EpochOptions
+from dinodp.families.soundness import Stored
 from dinodp.jobs.logs import logger, progress
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from dinodp.families.soundness import Layout
     from dinodp.store import Maps
 
 QUERIES_PER_CHUNK = 4096
@@ -56,6 +58,10 @@ class KMeansOptions(BatchOptions, EpochOptions):
             if history["validation_error"][-1] == min(history["validation_error"]):
                 best = means
         return Fitted({"means": best.numpy()}, history, k)
+
+    def layout(self, dim: int) -> Layout:
+        """The centres."""
+        return {"means": Stored((self.components, dim))}
 
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> KMeans:
         """The centres of a model file."""

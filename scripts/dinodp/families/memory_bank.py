@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, ModelOptions, Source
+from dinodp.families.soundness import Stored
 from dinodp.jobs.logs import logger
 from dinodp.options.base import option
 from dinodp.options.choices import BANK_SCORES
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from dinodp import models
+    from dinodp.families.soundness import Layout
     from dinodp.store import Maps
 
 BYTES_PER_GIB, BYTES_PER_MIB, MIB_PER_GIB = 2**30, 2**20, 2**10
@@ -98,6 +100,15 @@ class MemoryBankOptions(ModelOptions):
         x = picked(train, images, chosen)
         kept = np.asarray(coreset(x, max(1, int(len(x) * self.coreset_fraction)), generator), dtype=np.int64)
         return kept if chosen is None else chosen[kept]
+
+    def layout(self, dim: int) -> Layout:
+        """Which images and embeddings are remembered, and the embeddings."""
+        chosen = self.coreset_fraction is not None or self.max_embeddings is not None
+        return {
+            "images": Stored((self.shots,), 0, kind="i"),
+            "remembered": Stored((None, dim)),
+            **({"embeddings": Stored((None,), 0, kind="i")} if chosen else {}),
+        }
 
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Bank:
         """Take the remembered embeddings from the state, or read them from the training split: now, or for every search

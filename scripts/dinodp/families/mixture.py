@@ -9,6 +9,7 @@ import numpy as np
 
 from dinodp.families.base import FitTask, Fitted, Source
 from dinodp.families.epochs import BatchOptions, EpochOptions
+from dinodp.families.soundness import Stored
 from dinodp.options.base import option
 from dinodp.options.choices import MIXTURE_SCORES, REG_COVAR, STEP_RATE, CovarianceType, Init, Schedule
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from dinodp.families.soundness import Layout
     from dinodp.models.online_mixture import OnlineMixture
     from dinodp.store import Maps
 
@@ -31,6 +33,21 @@ class MixtureOptions(EpochOptions):
     def build(self, device: str) -> OnlineMixture:
         """The mixture that the options describe, not yet fitted."""
         raise NotImplementedError
+
+    def layout(self, dim: int) -> Layout:
+        """Parameters and sufficient statistics; stick fractions from 0 to 1 give weights that sum to at most 1."""
+        k = self.components
+        spread = {"diag": (k, dim), "spherical": (k,), "full": (k, dim, dim)}[self.covariance]
+        return {
+            "stick_fractions": Stored((k,), 0, 1),
+            "means": Stored((k, dim)),
+            "covariances": Stored(spread, positive=self.covariance != "full"),  # `FullComponents` checks a matrix
+            "concentration": Stored((), positive=True),
+            "s0": Stored((k,), 0),
+            "s1": Stored((k, dim)),
+            "s2": Stored(spread),
+            "step_count": Stored((), 0, kind="i"),
+        }
 
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> Mixture:
         """The mixture of a model file."""

@@ -14,6 +14,7 @@ from dinodp.datasets.manifest import select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.families.base import FeatureOptions, FitTask, Fitted, FittedModel, ModelOptions, Source
 from dinodp.families.features import IMAGES_PER_READ, Features
+from dinodp.families.soundness import require_sound
 from dinodp.images import image_score
 from dinodp.jobs.logs import progress
 from dinodp.jobs.processes import current_group, is_first
@@ -90,6 +91,13 @@ def model_of(
     features = Features.load(options, state)
     model: FittedModel = features.before(options.load(state, features.of(train), seed=seed, device=device))
     return model
+
+
+def require_sound_state(options: ModelOptions, state: Mapping[str, Any], dim: int) -> None:
+    """Raise InputError unless a self-contained state fits its options and embeddings of ``dim`` numbers."""
+    axes, length = Features.layout(options, dim)
+    own = options.layout(length)
+    require_sound(state, None if own is None else {**axes, **own})
 
 
 def score_split(

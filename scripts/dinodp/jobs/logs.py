@@ -2,17 +2,20 @@
 
 import io
 import logging
+import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from dinodp.errors import InputError
+from dinodp.errors import InputError, one_line, reason_of, visible
 from dinodp.jobs.closure import CACHE, LIBRARY, Closures
 
 Item = TypeVar("Item")
@@ -22,11 +25,62 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Send the library's messages to standard error, one line each, with the time."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_VisibleFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("matplotlib", "PIL", "h5py", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@contextmanager
+def quiet_hdf5() -> Iterator[None]:
+    """Without the tracebacks that h5py prints when it lets go of a file that a full disk did not take: the error that
+    came before tells it."""
+    hook, unraisable = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, trace: None if "ref count" in str(error) else hook(kind, error, trace)
+    sys.unraisablehook = lambda found: None if "ref count" in str(found.exc_value) else unraisable(found)
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = hook, unraisable
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Lines in which the name of a file cannot move the cursor or turn the direction of what follows."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+
+def keep_traceback(error: BaseException) -> str:
+    """Write the traceback of an error into a file of its own; returns where it is, for a sentence."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="dinodp-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:  # the disk may be full
+        print(text, file=sys.stderr)
+        return "above"
+    return f"in {name}"
+
+
+@contextmanager
+def reading_of(path: Path) -> Iterator[None]:
+    """Whatever a reader raises becomes one sentence that names the file; the traceback of the unexpected is kept."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({reason_of(error, path)}).") from error
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory.") from error
+    except Exception as error:
+        raise InputError(
+            f"{path} is damaged, or of a kind that is not known here ({type(error).__name__}: {one_line(error)}); the "
+            f"traceback is {keep_traceback(error)}."
+        ) from error
 
 
 def progress(

@@ -16,15 +16,15 @@ from dinodp.datasets.subjects import compile_pattern, subject_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
 from dinodp.evaluation.intervals import anomalous_subjects, interval
-from dinodp.jobs.files import read_json
 from dinodp.jobs.logs import progress
+from dinodp.jobs.strangers import parsed_json
 from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.pixels import PixelCounter
 from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
+from dinodp.scans.naming import RECORD
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
-from dinodp.scans.writing.summary import RECORD
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms
@@ -63,7 +63,7 @@ class Predictions:
     def read(cls, folder: Path) -> "Predictions":
         """Raises InputError when the folder holds no predictions."""
         try:
-            content = read_json(folder / RECORD)
+            content = parsed_json((folder / RECORD).read_bytes(), folder / RECORD)
             low, high = content["map_range"]
             return cls(
                 folder,
@@ -75,6 +75,8 @@ class Predictions:
             )
         except OSError as error:
             raise InputError(f"{folder} holds no predictions of `dinodp predict` (no readable {RECORD}).") from error
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{folder / RECORD} is not what this version of `dinodp predict` writes ({type(error).__name__}: "

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from scan_phantoms import (
     head,
     healthy_folder,
     photo,
+    resign,
     save,
     save_photo,
     write_predictions,
@@ -23,8 +25,10 @@ from scan_phantoms import (
 )
 
 from dinodp.cli import main
+from dinodp.commands.arguments import folder_lock
 
 FAST = ["--backbone", "classical", "--resolution", "112", "--method", "dpmm", "components=16", "epochs=1"]
+HELD = ExitStack()  # the lock of another process
 TINY = Path(__file__).parents[2] / "data/hub_parity_square_448"
 PAGE = Path(__file__).parents[3] / "docs/errors.md"
 
@@ -60,7 +64,8 @@ def here(world, tmp_path, monkeypatch):
     shutil.copytree(world, tmp_path, dirs_exist_ok=True)
     save(tmp_path / "new/a_t1.nii.gz", head(7))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    HELD.close()
 
 
 def predict(*scans, model="model.h5"):
@@ -160,6 +165,44 @@ def damaged_model():
         config = json.loads(file.attrs["config"])
         del config["settings"]
         file.attrs["config"] = json.dumps(config)
+    resign("model.h5")
+    return predict("new")
+
+
+def strange_model(change):
+    with h5py.File("model.h5", "r+") as file:
+        config = json.loads(file.attrs["config"])
+        change(file, config)
+        file.attrs["config"] = json.dumps(config)
+    resign("model.h5")
+    return predict("new")
+
+
+def linked(file, config):
+    del file["state/means"]
+    file.create_dataset("state/means", (16, 92), "uint8", external=[("/etc/passwd", 0, 16 * 92)])
+
+
+def elsewhere(file, config):
+    config["settings"].update(backbone="stranger/net")
+    config["backbone"].update(backbone="stranger/net", revision="a" * 40)
+
+
+def two_at_once():
+    HELD.enter_context(folder_lock(Path("maps")))
+    return predict("new")
+
+
+def unseen():
+    assert main([*fit("healthy"), "--window", "0", "255"]) == 0
+    save(Path("new/b.nii.gz"), head(7) + np.int16(1000) * (head(7) > 0))
+    return [*predict("new/b.nii.gz", model="own.h5"), "--force"]
+
+
+def flipped_model():
+    content = bytearray(Path("model.h5").read_bytes())
+    content[len(content) // 2] ^= 16
+    Path("model.h5").write_bytes(content)
     return predict("new")
 
 
@@ -227,6 +270,14 @@ CASES = {
     "no model": lambda: predict("new", model="none.h5"),
     "model file by another name": lambda: ["fit", "healthy", "--out", "own.card.md", *FAST],
     "model file with a part missing": damaged_model,
+    "model file with a flipped bit": flipped_model,
+    "model of a stranger with a link to another file": lambda: strange_model(linked),
+    "model of a stranger whose backbone is not here": lambda: strange_model(elsewhere),
+    "model of a stranger with a broken threshold": lambda: strange_model(
+        lambda file, config: config["calibration"]["thresholds"].update(fpr05=1e9)
+    ),
+    "two at once": two_at_once,
+    "nothing of a forced scan within the window": unseen,
     "folder as output of a file": lambda: ["export", "model.h5", "--onnx", "new"],
     "negative seed": lambda: [*fit("healthy"), "--seed", "-1"],
     "something else as model": lambda: predict("new", model="new/a_t1.nii.gz"),

@@ -177,7 +177,7 @@ def test_repeated_values_of_a_short_scan_are_taken_from_all_of_it():
 
 
 def test_scan_threshold_is_by_rank():
-    calibration = Calibration.of([np.arange(10, dtype=np.float32)], np.arange(19.0))
+    calibration = Calibration.of([np.arange(10, dtype=np.float32)] * 19, np.arange(19.0))
     assert calibration.scan_threshold(0.05) == 18  # rank ceil(0.95 * 20) = 19 of 19
     assert calibration.scan_threshold(0.5) == 9
     assert calibration.scan_threshold(0.001) == 18  # no lower rate can be held

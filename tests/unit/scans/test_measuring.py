@@ -195,7 +195,8 @@ def test_mistakes(case, capsys):
     for changed in ({**record, "scans": [{"name": "p1_a"}]}, {**record, "axis": "oblique"}, {"model": "m"}, [1]):
         (tmp_path / "maps_a/predictions.json").write_text(json.dumps(changed))
         assert evaluate(tmp_path)[0] == 1
-        assert "predictions.json is not what this version of `dinodp predict` writes" in capsys.readouterr().err
+        sentence = "is not what this version of `dinodp predict` writes" if changed != [1] else "holds JSON that is no"
+        assert f"predictions.json {sentence}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["tiff", "png"])

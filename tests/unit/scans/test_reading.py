@@ -158,3 +158,10 @@ def test_what_is_no_slice_does_not_disturb_a_series(tmp_path):
         (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 20)
     assert find_scans(tmp_path / "cd") == [("s", series)]
     assert read_scan("s", series, PLAIN).values.shape[0] == 3
+
+
+def test_what_is_hidden_or_was_predicted_is_no_scan(tmp_path):
+    for name in ("a.png", ".git/annex/a.png", "deep/.ipynb_checkpoints/a.png", "maps/maps/a.png", "deep/b.png"):
+        save_photo(tmp_path / ".home/new" / name, photo(0))
+    (tmp_path / ".home/new/maps/predictions.json").write_text("{}")
+    assert [name for name, _ in find_scans(tmp_path / ".home/new")] == ["a", "deep__b"]

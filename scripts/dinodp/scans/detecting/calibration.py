@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.errors import require_known
+from dinodp.errors import InputError, require_finite, require_known
 from dinodp.metrics.thresholds import calibrated_thresholds
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
@@ -26,6 +26,20 @@ class Calibration:
     scan_rates: Mapping[str, Sequence[float]]
     scan_scores: Sequence[float]
     map_range: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        """Raises InputError for what no calibration gives: the numbers may come from a file."""
+        if not list(self.thresholds) == list(self.scan_rates) == list(FALSE_POSITIVE_RATES):
+            raise InputError(f"The calibration must have the thresholds {', '.join(FALSE_POSITIVE_RATES)}.")
+        limits = list(self.thresholds.values())
+        require_finite("A number of the calibration", *limits, *self.scan_scores, *self.map_range)
+        if limits != sorted(limits):
+            raise InputError(f"The thresholds {limits} of the calibration do not rise.")
+        if not self.map_range[0] < self.map_range[1]:
+            raise InputError(f"The range of maps {self.map_range} of the calibration does not rise.")
+        for rates in self.scan_rates.values():
+            if not 0 < len(rates) == len(self.scan_scores) or not all(0 <= rate <= 1 for rate in rates):
+                raise InputError("The calibration must have a rate from 0 to 1 for each of its scan scores.")
 
     @classmethod
     def of(cls, voxel_scores: Sequence[Map], scan_scores: Sequence[float]) -> "Calibration":
@@ -63,7 +77,10 @@ class Calibration:
     def from_json(cls, content: Mapping[str, Any]) -> "Calibration":
         """From what `to_json` gave."""
         low, high = content["map_range"]
-        return cls(content["thresholds"], content["scan_rates"], content["scan_scores"], (low, high))
+        limits, rates = (
+            {name: content[key][name] for name in FALSE_POSITIVE_RATES} for key in ("thresholds", "scan_rates")
+        )
+        return cls(limits, rates, content["scan_scores"], (low, high))
 
 
 def evenly(values: Map, count: int) -> Map:

@@ -63,6 +63,8 @@ def fit_detector(
             _embed(part, what, embedder, preparation, Path(folder))
             for part, what in ((train, "embed"), (held_out, "embed held-out"))
         ]
+        if tokens[0].is_constant:
+            raise InputError(f"The backbone {backbone.name} gives the same embedding for every patch: use another one.")
         _require_one_grid(tokens, settings)
         device = str(embedder.device)
         fitted = fit_state(settings.model, tokens[0], tokens[1], seed=settings.seed, device=device, self_contained=True)

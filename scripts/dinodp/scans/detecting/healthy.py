@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.datasets.volumes import PERCENTILES, window_of
-from dinodp.errors import InputError
+from dinodp.errors import InputError, require_finite
 from dinodp.scans.reading.scan import Scan
 
 VALUE_FACTOR = 4.0  # a range of values may be this much narrower or wider than any healthy one, and shifted as much
 SPACING_FACTOR = 2.0  # likewise for distances between voxels
 FIELD_MARGIN = 1.05  # the field of view is this much wider than the largest healthy foreground
+LARGEST_CANVAS = 16384  # pixels along a side of the field of view
 IDEAL_SPACING_RATIO = 2.5  # voxels of a slice that are longer than this: slices should be cut along another axis
 
 
@@ -60,6 +61,34 @@ class HealthyRange:
     spacing: tuple[tuple[float, float], ...]  # of slices, rows and columns: smallest and largest; empty for images
     side: float
     pixel: float  # the finest in-plane spacing: pixels of the field of view
+
+    def __post_init__(self) -> None:
+        """Raises InputError for what no scans give: the numbers may come from a file."""
+        pairs = {"low": self.low, "high": self.high, "width": self.width}
+        pairs |= dict(zip(("slices", "rows", "columns"), self.spacing, strict=False))
+        for name, (least, most) in pairs.items():
+            require_finite(f"The healthy range's {name}", least, most)
+            if least > most:
+                raise InputError(f"The healthy range's {name} runs from {least:g} down to {most:g}.")
+        self._require_lengths()
+        self._require_kind()
+
+    def _require_lengths(self) -> None:
+        require_finite("The field of view", self.side, self.pixel)
+        if self.width[0] < 0 or min((*(pair[0] for pair in self.spacing), self.side, self.pixel)) <= 0:
+            raise InputError("The healthy range has a length or a width that is not above 0.")
+        if self.kind == "volume" and self.side / self.pixel > LARGEST_CANVAS:
+            raise InputError(
+                f"The field of view measures {self.side / self.pixel:.0f} pixels; at most {LARGEST_CANVAS} are allowed."
+            )
+
+    def _require_kind(self) -> None:
+        depths, spacings = {"volume": ((0,), 3), "image": ((8, 16), 0)}.get(self.kind, ((), 0))
+        if self.depth not in depths or len(self.spacing) != spacings or self.channels not in (1, 3):
+            raise InputError(
+                f"The healthy scans are of an unknown kind ({self.kind!r}, {self.channels!r} channels, {self.depth!r} "
+                f"bits, {len(self.spacing)} spacings)."
+            )
 
     @classmethod
     def over(cls, names: Sequence[str], measures: Sequence[Measures]) -> "HealthyRange":

@@ -1,21 +1,27 @@
 """The fitted model file: HDF5 that carries all that prediction needs."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dinodp import store
 from dinodp.backbones import Backbone, load_backbone
 from dinodp.embeddings.embedder import Embedder
-from dinodp.errors import InputError, one_line
+from dinodp.errors import InputError, one_line, told
+from dinodp.jobs.strangers import require_plain
 from dinodp.scans.detecting.calibration import Calibration
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import Scorer
+from dinodp.scans.detecting.settings import PINNED_REVISIONS
 from dinodp.scans.naming import require_name
 
-KIND = "detector"
+KIND, DIGEST = "detector", "content_sha256"
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,21 @@ class FittedDetector:
 def save_detector(path: Path, detector: FittedDetector) -> None:
     """Write a detector under a temporary name, then rename it. Raises InputError where nothing can be written."""
     require_name(path)
-    try:
-        store.write_state(path, detector.config(), detector.state, detector.history, KIND)
-    except OSError as error:
-        raise InputError(f"The model cannot be written to {path} ({error}).") from error
+    config, state, history = detector.config(), detector.state, detector.history
+    config[DIGEST] = content_digest(config, state, history)
+    with told(f"The model cannot be written to {path}", RuntimeError, place=path):  # HDF5 raises that on a full disk
+        store.write_state(path, config, state, history, KIND)
+
+
+def content_digest(config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]) -> str:
+    """SHA-256 over everything that a model file holds but this digest: names, types, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps({**config, DIGEST: ""}, sort_keys=True).encode())
+    for group, arrays in (("state", state), ("history", history)):
+        for name, value in sorted(arrays.items()):
+            values = np.ascontiguousarray(value)
+            digest.update(json.dumps([group, name, values.dtype.str, np.shape(value)]).encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def load_detector(
@@ -53,10 +70,14 @@ def load_detector(
 ) -> FittedDetector:
     """Load a fitted model; ``backbone`` says where its weights are now, if they have moved.
 
-    Raises InputError when the file is missing or something else, or the backbone is not the one of the fit.
+    The network is asked only for a ``backbone`` that the caller names, and for the default one of this project: a name
+    in a file of a stranger must be in the hub's cache already. Raises InputError when the file is missing, damaged or
+    something else, or the backbone is not the one of the fit.
     """
+    require_plain(path)
     with _understood(path):
         config, state, history = store.read_state(path, KIND)
+        _require_content(path, config, state, history)
         preparation, expected = Preparation.from_json(config), config["backbone"]
         revision = _revision(expected)
     settings = preparation.settings
@@ -66,6 +87,7 @@ def load_detector(
         resolution=settings.resolution,
         layers=settings.layers,
         device=device,
+        download=backbone is not None or PINNED_REVISIONS.get(settings.backbone, "") == revision,
     )
     _require_same_weights(loaded, expected, path)
     embedder = Embedder(loaded, batch_size)
@@ -81,11 +103,19 @@ def _understood(path: Path, told: tuple[type[Exception], ...] = (InputError,)) -
         yield
     except told:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever values of a wrong type may lead to
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         raise InputError(
-            f"{path} is damaged, or another version of dinodp wrote it ({type(error).__name__}: {one_line(error)}): "
-            "fit again."
+            f"{path} is damaged, or another version of dinodp wrote it ({kind}{one_line(error)}): fit again."
         ) from error
+
+
+def _require_content(
+    path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]
+) -> None:
+    """Raise InputError unless the file holds what was written, to the last bit."""
+    if config.get(DIGEST) != content_digest(config, state, history):
+        raise InputError(f"{path} is damaged, or of an earlier version: its content lacks its digest; fit again.")
 
 
 def _revision(provenance: Mapping[str, str]) -> str | None:

@@ -4,6 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from dinodp.datasets.volumes import to_grey
+from dinodp.errors import InputError
 from dinodp.scans.detecting.canvas import Picture, Placement, pictures, slice_choice
 from dinodp.scans.detecting.healthy import HealthyRange, Measures
 from dinodp.scans.detecting.settings import Settings
@@ -26,6 +30,18 @@ class PreparedScan:
         return pictures(self.scan, self.chosen, self.placement, self.window)
 
 
+def require_contrast(scan: Scan, window: tuple[float, float]) -> None:
+    """Raise InputError when all of the foreground would become black, or all of it white: its score would say nothing,
+    and black may look healthier than any scan."""
+    values = scan.values[scan.foreground]
+    ends = np.array([values.min(), values.max()])
+    if len(set(to_grey(ends, *window).tolist())) == 1:
+        raise InputError(
+            f"{scan.path}: its values run from {ends[0]:g} to {ends[1]:g}, but the window of the model from "
+            f"{window[0]:g} to {window[1]:g}: nothing of it would be seen."
+        )
+
+
 @dataclass(frozen=True)
 class Preparation:
     """How every scan is prepared: by the settings of the fit and by what the healthy scans were like."""
@@ -36,19 +52,25 @@ class Preparation:
     def of(self, scan: Scan, every: int) -> PreparedScan:
         """Choose every ``every``-th slice with enough foreground, place and window it.
 
-        Raises InputError for a scan without contrast.
+        Raises InputError for a scan without contrast, of its own or within the window.
         """
-        measures = Measures.of(scan)
-        chosen = self._chosen(scan, every)
-        return PreparedScan(scan, measures, chosen, Placement.of(scan, self.healthy), self._window(measures))
+        prepared = self._prepared(scan, every)
+        require_contrast(scan, prepared.window)
+        return prepared
 
     def of_new(self, scan: Scan, every: int, *, force: bool = False) -> PreparedScan:
         """As `of`, but a scan unlike the healthy ones is refused; ``force`` allows other values, spacing and size."""
-        prepared = self.of(scan, every)
+        prepared = self._prepared(scan, every)
         self.healthy.require_same_kind(scan, prepared.measures)
         if not force:
             self.healthy.require_similar(scan, prepared.measures)
+        require_contrast(scan, prepared.window)
         return prepared
+
+    def _prepared(self, scan: Scan, every: int) -> PreparedScan:
+        measures = Measures.of(scan)
+        chosen, window = self._chosen(scan, every), self._window(measures)
+        return PreparedScan(scan, measures, chosen, Placement.of(scan, self.healthy), window)
 
     def _chosen(self, scan: Scan, every: int) -> list[int]:
         if scan.spacing is None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
 from dinodp.families.base import FittedModel
-from dinodp.families.stages import model_of
+from dinodp.families.stages import model_of, require_sound_state
 from dinodp.images import image_score
 from dinodp.scans.detecting.canvas import enlarge, patches_with
 from dinodp.scans.detecting.preparation import Preparation, PreparedScan
@@ -79,8 +79,9 @@ class Scorer:
 
     @classmethod
     def of(cls, preparation: Preparation, embedder: Embedder, state: Mapping[str, Any]) -> "Scorer":
-        """With the model that a state of `fit_state` describes."""
+        """With the model that a state of `fit_state` describes. Raises InputError for a state that none can have."""
         options, seed = preparation.settings.model, preparation.settings.seed
+        require_sound_state(options, state, embedder.backbone.dim)
         model = model_of(options, state, NoEmbeddings(), seed=seed, device=str(embedder.device))
         return cls(preparation, embedder, model)
 
@@ -100,10 +101,12 @@ class Scorer:
     def score_tokens(self, prepared: PreparedScan, tokens: Iterable[torch.Tensor]) -> ScoredScan:
         """As `score`, from what the model sees [B, row, col, D] of the chosen slices, batch by batch.
 
-        Raises InputError when none of the foreground is seen.
+        Raises InputError when none of the foreground is seen, or a score is not finite.
         """
         scan, chosen = prepared.scan, prepared.chosen
         maps = np.concatenate([self.patch_maps(batch) for batch in tokens])
+        if not np.isfinite(maps).all():
+            raise InputError(f"{scan.path}: the model gives it a score that is not finite (NaN or infinity).")
         n_slices, height, width = scan.foreground.shape
         positions = prepared.placement.positions((height, width), self.embedder.backbone)
         enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
@@ -116,7 +119,6 @@ class Scorer:
         found = ScoredScan(prepared, maps, inside, enlarged, scored)
         enlarged[~scored] = found.outside
         return found
-
 
     def patch_maps(self, tokens: torch.Tensor) -> Map:
         """Patch scores [B, row, col] of what the model sees [B, row, col, D]."""

@@ -16,7 +16,7 @@ DEFAULT_BACKBONE = "facebook/dinov2-small"
 PINNED_REVISIONS = {DEFAULT_BACKBONE: "ed25f3a31f01632728cabb09d1542f84ab7b0056"}
 DEFAULT_METHOD = "dpmm"
 LEAST = {"slice_step": 1, "resolution": 1, "seed": 0}
-LARGEST_SEED = 2**63 - 1
+MOST = {"resolution": 8192, "seed": 2**63 - 1}
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Settings:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        if self.seed > LARGEST_SEED:
-            raise InputError(f"seed is {self.seed}; it must be at most {LARGEST_SEED}.")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at most {most}.")
         for name in ("held_out", "false_positive_rate"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
@@ -87,4 +88,6 @@ class Settings:
         """From what `to_json` gave."""
         window = content["window"]
         tuples = {"layers": tuple(content["layers"]), "window": None if window is None else (window[0], window[1])}
-        return cls(**{**content, **tuples})
+        settings = cls(**{**content, **tuples})
+        settings.reading()  # checks the rest
+        return settings

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dinodp.errors import InputError
@@ -20,13 +21,16 @@ class TokenFile:
         self.path, self._starts, self.dim = path, [0], 0
         self.grids: list[tuple[int, int]] = []
         self.n_images, self.n_patches = 0, 0
+        self.is_constant = True  # so far: each embedding is the same
+        self._example: npt.NDArray[np.float16] | None = None
         self._file = path.open("wb")
 
     def append(self, tokens: torch.Tensor) -> None:
         """Add tokens [B, row, col, D]."""
         stored = tokens.half().cpu().numpy()
         if not np.isfinite(stored).all():
-            raise InputError("The backbone gave embeddings that are not finite.")
+            raise InputError("The backbone gave embeddings that are not finite, or above 65504, the most of float16.")
+        self.is_constant = self.is_constant and bool((stored == self._first(stored)).all())
         self.dim = stored.shape[-1]
         for picture in stored:
             self._file.write(np.ascontiguousarray(picture).tobytes())
@@ -35,6 +39,12 @@ class TokenFile:
             self.n_images += 1
         self.n_patches = self._starts[-1] // self.n_images
         self._file.flush()
+
+    def _first(self, stored: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """The first embedding [D] of all."""
+        if self._example is None:
+            self._example = stored[0, 0, 0].copy()
+        return self._example
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """The embeddings of these pictures as float32 [B, row, col, D], or [1, 1, n, D] where their grids differ."""

@@ -14,6 +14,8 @@ from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.datasets.volumes import AXES, SUFFIXES, read_nifti
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_values
+from dinodp.jobs.logs import reading_of
+from dinodp.scans.naming import RECORD
 from dinodp.scans.reading.scan import Background, Scan, find_foreground
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -69,8 +71,18 @@ def find_all(paths: Sequence[Path], pattern: str | None = None) -> list[tuple[st
 
 
 def _series_and_files(folder: Path) -> list[Path]:
-    """Image and NIfTI files, and folders with DICOM files, below a folder and itself."""
-    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    """Image and NIfTI files, and folders with DICOM files, below a folder and itself.
+
+    Passed over is what is hidden (.git, .ipynb_checkpoints), and what `dinodp predict` wrote into a folder of its own.
+    """
+    predictions = {record.parent for record in folder.rglob(RECORD)} - {folder}
+    files = [
+        file
+        for file in folder.rglob("*")
+        if file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and predictions.isdisjoint(file.parents)
+    ]
     single = [file for file in files if file.name.lower().endswith((*IMAGE_SUFFIXES, *SUFFIXES))]
     series = {file.parent for file in set(files).difference(single) if is_slice(file)}
     return sorted([*series, *single])
@@ -101,6 +113,11 @@ def _names(paths: list[Path], root: Path) -> list[str]:
 
 def read_scan(name: str, path: Path, options: ReadingOptions) -> Scan:
     """Read one scan. Raises InputError, in one sentence, for whatever is wrong with it."""
+    with reading_of(path):
+        return _read(name, path, options)
+
+
+def _read(name: str, path: Path, options: ReadingOptions) -> Scan:
     if path.is_dir():
         return _volume(name, path, options, *read_placed_series(path))
     if path.name.lower().endswith(SUFFIXES):

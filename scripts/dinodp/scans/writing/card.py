@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinodp import __version__
+from dinodp.errors import visible
 from dinodp.jobs.files import write_text
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.model_file import FittedDetector
@@ -56,7 +57,7 @@ by someone qualified to read such scans.
 def write_card(model: Path, detector: FittedDetector) -> Path:
     """Write the card beside a model file (``model.h5`` -> ``model.card.md``); return its path."""
     path = card_of(model)
-    write_text(path, describe(model.name, detector))
+    write_text(path, describe(visible(model.name), detector))
     return path
 
 

@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from dinodp.datasets.volumes import AXES
+from dinodp.errors import visible
 from dinodp.jobs.files import write_text
 from dinodp.report import pages
 from dinodp.report.pictures import data_address
@@ -53,5 +54,6 @@ def _colour_bar() -> str:
 
 def _environment() -> jinja2.Environment:
     environment = pages.environment(TEMPLATES)
+    environment.filters["visible"] = visible
     environment.filters["short"] = lambda value: f"{value:.4g}".replace("-", "−")
     return environment

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dinodp.datasets.geometry import VolumeGeometry
-from dinodp.errors import InputError, require_finite, require_known
-from dinodp.jobs.logs import logger, progress
+from dinodp.errors import InputError, reason_of, require_finite, require_known
+from dinodp.jobs.logs import keep_traceback, logger, progress
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.scoring import ScoredScan
@@ -93,10 +93,9 @@ def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, opti
     except InputError as error:
         message = str(error)
     except OSError as error:
-        message = f"{path}: the output cannot be written ({error})."
+        message = f"{path}: the output cannot be written ({reason_of(error, folder)})."
     except Exception as error:  # one scan must not cost the others theirs
-        logger.exception("%s failed unexpectedly", path)
-        message = f"{path} failed unexpectedly ({type(error).__name__}: {error}); the log has the details."
+        message = f"{path} failed unexpectedly ({reason_of(error)}); the traceback is {keep_traceback(error)}."
     _remove(written)
     logger.warning("%s", message)
     return Result(name, path, message)

@@ -8,13 +8,16 @@ from typing import Any
 import pandas as pd
 
 from dinodp import __version__
+from dinodp.errors import visible
 from dinodp.jobs.files import read_json, write_json, write_text
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.naming import RECORD
 from dinodp.scans.writing.gallery import NOTE, write_gallery
 from dinodp.scans.writing.prediction import PredictionOptions, Result
 from dinodp.scans.writing.regions import Region
 
-RECORD, GALLERY = "predictions.json", "gallery.html"
+GALLERY = "gallery.html"
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 TABLES = ("scans.csv", "slices.csv", "regions.csv")
 SCAN_COLUMNS = (
     "scan", "file", "status", "score", "healthy_with_lower_score", "healthy_held_out", "share_above", "ml_above",
@@ -49,15 +52,21 @@ def write_summary(
     write_gallery(folder / GALLERY, results, detector, options, model)
 
 
+def cell(text: str) -> str:
+    """A text for a table of CSV: visible, and with an apostrophe before what a spreadsheet would take for a formula."""
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(FORMULA_STARTS) else shown
+
+
 def _write_tables(results: Sequence[Result], folder: Path) -> None:
     scans = [
-        {"scan": item.name, "file": str(item.path), "status": "failed" if item.failed else "scored", **item.row,
-         "message": item.message}
+        {"scan": cell(item.name), "file": cell(str(item.path)), "status": "failed" if item.failed else "scored",
+         **item.row, "message": cell(item.message)}
         for item in results
     ]  # fmt: skip
-    slices = [{"scan": item.name, **row} for item in results for row in item.slices]
+    slices = [{"scan": cell(item.name), **row} for item in results for row in item.slices]
     regions = [
-        {"scan": item.name, "region": number, **_region_row(region)}
+        {"scan": cell(item.name), "region": number, **_region_row(region)}
         for item in results
         for number, region in enumerate(item.regions, start=1)
     ]
