@@ -32,7 +32,10 @@ class BayesianMixtureOptions(MixtureOptions):
         )
 
     def fit(self, task: FitTask) -> Fitted:
-        """At most ``max_embeddings`` embeddings, ``epochs`` iterations. Raises InputError for fewer than K or not finite ones."""
+        """At most ``max_embeddings`` embeddings, ``epochs`` iterations.
+
+        Raises InputError for fewer than K, and for embeddings that are not finite.
+        """
         import torch
         from sklearn.mixture import BayesianGaussianMixture  # a second of imports that other jobs need not pay
 

@@ -1,5 +1,7 @@
 """What holds for any embeddings: properties of the mixtures and of the memory bank, on random examples."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -100,4 +102,4 @@ def test_a_coreset_has_the_asked_number_and_covers_better_the_larger_it_is(x, n,
     chosen = coreset(x, n, torch.Generator().manual_seed(seed))
     assert len(chosen) == n
     radii = [float(MemoryBank().fit(x[chosen[:size]]).distances(x).max()) for size in range(1, n + 1)]
-    assert all(later <= earlier + 1e-6 for earlier, later in zip(radii, radii[1:], strict=False))
+    assert all(later <= earlier + 1e-6 for earlier, later in pairwise(radii))
