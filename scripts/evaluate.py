@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 begin_job(snakemake)
 evaluate_scores(
+    model=Path(snakemake.input.model),
     test_scores=Path(snakemake.input.test),
     valid_scores=Path(snakemake.input.valid),
     manifest=read_manifest(Path(snakemake.input.manifest)),
