@@ -58,9 +58,14 @@ DAMAGES = {
 
 
 class Damaged:
-    """A file while it is damaged; as it was, also in its time, at the end. ``keep_time``: the damage leaves no trace."""
+    """A file while it is damaged; as it was, also in its time, at the end.
 
-    def __init__(self, path: Path, damage: Callable[..., None], other: Path, draw: random.Random, keep_time: bool) -> None:
+    ``keep_time``: the damage does not change its time.
+    """
+
+    def __init__(
+        self, path: Path, damage: Callable[..., None], other: Path, draw: random.Random, keep_time: bool
+    ) -> None:
         self.path, self.damage, self.other, self.draw, self.keep_time = path, damage, other, draw, keep_time
 
     def __enter__(self) -> None:

@@ -11,12 +11,12 @@ from project_copy import small_run
 from replay import Outcome, Run, readers_of, small_files
 
 CONFIGURATION = small_run(
-    (6, 4, 4),
+    (8, 4, 8),
     models=["memory_bank", "dpmm_demo"],
     figures=["anomaly_maps"],
     tables=["table1"],
 )
-OTHER = {**CONFIGURATION, "datasets": {"phantoms": {"n_train": 6, "n_valid": 4, "n_test": 4, "seed": 5}}}
+OTHER = {**CONFIGURATION, "datasets": {"phantoms": {"n_train": 8, "n_valid": 4, "n_test": 8, "seed": 5}}}
 BESIDE = ".origin.json"  # what a table says of itself
 KINDS = {  # a file of each kind, below results/
     "image": "data/phantoms/images/test-000_0.png",
@@ -121,7 +121,8 @@ def flip_bits(run: Run, other: Run, count: int, seed: int = 0) -> Table:
     for number in range(count):
         kind = ("model, mixture", "model, bank", "scores, test", "scores, valid", "embeddings, test")[number % 5]
         path = run.folder / "results" / KINDS[kind]
-        reader = next(job for job in readers_of(run.jobs, f"results/{KINDS[kind]}") if job.rule in ("score", "evaluate"))
+        readers = readers_of(run.jobs, f"results/{KINDS[kind]}")
+        reader = next(job for job in readers if job.rule in ("score", "evaluate"))
         reader.expected  # noqa: B018 (read before anything is damaged)
         with Damaged(path, DAMAGES["bit flipped"], path, draw, keep_time=True):
             table.add(kind, "bit flipped", reader.rule, reader.replay())

@@ -49,7 +49,8 @@ class Run:
         folder.mkdir(parents=True)
         copy_project(folder, "run", configuration)
         shutil.copy(Path(__file__).with_name("record.smk"), folder)
-        snakemake(folder, "-s", str(folder / "record.smk"), "all", "--configfile", "config/run.yaml")
+        arguments = ["-s", str(folder / "record.smk"), "all", "--configfile", "config/run.yaml"]
+        snakemake(folder, *arguments, environment=environment_of(folder))
         return cls(folder)
 
     @cached_property
@@ -115,7 +116,8 @@ class Job:
                 os.utime(path, ns=(made.st_atime_ns, made.st_mtime_ns))
 
     def _beside(self) -> list[Path]:
-        return [path for folder in {path.parent for path in self.outputs} for path in folder.iterdir() if path.is_file()]
+        folders = {path.parent for path in self.outputs}
+        return [path for folder in folders for path in folder.iterdir() if path.is_file()]
 
     def _run(self, before: Callable[[], object]) -> Outcome:
         receiver, sender = FORK.Pipe(duplex=False)
@@ -164,14 +166,19 @@ def small_files(size: int) -> Callable[[], None]:
     return limit
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    """Of a run in a folder: it imports the library that lies there."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "scripts")}
+
+
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Begin a run of the workflow, in a session of its own."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "all", "--rerun-incomplete", *arguments]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=environment_of(folder),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,11 +12,10 @@ from readers import TARGETS
 from sandbox import Outcome, outcomes
 
 FOUND = sorted(FINDINGS.glob("*")) if FINDINGS.is_dir() else []
-# until files carry a digest of their content, HDF5 itself meets the damage
-UNSEALED = ("manifest.csv", "model.h5", "scores.h5")
+LONG_RUN_ONLY = ("embeddings.h5",)  # HDF5 may hang on its damaged headers, which no digest covers before it reads them
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in UNSEALED])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in LONG_RUN_ONLY])
 def test_a_damaged_file_is_read_or_refused_in_a_sentence(name):
     found, wrong = fuzz(TARGETS[name], seed=1, count=400, seconds=1.5)
     assert not wrong

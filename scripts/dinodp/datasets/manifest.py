@@ -9,6 +9,7 @@ from PIL import Image
 
 from dinodp.errors import InputError
 from dinodp.jobs.origin import parse_table, require_unchanged, sha256, table_origin, write_table
+from dinodp.options.base import shown
 
 COLUMNS = ("split", "label", "image", "mask", "subject", "slice", "height", "width", "image_sha256", "mask_sha256")
 TEXTS = ("subject", "slice", "image_sha256", "mask_sha256")
@@ -65,7 +66,7 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
     for column, known in (("split", SPLITS), ("label", LABELS)):
         if unknown := sorted(set(frame[column]) - set(known)):
             raise InputError(
-                f"The manifest of {where} has the {column} {unknown[0]!r}; allowed are {', '.join(known)}."
+                f"The manifest of {where} has the {column} {shown(unknown[0])}; allowed are {', '.join(known)}."
             )
     for split in SPLITS:
         if not (frame["split"] == split).any():

@@ -24,7 +24,11 @@ class Options(BaseModel):
     def read(cls, content: object, where: str) -> Self:
         """The options of an entry as YAML gave it. Raises InputError, which begins with ``where``."""
         try:
-            return cls.model_validate_json(json.dumps(_without_nulls(content), default=str))
+            text = json.dumps(_without_nulls(content), default=str)
+        except (TypeError, ValueError, RecursionError) as error:  # YAML can say both
+            raise InputError(f"{where}: a part of it holds itself, or has keys that are no texts.") from error
+        try:
+            return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(_sentence(cls, error, where)) from None
 
