@@ -52,8 +52,9 @@ def fit_mixture(
     """Fit ``mixture`` in place by online EM over shuffled mini-batches of images; the last one may be smaller.
 
     After each epoch the mean log-likelihood of the validation images decides which state is kept. An interrupted fit
-    goes on from ``checkpoint``, where that is of the same fit, and ends with the same numbers. Where the mixture has a process group, each process
-    calls this with the same arguments and takes its part of every mini-batch. Raises InputError for an empty split.
+    goes on from ``checkpoint``, where that is of the same fit, and ends with the same numbers. Where the mixture has a
+    process group, each process calls this with the same arguments and takes its part of every mini-batch.
+    Raises InputError for an empty split.
     """
     if not (train.n_images and validation.n_images):
         raise InputError("Fitting needs normal images in both the train and the valid split; one of them has none.")
@@ -174,7 +175,7 @@ def _parts(content: Any) -> Iterator[bytes | memoryview]:
             yield name.encode()
             yield from _parts(content[name])
     elif isinstance(content, torch.Tensor | np.ndarray):
-        values = np.ascontiguousarray(content)
+        values = np.ascontiguousarray(content.cpu() if isinstance(content, torch.Tensor) else content)
         yield f"{values.dtype} {values.shape}".encode()
         yield values.reshape(-1).view(np.uint8).data
     else:
