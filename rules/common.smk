@@ -29,7 +29,10 @@ RUN = CONFIGURATION.run
 
 
 CLOSURES = Closures(Path(workflow.basedir, "scripts/dinodp"), CACHE)
-RUN_TABLES = ["metrics", "costs", "intervals", "differences", "strata"]
+RUN_TABLES = [
+    f"results/{name}.csv"
+    for name in ("metrics", "costs", "intervals", "differences", "strata")
+]
 FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
 

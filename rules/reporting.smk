@@ -89,7 +89,7 @@ rule write_report:
         intervals="results/intervals.csv",
         differences="results/differences.csv",
         strata="results/strata.csv",
-        origins=origin([f"results/{name}.csv" for name in RUN_TABLES]),
+        origins=origin(RUN_TABLES),
         alignment=alignment_files("csv"),
         alignment_origins=origin(alignment_files("csv")),
         alignment_figures=alignment_files("png"),

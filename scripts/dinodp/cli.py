@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dinodp import __version__
-from dinodp.commands import compare, evaluate, export, fit, info, predict
+from dinodp.commands import compare, evaluate, export, fit, info, predict, verify
 from dinodp.errors import InputError
 
 EPILOG = """\
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dinodp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (fit, predict, evaluate, compare, export, info):
+    for command in (fit, predict, evaluate, compare, export, info, verify):
         command.add(commands)
     return parser
 

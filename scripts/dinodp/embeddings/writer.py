@@ -203,6 +203,4 @@ def _create_tokens(file: h5py.File, shape: tuple[int, ...]) -> None:
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)
-        h5py.h5d.create(
-            file.id, name.encode(), h5py.h5t.py_create(kind), h5py.h5s.create_simple(size), dcpl=layout
-        )
+        h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), h5py.h5s.create_simple(size), dcpl=layout)

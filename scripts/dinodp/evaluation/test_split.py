@@ -55,7 +55,6 @@ def has_pixel_labels(frame: pd.DataFrame) -> bool:
 
 def evaluate_scores(
     *,
-    model: Path,
     test_scores: Path,
     valid_scores: Path,
     manifest: pd.DataFrame,
@@ -68,13 +67,9 @@ def evaluate_scores(
 
     Thresholds come from the normal validation images. Without masks only image metrics appear. The curves file also
     holds every metric of the resamples of the test subjects, from the same draws for all models, and how many subjects
-    have an anomaly. Raises InputError for scores that are not of this ``model`` file and manifest.
+    have an anomaly. Raises InputError for scores that are not of this manifest.
     """
     made_from = scores_made_from(manifest, test_scores, valid_scores)
-    for scores in (test_scores, valid_scores):
-        require_made_from(
-            scores, store.read_inputs(scores, "scores"), "model", store.digest_of(model), f"{model} as it is now"
-        )
     test, valid = select(manifest, "test"), select(manifest, "valid")
     normal = valid[valid["label"] == "normal"]
     anomalous, subjects = (test["label"] == "anomalous").to_numpy(), subjects_of(test)
@@ -119,6 +114,14 @@ def scores_made_from(manifest: pd.DataFrame, test_scores: Path, valid_scores: Pa
     if len(models) > 1:
         raise InputError(f"{test_scores} and {valid_scores} are of different models: {AGAIN}.")
     return found
+
+
+def require_scores_of(model: Path, *scores: Path) -> None:
+    """Raise InputError unless all ``scores`` were made by this model file."""
+    for path in scores:
+        require_made_from(
+            path, store.read_inputs(path, "scores"), "model", store.digest_of(model), f"{model} as it is now"
+        )
 
 
 def require_one_job(manifest: pd.DataFrame, test: Path, valid: Path, metrics: Path, curves: Path) -> None:

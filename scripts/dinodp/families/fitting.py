@@ -175,7 +175,7 @@ def _parts(content: Any) -> Iterator[bytes | memoryview]:
             yield name.encode()
             yield from _parts(content[name])
     elif isinstance(content, torch.Tensor | np.ndarray):
-        values = np.ascontiguousarray(content)
+        values = np.ascontiguousarray(content.cpu() if isinstance(content, torch.Tensor) else content)
         yield f"{values.dtype} {values.shape}".encode()
         yield values.reshape(-1).view(np.uint8).data
     else:

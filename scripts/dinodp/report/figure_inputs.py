@@ -11,12 +11,12 @@ import torch
 from dinodp import store
 from dinodp.datasets.manifest import read_manifest, require_unchanged_images, select
 from dinodp.embeddings import EmbeddingReader
-from dinodp.evaluation.test_split import require_one_job
+from dinodp.evaluation.test_split import require_one_job, require_scores_of
 from dinodp.families import written_options
 from dinodp.families.base import FeatureOptions, ModelOptions
 from dinodp.families.features import Features
 from dinodp.families.stages import open_split
-from dinodp.jobs.origin import read_result, require_made_from
+from dinodp.jobs.origin import read_result
 from dinodp.report.figures.data import FigureData, ModelData
 
 
@@ -66,13 +66,7 @@ def load_figure_data(
 
 def _require_one_fit(manifest: Any, files: FigureFiles) -> None:
     require_one_job(manifest, files.test, files.valid, files.metrics, files.curves)
-    require_made_from(
-        files.test,
-        store.read_inputs(files.test, "scores"),
-        "model",
-        store.digest_of(files.fitted),
-        f"{files.fitted} as it is now",
-    )
+    require_scores_of(files.fitted, files.test, files.valid)
 
 
 def _mixture_reader(
