@@ -4,7 +4,7 @@ STAMP := .venv/.installed
 CORES ?= 2
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test coverage bench lint docs config format lock clean
+.PHONY: demo test coverage faults fuzz audit bench lint docs config format lock clean
 
 demo: $(STAMP)  ## set up everything and run the demo, offline
 	$(SNAKEMAKE) --quiet rules progress
@@ -20,6 +20,15 @@ coverage: $(STAMP)  ## the tests again, and which lines and branches of the libr
 	COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+faults: $(STAMP)  ## hours: damages, flipped bits, full disks and kills of a small run; writes docs/reliability.md's table
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=scripts:tests $(BIN)/python tests/faults/faults.py
+
+fuzz: $(STAMP)  ## 100,000 damaged files or 10 minutes for each reader of strangers' files (docs/reliability.md)
+	PYTHONPATH=scripts:tests $(BIN)/python tests/fuzz/fuzz.py --count 100000 --seconds 600
+
+audit: $(STAMP)  ## known vulnerabilities and licences of all packages, where the network allows
+	$(BIN)/python tests/audit.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 rule describe_cases:
     input:
         manifest=places.MANIFEST,
+        manifest_origin=origin(places.MANIFEST),
         accepted="results/data/{dataset}/accepted.txt",
     output:
         cases=places.CASES,
+        origin=origin(places.CASES),
     log:
         "results/logs/describe_cases/{dataset}.log",
     conda:
@@ -21,11 +23,14 @@ rule describe_cases:
 rule stratify:
     input:
         manifest=places.MANIFEST,
+        manifest_origin=origin(places.MANIFEST),
         cases=places.CASES,
+        cases_origin=origin(places.CASES),
         test=TEST_SCORES,
         valid=VALID_SCORES,
     output:
         strata=places.STRATA,
+        origin=origin(places.STRATA),
     log:
         "results/logs/stratify/{dataset}/{embedding}/{model}/seed-{seed}.log",
     conda:
@@ -44,8 +49,10 @@ rule stratify:
 rule collect_strata:
     input:
         strata=over(places.STRATA, models=FIGURE_MODELS, seeds=first_seed),
+        origins=origin(over(places.STRATA, models=FIGURE_MODELS, seeds=first_seed)),
     output:
         table="results/strata.csv",
+        origin=origin("results/strata.csv"),
     log:
         "results/logs/collect_strata.log",
     conda:
@@ -62,10 +69,12 @@ rule collect_strata:
 rule align:
     input:
         manifest=places.MANIFEST,
+        manifest_origin=origin(places.MANIFEST),
         tokens=places.fill(places.TOKENS, split="test"),
         models=beside(MODEL_FILE, RUN.alignment_models, seeds_of),
     output:
         table=places.fill(places.ALIGNMENT, extension="csv"),
+        origin=origin(places.fill(places.ALIGNMENT, extension="csv")),
         png=report(
             places.fill(places.ALIGNMENT, extension="png"),
             caption="../report/alignment.rst",

@@ -10,6 +10,7 @@ from dinodp.configuration import Configuration
 from dinodp.errors import InputError
 from dinodp.jobs.closure import CACHE, Closures
 from dinodp.jobs.devices import gpu_is_here
+from dinodp.jobs.files import ORIGIN_SUFFIX
 from dinodp.options import places
 
 
@@ -28,6 +29,10 @@ RUN = CONFIGURATION.run
 
 
 CLOSURES = Closures(Path(workflow.basedir, "scripts/dinodp"), CACHE)
+RUN_TABLES = [
+    f"results/{name}.csv"
+    for name in ("metrics", "costs", "intervals", "differences", "strata")
+]
 FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
 
@@ -185,6 +190,13 @@ def shards_of(pattern):
 def searching_models():
     """The models of the run whose search is worth several jobs."""
     return [name for name in RUN.models if CONFIGURATION.models[name].SEARCHES_TRAIN]
+
+
+def origin(tables):
+    """The file beside a CSV table, or beside each of several, that says what it was made from."""
+    if isinstance(tables, str):
+        return tables + ORIGIN_SUFFIX
+    return [table + ORIGIN_SUFFIX for table in tables]
 
 
 MODEL_FILE = places.MODEL

@@ -21,6 +21,7 @@ rule prepare_dataset:
         archive=unpacked_archive,
     output:
         manifest="results/data/{dataset}/manifest.csv",
+        origin=origin(places.MANIFEST),
     log:
         "results/logs/prepare_dataset/{dataset}.log",
     conda:
@@ -38,10 +39,12 @@ rule prepare_dataset:
 rule verify_dataset:
     input:
         manifest="results/data/{dataset}/manifest.csv",
+        manifest_origin=origin(places.MANIFEST),
     output:
         report="results/data/{dataset}/verification.json",
         page="results/data/{dataset}/verification.md",
         checksums="results/data/{dataset}/checksums.csv",
+        origin=origin("results/data/{dataset}/checksums.csv"),
     log:
         "results/logs/verify_dataset/{dataset}.log",
     conda:

@@ -1,6 +1,7 @@
 rule embed:
     input:
         manifest="results/data/{dataset}/manifest.csv",
+        manifest_origin=origin(places.MANIFEST),
         accepted="results/data/{dataset}/accepted.txt",
     output:
         tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",

@@ -1,6 +1,8 @@
 rule evaluate:
     input:
         manifest=places.MANIFEST,
+        manifest_origin=origin(places.MANIFEST),
+        model=MODEL_FILE,
         test=TEST_SCORES,
         valid=VALID_SCORES,
     output:
@@ -24,8 +26,10 @@ rule evaluate:
 rule collect_metrics:
     input:
         metrics=over(METRICS_FILE),
+        curves=over(CURVES_FILE),
     output:
         table="results/metrics.csv",
+        origin=origin("results/metrics.csv"),
     log:
         "results/logs/collect_metrics.log",
     conda:
@@ -46,6 +50,7 @@ rule collect_intervals:
     output:
         intervals="results/intervals.csv",
         differences="results/differences.csv",
+        origins=origin(["results/intervals.csv", "results/differences.csv"]),
     log:
         "results/logs/collect_intervals.log",
     conda:
@@ -71,6 +76,7 @@ rule collect_costs:
         scores=over(places.fill(places.SCORES_COST, split="test")),
     output:
         table="results/costs.csv",
+        origin=origin("results/costs.csv"),
     log:
         "results/logs/collect_costs.log",
     conda:

@@ -1,6 +1,7 @@
 rule fit_model:
     input:
         manifest="results/data/{dataset}/manifest.csv",
+        manifest_origin=origin(places.MANIFEST),
         train="results/embeddings/{dataset}/{embedding}/train.h5",
         valid="results/embeddings/{dataset}/{embedding}/valid.h5",
     output:

@@ -2,6 +2,7 @@ rule make_table:
     input:
         metrics="results/metrics.csv",
         costs="results/costs.csv",
+        origins=origin(["results/metrics.csv", "results/costs.csv"]),
         published=local(Path(workflow.basedir, "resources/published/published.csv")),
     output:
         csv=report(
@@ -29,6 +30,7 @@ rule make_table:
 rule draw_figure:
     input:
         manifest=places.MANIFEST,
+        manifest_origin=origin(places.MANIFEST),
         tokens=places.fill(places.TOKENS, split="test"),
         models=beside(MODEL_FILE, FIGURE_MODELS, first_seed),
         test=beside(TEST_SCORES, FIGURE_MODELS, first_seed),
@@ -87,11 +89,14 @@ rule write_report:
         intervals="results/intervals.csv",
         differences="results/differences.csv",
         strata="results/strata.csv",
+        origins=origin(RUN_TABLES),
         alignment=alignment_files("csv"),
+        alignment_origins=origin(alignment_files("csv")),
         alignment_figures=alignment_files("png"),
         published=local(Path(workflow.basedir, "resources/published/published.csv")),
         figures=all_figures("png"),
         manifests=expand(places.MANIFEST, dataset=RUN.datasets),
+        manifest_origins=expand(origin(places.MANIFEST), dataset=RUN.datasets),
         checksums=expand("results/data/{dataset}/checksums.csv", dataset=RUN.datasets),
         test=over(TEST_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         valid=over(VALID_SCORES, models=FIGURE_MODELS, seeds=first_seed),

@@ -1,6 +1,7 @@
 rule score:
     input:
         manifest="results/data/{dataset}/manifest.csv",
+        manifest_origin=origin(places.MANIFEST),
         model="results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5",
         train="results/embeddings/{dataset}/{embedding}/train.h5",
         tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",

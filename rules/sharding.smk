@@ -62,6 +62,7 @@ use rule score as score_shard with:
 rule gather_scores:
     input:
         manifest="results/data/{dataset}/manifest.csv",
+        manifest_origin=origin(places.MANIFEST),
         scores=shards_of(
             "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.h5"
         ),

@@ -10,4 +10,5 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 begin_job(snakemake)
-collect_metrics([Path(path) for path in snakemake.input.metrics], Path(snakemake.output.table))
+metrics, curves = ([Path(path) for path in paths] for paths in (snakemake.input.metrics, snakemake.input.curves))
+collect_metrics(metrics, curves, Path(snakemake.output.table))

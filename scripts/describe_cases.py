@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinodp.datasets.manifest import read_manifest, select
+from dinodp.datasets.manifest import read_manifest
 from dinodp.evaluation.case_properties import describe_cases
 from dinodp.jobs.logs import begin_job
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 begin_job(snakemake)
-test = select(read_manifest(Path(snakemake.input.manifest)), "test")
-describe_cases(test, snakemake.params.mask_rule, Path(snakemake.output.cases))
+manifest = read_manifest(Path(snakemake.input.manifest))
+describe_cases(manifest, snakemake.params.mask_rule, Path(snakemake.output.cases))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.datasets.manifest import read_manifest
-from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.evaluation.test_split import evaluate_scores, require_scores_of
 from dinodp.jobs.logs import begin_job
 from dinodp.options.protocol import Protocol
 
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 begin_job(snakemake)
+test, valid = Path(snakemake.input.test), Path(snakemake.input.valid)
+require_scores_of(Path(snakemake.input.model), test, valid)
 evaluate_scores(
-    test_scores=Path(snakemake.input.test),
-    valid_scores=Path(snakemake.input.valid),
+    test_scores=test,
+    valid_scores=valid,
     manifest=read_manifest(Path(snakemake.input.manifest)),
     labels={**snakemake.wildcards, **snakemake.params.labels},
     protocol=Protocol.of(snakemake.params.protocol),

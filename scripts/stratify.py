@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from dinodp.datasets.manifest import read_manifest
 from dinodp.evaluation.strata import stratify
 from dinodp.jobs.logs import begin_job
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 begin_job(snakemake)
 stratify(
     read_manifest(Path(snakemake.input.manifest)),
-    pd.read_csv(snakemake.input.cases),
+    Path(snakemake.input.cases),
     Path(snakemake.input.test),
     Path(snakemake.input.valid),
     snakemake.params.score,

@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The same examples in every run, and few of them; a slow machine is no failure.
+settings.register_profile("bounded", max_examples=25, derandomize=True, database=None, deadline=None)
+settings.load_profile("bounded")
 ROOT = Path(__file__).parents[1]
 
 

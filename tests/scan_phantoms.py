@@ -5,15 +5,15 @@ from collections.abc import Iterable, Sequence
 from itertools import permutations, product
 from pathlib import Path
 
-import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
+from dinodp import store
 from dinodp.datasets.geometry import VolumeGeometry
-from dinodp.scans.detecting.model_file import DIGEST, content_digest
+from dinodp.scans.detecting.model_file import KIND
 
 SHAPE = (36, 44, 30)  # right, front, top
 SPACING = 2.0
@@ -104,11 +104,7 @@ def save_photo(path: Path, pixels: np.ndarray) -> Path:
 
 def resign(model: Path) -> None:
     """Give an edited model file the digest of what it holds now, as a stranger would."""
-    with h5py.File(model, "r+") as file:
-        config = json.loads(file.attrs["config"])
-        groups = [{name: item[()] for name, item in file.get(key, {}).items()} for key in ("state", "history")]
-        config[DIGEST] = content_digest(config, *groups)
-        file.attrs["config"] = json.dumps(config, sort_keys=True)
+    store.seal(Path(model), KIND)
 
 
 def write_series(

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from made_files import write_csv, write_scores
 from PIL import Image
 
 from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, select, write_manifest
 from dinodp.evaluation.test_split import evaluate_scores
-from dinodp.images import image_score
+from dinodp.jobs.origin import name_of, origin_of, read_result
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.options import places
 from dinodp.options.protocol import Protocol
@@ -53,9 +54,10 @@ def write_run(folder: Path, masks: bool = True, smoothing_sigma: float = 0.0) ->
     write_manifest(make_manifest(_images(folder, masks)), manifest)
     models = [_model(folder, manifest, name, seed, smoothing_sigma) for seed, name in enumerate(MODELS)]
     tables = {name: folder / f"{name}.csv" for name in ("metrics", "costs", "intervals", "differences", "checksums")}
-    for name, frame in _tables().items():
-        frame.to_csv(tables[name], index=False)
-    tables["checksums"].write_text("split,label,image,image_sha256,mask_sha256\n")
+    made_from = {name_of(files.metrics): origin_of(read_result(files.metrics)).content_sha256 for files in models}
+    columns = ["split", "label", "image", "image_sha256", "mask_sha256"]
+    for name, frame in {**_tables(), "checksums": pd.DataFrame(columns=columns)}.items():
+        write_csv(frame, tables[name], made_from)
     figure = folder / f"results/figures/{DATASET}/{EMBEDDING}/component_maps.png"
     save_figure(new_figure(40), figure, figure.with_suffix(".pdf"))
     return ReportFiles(
@@ -83,8 +85,7 @@ def _strata(folder: Path) -> Path:
         for stratum, value in (("small", 0.4), ("large", 0.8))
         for metric in ("prevalence", "pixel_auroc", "dice_fpr05")
     ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "strata.csv", index=False)
-    return folder / "strata.csv"
+    return write_csv(pd.DataFrame(rows), folder / "strata.csv")
 
 
 def _alignment(folder: Path) -> Path:
@@ -94,8 +95,7 @@ def _alignment(folder: Path) -> Path:
         {"model": model, "images": "normal", "measure": "explained by place", "value": value, "low": 0.1, "high": 0.6}
         for model, value in (("dpmm_diag", 0.5), ("dpmm_diag_raw", 0.25))
     ]
-    pd.DataFrame(rows).to_csv(path, index=False)
-    return path
+    return write_csv(pd.DataFrame(rows), path)
 
 
 def _images(folder: Path, masks: bool) -> list[dict[str, object]]:
@@ -132,7 +132,7 @@ def _model(folder: Path, manifest: Path, name: str, seed: int, smoothing_sigma: 
         maps = rng.gamma(2, 0.02, (len(rows), *GRID)).astype(np.float32)
         for index in np.flatnonzero((rows["label"] == "anomalous").to_numpy()):
             maps[index, 3:5, 4:6] += np.float32(0.1 + 0.02 * (index % 4))
-        store.write_maps(files[split], {}, {"cosine": maps}, {"cosine": image_score(maps)})
+        write_scores(files[split], {"cosine": maps}, frame)
     evaluate_scores(
         test_scores=files["test"],
         valid_scores=files["valid"],

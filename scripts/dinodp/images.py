@@ -13,6 +13,7 @@ from dinodp.errors import InputError, one_line, require_known
 
 UInt8Array = NDArray[np.uint8]
 FULL_RANGE_16 = 65535
+MAX_PIXELS = 2**26  # 8192 x 8192, far above a slice or a radiograph: bounds the memory that a header can ask for
 HIGH_DEPTH_MODES = ("I", "F")  # the first letter of Pillow's modes for 16-bit, 32-bit and floating-point grey
 
 
@@ -37,8 +38,8 @@ def read_image(path: Path | str) -> UInt8Array:
     scaled by its full range (65535 -> 255), the same for every image; floating-point grey must lie in [0, 1].
 
     Returns uint8 [H, W, 3].
-    Raises InputError when the file is missing, empty, truncated, unreadable, holds several images, or values that are
-    not finite or out of range.
+    Raises InputError when the file is missing, empty, truncated, unreadable, holds several images or more than
+    MAX_PIXELS, or values that are not finite or out of range.
     """
     picture = _open(path)
     if not picture.mode.startswith(HIGH_DEPTH_MODES):
@@ -121,13 +122,24 @@ def _open(path: Path | str) -> Image.Image:
         raise InputError(f"The image {file} is empty (0 bytes).")
     try:
         with Image.open(file) as picture:
+            _require_size(picture, file)
             frames = getattr(picture, "n_frames", 1)
             picture.load()
+    except InputError:
+        raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise InputError(f"The image {file} cannot be read, it is damaged or no image: {one_line(error)}.") from error
     if frames > 1:
         raise InputError(f"The image {file} holds {frames} images: give one file per image.")
     return picture
+
+
+def _require_size(picture: Image.Image, path: Path) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise InputError(
+            f"The image {path} has {picture.width} x {picture.height} pixels, more than {MAX_PIXELS} in all: make it "
+            "smaller, or cut it."
+        )
 
 
 def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:

@@ -1,10 +1,13 @@
 """The HDF5 contracts: embeddings, models and scores. Write to a temporary name, rename when complete.
 
-Every file carries ``format``, ``format_version``, ``library_digest`` (of the code that makes files of its kind, whoever
-calls it), ``package_versions`` and ``config`` (JSON).
+Every file begins with a line that says its kind, format version and the digest of its content, and carries ``format``,
+``format_version``, ``library_digest`` (of the code that makes files of its kind, whoever calls it),
+``package_versions``, ``config`` and ``made_from`` (JSON; the digest of each input by role).
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +17,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.errors import InputError
+from dinodp.errors import InputError, one_line
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.files import replaced_file
+from dinodp.jobs.origin import AGAIN, sha256
 from dinodp.jobs.provenance import package_versions
 
 Maps = dict[str, npt.NDArray[np.float32]]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FORMATS = {  # each with the module that computes what a file holds
     "embeddings": "dinodp.embeddings.computing",
     "model": "dinodp.families",
@@ -28,53 +32,150 @@ FORMATS = {  # each with the module that computes what a file holds
     "curves": "dinodp.evaluation.test_split",
     "detector": "dinodp.scans.detecting.model_file",
 }
+LARGE = "embeddings"  # too large to be read whole each time: it has a digest of each image instead
+HEAD_BYTES = 512  # the user block of an HDF5 file, which HDF5 itself leaves alone
+HEAD = re.compile(rb"dinodp ([a-z]+) (\d+) sha256 ([0-9a-f]{64})\n\0+")
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+IMAGE_DIGESTS = "image_sha256"
+DIGEST_BYTES = 32
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)  # what h5py raises for damage
 
 
-def describe_origin(file: h5py.File, kind: str, config: Mapping[str, Any]) -> None:
-    """Write the attributes that every file carries."""
-    file.attrs["format"] = kind
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["library_digest"] = code_digest(FORMATS[kind])
-    file.attrs["package_versions"] = json.dumps(package_versions(), sort_keys=True)
-    file.attrs["config"] = json.dumps(dict(config), sort_keys=True)
+def origin_attributes(
+    kind: str, config: Mapping[str, Any], made_from: Mapping[str, str] | None = None
+) -> dict[str, str | int]:
+    """The attributes that every file carries; ``made_from``: the digest of each input by its role."""
+    return {
+        "format": kind,
+        "format_version": FORMAT_VERSION,
+        "library_digest": code_digest(FORMATS[kind]),
+        "package_versions": json.dumps(package_versions(), sort_keys=True),
+        "config": json.dumps(dict(config), sort_keys=True),
+        "made_from": json.dumps(dict(made_from or {}), sort_keys=True),
+    }
 
 
 @contextmanager
-def writing(path: Path, kind: str, config: Mapping[str, Any]) -> Iterator[h5py.File]:
+def writing(
+    path: Path, kind: str, config: Mapping[str, Any], made_from: Mapping[str, str] | None = None
+) -> Iterator[h5py.File]:
     """Open a temporary HDF5 file beside ``path``; it takes the name ``path`` when the block ends without an error."""
-    with replaced_file(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-        describe_origin(file, kind, config)
-        yield file
+    with replaced_file(path) as temporary:
+        with h5py.File(temporary, "w", track_order=False, userblock_size=HEAD_BYTES) as file:
+            file.attrs.update(origin_attributes(kind, config, made_from))
+            yield file
+            if kind == LARGE and IMAGE_DIGESTS not in file:
+                tokens = file["tokens"]
+                digests = [image_digest(tokens[index]) for index in range(len(tokens))]
+                write_image_digests(file, digests)
+        seal(temporary, kind)
+
+
+def image_digest(tokens: npt.NDArray[Any]) -> bytes:
+    """SHA-256 of the embeddings of one image, as they are stored."""
+    return hashlib.sha256(np.ascontiguousarray(tokens).data).digest()
+
+
+def write_image_digests(file: h5py.File, digests: list[bytes]) -> None:
+    """Write the SHA-256 of each image's embeddings, uint8 [image, 32]."""
+    values = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), DIGEST_BYTES)
+    file.create_dataset(IMAGE_DIGESTS, data=values, track_times=False)
+
+
+def seal(path: Path, kind: str) -> None:
+    """Write the digest of a closed file's content into its head, as the last thing that is done to it."""
+    digest = content_digest(path, kind)
+    with path.open("r+b") as file:
+        file.write(f"dinodp {kind} {FORMAT_VERSION} sha256 {digest}\n".encode().ljust(HEAD_BYTES, b"\0"))
+
+
+def content_digest(path: Path, kind: str) -> str:
+    """SHA-256 of all bytes after the head; of embeddings, of attributes, shape and the digests of all images."""
+    if kind == LARGE:
+        with h5py.File(path, "r") as file:
+            return _large_digest(file)
+    with path.open("rb") as stream:
+        stream.seek(HEAD_BYTES)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _large_digest(file: h5py.File) -> str:
+    tokens, attributes = file["tokens"], sorted((name, str(value)) for name, value in file.attrs.items())
+    return sha256(repr((attributes, tokens.shape, str(tokens.dtype))) + image_digests(file).tobytes().hex())
+
+
+def image_digests(file: h5py.File) -> npt.NDArray[np.uint8]:
+    """SHA-256 of the embeddings of each image, uint8 [image, 32]."""
+    digests: npt.NDArray[np.uint8] = file[IMAGE_DIGESTS][()]
+    return digests
+
+
+def digest_of(path: Path) -> str:
+    """The digest of its content that a file carries in its head; `reading` checks it."""
+    return _head(path)[1]
+
+
+def _head(path: Path) -> tuple[str, str]:
+    """Kind and digest. Raises InputError for a file of another program or version, or a damaged head."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+    if head.startswith(SIGNATURE):
+        raise InputError(
+            f"{path} has format version 1 or is of another program; this version of dinodp reads format version "
+            f"{FORMAT_VERSION}: {AGAIN}."
+        )
+    found = HEAD.fullmatch(head)
+    if found is None:
+        raise InputError(f"{path} is not a readable HDF5 file of dinodp (its head is damaged): {AGAIN}.")
+    if int(found[2]) != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {int(found[2])}; this version of dinodp reads version {FORMAT_VERSION}."
+        )
+    return found[1].decode(), found[3].decode()
 
 
 @contextmanager
 def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
-    """Open a file of this project for reading.
+    """Open a file of this project for reading, when it is whole: of embeddings all but the images (`image_digests`).
 
-    Raises InputError when the file is missing, is not HDF5, is of another kind or a newer version, or is put together
-    from shards of which one is missing.
+    Raises InputError when the file is missing, damaged, changed, of another kind or version, or is put together from
+    shards of which one is missing; and where HDF5 cannot read what the block asks for.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} is not a readable HDF5 file ({error}).") from error
-    with file:
-        _check_format(file, path, kind)
+    found, digest = _head(path)
+    if found not in FORMATS or (kind is not None and found != kind):
+        raise InputError(f"{path} holds {found}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")
+    with _opened(path, found, digest) as file:
         _check_shards(file, path)
         yield file
 
 
-def _check_format(file: h5py.File, path: Path, kind: str | None) -> None:
-    found = file.attrs.get("format")
-    if found not in FORMATS or (kind is not None and found != kind):
-        raise InputError(
-            f"{path} holds {found or 'no format attribute'}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected."
-        )
-    version = int(file.attrs.get("format_version", 0))
-    if version != FORMAT_VERSION:
-        raise InputError(f"{path} has format version {version}; this version of dinodp reads version {FORMAT_VERSION}.")
+@contextmanager
+def _opened(path: Path, kind: str, digest: str) -> Iterator[h5py.File]:
+    """A file whose content has this digest; HDF5 sees none that has not, but for embeddings."""
+    with hdf5_errors(path):
+        whole = content_digest(path, kind) == digest
+    if not whole:
+        raise InputError(f"{path} is not as it was written: it was changed, cut or damaged; {AGAIN}.")
+    with hdf5_errors(path):
+        file = h5py.File(path, "r")
+    with file:
+        yield file
+
+
+@contextmanager
+def hdf5_errors(path: Path) -> Iterator[None]:
+    """Tell what HDF5 raises in the block, which reads ``path`` and does nothing else, in one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except HDF5_ERRORS as error:
+        raise InputError(f"{path} is not a readable HDF5 file, it is damaged ({one_line(error)}): {AGAIN}.") from error
 
 
 def _check_shards(file: h5py.File, path: Path) -> None:
@@ -89,6 +190,18 @@ def _check_shards(file: h5py.File, path: Path) -> None:
                 )
 
 
+def inputs_of(file: h5py.File) -> dict[str, str]:
+    """The digests of what an open file was made from, by role."""
+    found: dict[str, str] = json.loads(file.attrs["made_from"])
+    return found
+
+
+def read_inputs(path: Path, kind: str) -> dict[str, str]:
+    """`inputs_of` a file."""
+    with reading(path, kind) as file:
+        return inputs_of(file)
+
+
 def config_of(file: h5py.File) -> dict[str, Any]:
     """The configuration that made an open file."""
     config: dict[str, Any] = json.loads(file.attrs["config"])
@@ -96,10 +209,15 @@ def config_of(file: h5py.File) -> dict[str, Any]:
 
 
 def write_state(
-    path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any], kind: str = "model"
+    path: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    history: Mapping[str, Any],
+    kind: str = "model",
+    made_from: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model: ``state`` (arrays and numbers, group ``state``) and ``history`` (one array per quantity)."""
-    with writing(path, kind, config) as file:
+    with writing(path, kind, config, made_from) as file:
         for group, values in (("state", state), ("history", history)):
             for name, value in values.items():
                 file.create_dataset(f"{group}/{name}", data=np.asarray(value), track_times=False)
@@ -122,12 +240,13 @@ def write_maps(
     config: Mapping[str, Any],
     maps: Mapping[str, npt.NDArray[np.float32]],
     image_scores: Mapping[str, npt.NDArray[np.float32]],
+    made_from: Mapping[str, str] | None = None,
 ) -> None:
     """Write patch scores [image, row, col] and image scores [image], one float32 data set per score.
 
     The name of a score that knows the masks ends in the mask rule: ``oracle/gt0``.
     """
-    with writing(path, "scores", config) as file:
+    with writing(path, "scores", config, made_from) as file:
         for name, values in maps.items():
             file.create_dataset(name, data=values, dtype="float32", track_times=False)
             file.create_dataset(f"image_scores/{name}", data=image_scores[name], dtype="float32", track_times=False)
@@ -143,6 +262,18 @@ def read_image_scores(path: Path, mask_rule: str = "gt0") -> Maps:
     """Return {score name: float32 [image]} of a scores file, as they are under a mask rule."""
     with reading(path, "scores") as file:
         return _under(file["image_scores"], mask_rule)
+
+
+def n_scored(path: Path) -> int:
+    """How many images a scores file holds, under each of its scores; 0 without any score. Raises InputError for more
+    than one number.
+    """
+    with reading(path, "scores") as file:
+        found: set[int] = set()
+        file.visititems(lambda _, item: found.add(len(item)) if isinstance(item, h5py.Dataset) else None)
+    if len(found) > 1:
+        raise InputError(f"The scores in {path} are of different numbers of images: {AGAIN}.")
+    return found.pop() if found else 0
 
 
 def _under(items: Mapping[str, h5py.Dataset | h5py.Group], mask_rule: str) -> Maps:

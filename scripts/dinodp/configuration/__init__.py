@@ -16,7 +16,7 @@ from dinodp.families import FAMILIES, model_options
 from dinodp.families.base import ModelOptions
 from dinodp.families.mixture import MixtureOptions
 from dinodp.options.archive import ArchiveOptions
-from dinodp.options.base import Options
+from dinodp.options.base import Options, shown
 from dinodp.options.finding import known_figures, known_tables
 from dinodp.options.run import RunOptions
 
@@ -120,6 +120,8 @@ def mixtures() -> list[str]:
 
 def _entries(config: Mapping[str, Any], kind: str, read: Callable[[Any, str], Entry]) -> dict[str, Entry]:
     entries = config.get(kind) or {}
+    if not isinstance(entries, Mapping):
+        raise InputError(f"{kind}: {shown(entries)} is no mapping of names to entries.")
     _require_names(kind, entries)
     return {name: read(entry, f"{kind}.{name}") for name, entry in entries.items()}
 

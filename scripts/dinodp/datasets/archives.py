@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from dinodp.errors import InputError
+from dinodp.errors import InputError, one_line
 from dinodp.jobs.files import replaced_folder, write_text
 from dinodp.jobs.logs import logger, progress
 from dinodp.options.archive import ArchiveOptions
@@ -141,8 +141,10 @@ def unpack(packed: Path, folder: Path) -> None:
                 _unpack_tar(packed, target)
             else:
                 raise InputError(f"{packed} is neither a zip nor a tar archive, or it is cut off.")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError) as error:
-        raise InputError(f"{packed} could not be unpacked into {folder}: {error}.") from error
+    except InputError:
+        raise
+    except Exception as error:  # each format and each compression has its own kinds for damage
+        raise InputError(f"{packed} could not be unpacked into {folder}: {one_line(error)}.") from error
 
 
 def _unpack_zip(packed: Path, target: Path) -> None:
@@ -180,5 +182,5 @@ def _require_safe(packed: Path, names: list[str], size: int, special: bool) -> N
 def _leaving(names: list[str]) -> Iterator[str]:
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             yield name

@@ -48,7 +48,7 @@ def read_slices(folder: Path) -> list[Any]:
         raise InputError(f"the series {folder} is empty.")
     if len({getattr(item, "SeriesInstanceUID", "") for item in slices}) > 1:
         raise InputError(f"{folder} holds files of several series; give each a folder of its own.")
-    if len({(item.Rows, item.Columns) for item in slices}) > 1:
+    if len({item.pixel_array.shape for item in slices}) > 1:
         raise InputError(f"the slices of {folder} differ in size.")
     return sorted(slices, key=_position)
 
@@ -80,20 +80,44 @@ def _read(path: Path) -> Any:
         raise InputError("reading DICOM needs pydicom, which is not installed: pip install pydicom.") from error
     try:
         item = pydicom.dcmread(path)
-        item.pixel_array  # noqa: B018 (decoded here, so that damage is found here)
+        # decoded here, so that damage is found here
+        pixels, kind, _ = item.pixel_array, str(item.PhotometricInterpretation), getattr(item, "SeriesInstanceUID", "")
     except Exception as error:  # pydicom raises many kinds for damaged files
         raise InputError(f"{path} is not a readable DICOM image ({one_line(error)}).") from error
-    if item.pixel_array.ndim != 2 or not str(item.PhotometricInterpretation).startswith("MONOCHROME"):
-        raise InputError(f"{path} is {item.PhotometricInterpretation}; only single grey slices can be used.")
+    if pixels.ndim != 2 or not kind.startswith("MONOCHROME"):
+        raise InputError(f"{path} is {kind}; only single grey slices can be used.")
     return item
 
 
 def _position(item: Any) -> float:
     """Place of a slice along the normal of its plane, mm; the instance number where the geometry is missing."""
-    if not (getattr(item, "ImageOrientationPatient", None) and getattr(item, "ImagePositionPatient", None)):
-        return float(getattr(item, "InstanceNumber", 0))
-    row, column = np.asarray(item.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    return float(np.cross(row, column) @ np.asarray(item.ImagePositionPatient, dtype=float))
+    if not (_has(item, "ImageOrientationPatient") and _has(item, "ImagePositionPatient")):
+        return float(_numbers(item, "InstanceNumber", 1)[0]) if _has(item, "InstanceNumber") else 0.0
+    row, column = _numbers(item, "ImageOrientationPatient", 6).reshape(2, 3)
+    return float(np.cross(row, column) @ _numbers(item, "ImagePositionPatient", 3))
+
+
+def _value(item: Any, name: str) -> Any:
+    """What an element holds, None where it is absent. Raises InputError where it is of no known kind."""
+    try:
+        return getattr(item, name, None)
+    except Exception as error:  # decoded only now
+        raise InputError(f"{item.filename} has a damaged {name} ({one_line(error)}).") from error
+
+
+def _has(item: Any, name: str) -> bool:
+    return _value(item, name) not in (None, "")
+
+
+def _numbers(item: Any, name: str, count: int) -> npt.NDArray[np.float64]:
+    """The numbers [count] of an element. Raises InputError for others, and those that are not finite."""
+    try:
+        numbers = np.asarray(_value(item, name), dtype=np.float64).reshape(count)
+    except (TypeError, ValueError):
+        numbers = np.full(count, np.nan)
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{item.filename} has the {name} {_value(item, name)!r}; {count} finite numbers are needed.")
+    return numbers
 
 
 def _pixels(slices: list[Any]) -> Volume:
@@ -102,20 +126,27 @@ def _pixels(slices: list[Any]) -> Volume:
 
 def _rescaled(item: Any) -> Volume:
     """The pixels [rows, columns] of a slice, float32, with slope and intercept; MONOCHROME1 is inverted."""
-    slope, intercept = float(getattr(item, "RescaleSlope", 1)), float(getattr(item, "RescaleIntercept", 0))
-    values: Volume = item.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    slope, intercept = (
+        float(_numbers(item, name, 1)[0]) if _has(item, name) else default
+        for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        values: Volume = item.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    if not np.isfinite(values).all():
+        raise InputError(f"{item.filename} has pixels beyond float32 after rescaling by {slope:g} and {intercept:g}.")
     return -values if item.PhotometricInterpretation == "MONOCHROME1" else values
 
 
 def _affine(slices: list[Any], folder: Path) -> npt.NDArray[np.float64]:
     """From voxel indices [column, row, slice] to mm in the axes of NIfTI [4, 4]."""
     first = slices[0]
-    if missing := [name for name in PLACE if any(not getattr(item, name, None) for item in slices)]:
+    if missing := [name for name in PLACE if not all(_has(item, name) for item in slices)]:
         raise InputError(f"The series {folder} lacks {missing[0]}: where its slices lie is not known.")
-    across, down = np.asarray(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    row_gap, column_gap = (float(value) for value in first.PixelSpacing)
-    positions = np.array([np.asarray(item.ImagePositionPatient, dtype=float) for item in slices])
-    step = _step(positions, np.cross(across, down), float(getattr(first, "SliceThickness", None) or 1.0), folder)
+    across, down = _numbers(first, "ImageOrientationPatient", 6).reshape(2, 3)
+    row_gap, column_gap = _numbers(first, "PixelSpacing", 2)
+    positions = np.array([_numbers(item, "ImagePositionPatient", 3) for item in slices])
+    thickness = float(_numbers(first, "SliceThickness", 1)[0]) if _has(first, "SliceThickness") else 0.0
+    step = _step(positions, np.cross(across, down), thickness or 1.0, folder)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * column_gap, down * row_gap, step, positions[0]])
     affine[:2] *= -1  # DICOM counts leftwards and backwards

@@ -103,9 +103,15 @@ def same_grid(first: VolumeGeometry, second: VolumeGeometry) -> bool:
 
 def require_affine(affine: npt.NDArray[np.float64], name: object) -> None:
     """Raise InputError unless an affine is finite, invertible and has positive voxel sizes."""
-    sizes = _voxel_sizes(affine)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or sizes.min() <= 0:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or not _has_axes(affine):
         raise InputError(f"{name} has an affine that cannot be inverted: where its voxels lie is not known.")
+
+
+def _has_axes(affine: npt.NDArray[np.float64]) -> bool:
+    """Whether each axis on disk has a length and a canonical axis of its own."""
+    with np.errstate(all="ignore"):
+        sizes = _voxel_sizes(affine)
+        return bool(sizes.min() > 0 and np.isfinite(_orientations().io_orientation(affine)).all())
 
 
 def _voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

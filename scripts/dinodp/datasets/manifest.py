@@ -1,8 +1,6 @@
 """The manifest: one row per image of a data set, and what it must satisfy."""
 
-import hashlib
 from collections.abc import Hashable, Iterable, Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +8,12 @@ import pandas as pd
 from PIL import Image
 
 from dinodp.errors import InputError
-from dinodp.jobs.files import write_text
+from dinodp.jobs.origin import parse_table, require_unchanged, sha256, table_origin, write_table
+from dinodp.options.base import shown
 
-COLUMNS = ("split", "label", "image", "mask", "subject", "slice", "height", "width", "image_sha256")
+COLUMNS = ("split", "label", "image", "mask", "subject", "slice", "height", "width", "image_sha256", "mask_sha256")
+TEXTS = ("subject", "slice", "image_sha256", "mask_sha256")
+PLACES = ("image", "mask")  # where the files lie changes nothing
 SPLITS = ("train", "valid", "test")
 LABELS = ("normal", "anomalous")
 
@@ -24,7 +25,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError as error:
         raise InputError(f"There is no image {path}.") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable image ({error}).") from error
 
 
@@ -46,7 +47,8 @@ def image_row(
         "slice": slice_index,
         "height": height,
         "width": width,
-        "image_sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
+        "image_sha256": sha256(image.read_bytes()),
+        "mask_sha256": "" if mask is None else sha256(mask.read_bytes()),
     }
 
 
@@ -64,7 +66,7 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
     for column, known in (("split", SPLITS), ("label", LABELS)):
         if unknown := sorted(set(frame[column]) - set(known)):
             raise InputError(
-                f"The manifest of {where} has the {column} {unknown[0]!r}; allowed are {', '.join(known)}."
+                f"The manifest of {where} has the {column} {shown(unknown[0])}; allowed are {', '.join(known)}."
             )
     for split in SPLITS:
         if not (frame["split"] == split).any():
@@ -78,14 +80,17 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
         raise InputError(f"The manifest of {where} names the image {frame['image'][repeated].iloc[0]} twice.")
 
 
-def write_manifest(frame: pd.DataFrame, path: Path, where: str | None = None) -> None:
-    """Validate and write a manifest; files below its folder are named relative to it."""
+def write_manifest(
+    frame: pd.DataFrame, path: Path, where: str | None = None, made_from: Mapping[str, str] | None = None
+) -> None:
+    """Validate and write a manifest and its origin; files below its folder are named relative to it."""
     check_manifest(frame, where or str(path))
     folder = path.parent.resolve()
     relative = frame.copy()
-    for column in ("image", "mask"):
+    for column in PLACES:
         relative[column] = [_relative(file, folder) for file in frame[column]]
-    write_text(path, make_manifest(relative.to_dict("records")).to_csv(index=False))
+    text = make_manifest(relative.to_dict("records")).to_csv(index=False)
+    write_table(path, text, "dinodp.datasets.sources", made_from or {})
 
 
 def _relative(file: str, folder: Path) -> str:
@@ -96,16 +101,32 @@ def _relative(file: str, folder: Path) -> str:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` stays "" where absent)."""
+    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` stays "" where absent).
+
+    Raises InputError where it is missing, or not as it was written.
+    """
     if not path.is_file():
         raise InputError(f"There is no manifest {path}.")
-    text = path.read_text(encoding="utf-8")
-    frame = pd.read_csv(StringIO(text), keep_default_na=False, dtype={"subject": str, "slice": str})
+    table_origin(path)
+    frame = parse_table(path, path.read_bytes(), keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
     check_manifest(frame, str(path))
     folder = path.parent.resolve()
-    for column in ("image", "mask"):
+    for column in PLACES:
         frame[column] = [str(folder / file) if file else "" for file in frame[column]]
     return frame
+
+
+def manifest_digest(frame: pd.DataFrame) -> str:
+    """The digest of all that a manifest says of its images but for where they lie."""
+    return sha256(frame[[column for column in COLUMNS if column not in PLACES]].to_csv(index=False))
+
+
+def require_unchanged_images(frame: pd.DataFrame) -> None:
+    """Raise InputError for the first image or mask that is not the one whose digest the manifest holds."""
+    for column in PLACES:
+        for path, digest in zip(frame[column], frame[f"{column}_sha256"], strict=True):
+            if path:
+                require_unchanged(path, digest)
 
 
 def select(frame: pd.DataFrame, split: str, label: str | None = None) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Is the data what it should be? Every image is read once; what deviates is named, and stops a run unless accepted."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,9 @@ import pandas as pd
 
 from dinodp.errors import InputError
 from dinodp.images import MASK_RULES, read_image, read_mask
-from dinodp.jobs.files import write_json, write_text
+from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import progress
+from dinodp.jobs.origin import require_unchanged, write_result, write_table
 
 SHOWN = 5  # examples of each deviation in the report
 Facts = dict[str, Any]
@@ -30,7 +30,7 @@ def verify_dataset(
     rows = manifest.to_dict("records")
     with ThreadPoolExecutor(threads) as pool:
         facts = list(progress(pool.map(_read, rows), "verify", total=len(rows)))
-    frame = manifest.assign(**{key: [fact[key] for fact in facts] for key in ("error", "mask_values", "mask_sha256")})
+    frame = manifest.assign(**{key: [fact[key] for fact in facts] for key in ("error", "changed", "mask_values")})
     report: Facts = {
         "counts": _counts(manifest),
         "sizes": _tally(
@@ -49,17 +49,25 @@ def verify_dataset(
 
 
 def _read(row: Mapping[Any, Any]) -> Facts:
-    """Whether image and mask of a manifest row can be decoded, and the counts of the mask's values."""
+    """Whether image and mask of a manifest row are those it names and can be decoded; counts of the mask's values."""
+    changed = " ".join(_changed(row))
     try:
         read_image(row["image"])
-        if not row["mask"]:
-            return {"error": "", "mask_values": {}, "mask_sha256": ""}
-        counts = np.bincount(read_mask(row["mask"]).ravel())
-        digest = hashlib.sha256(Path(row["mask"]).read_bytes()).hexdigest()
+        counts = np.bincount(read_mask(row["mask"]).ravel()) if row["mask"] else np.zeros(0, dtype=int)
     except InputError as error:
-        return {"error": str(error), "mask_values": {}, "mask_sha256": ""}
+        return {"error": str(error), "changed": changed, "mask_values": {}}
     values = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    return {"error": "", "mask_values": values, "mask_sha256": digest}
+    return {"error": "", "changed": changed, "mask_values": values}
+
+
+def _changed(row: Mapping[Any, Any]) -> Iterator[str]:
+    """A sentence for each file of a manifest row that has another digest now; their bytes are read anew."""
+    for kind in ("image", "mask"):
+        if row[kind]:
+            try:
+                require_unchanged(row[kind], row[f"{kind}_sha256"])
+            except InputError as error:
+                yield str(error)
 
 
 def _tally(values: Iterator[Any]) -> dict[str, int]:
@@ -99,9 +107,12 @@ def _examples(items: Collection[str]) -> str:
 
 
 def _broken(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    errors = [error for error in frame["error"] if error]
-    if errors:
-        yield "unreadable_image", f"{len(errors)} files cannot be read: {' '.join(errors[:SHOWN])}"
+    for column, name, what in (
+        ("error", "unreadable_image", "files cannot be read"),
+        ("changed", "changed_file", "images with their masks are not those of the manifest"),
+    ):
+        if errors := [error for error in frame[column] if error]:
+            yield name, f"{len(errors)} {what}: {' '.join(errors[:SHOWN])}"
 
 
 def _published(report: Facts, expect: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -169,8 +180,17 @@ def require_accepted(name: str, report: Facts, accept: Sequence[str], where: str
     return "".join(f"{deviation}: {sentence}\n" for deviation, sentence in report["deviations"].items()) or "none\n"
 
 
-def write_verification(name: str, report: Facts, checksums: pd.DataFrame, json: Path, page: Path, table: Path) -> None:
-    """Write the report as JSON and as a page, and the checksums as CSV."""
+def write_verification(
+    name: str,
+    report: Facts,
+    checksums: pd.DataFrame,
+    json: Path,
+    page: Path,
+    table: Path,
+    *,
+    made_from: Mapping[str, str],
+) -> None:
+    """Write the report as JSON and as a page, and the checksums as CSV; ``made_from``: the digest of the manifest."""
     lines = [f"# {name}: verification", ""]
     deviations = report["deviations"]
     lines += [f"- **{key}**: {sentence}" for key, sentence in deviations.items()] or ["No deviation was found."]
@@ -185,6 +205,6 @@ def write_verification(name: str, report: Facts, checksums: pd.DataFrame, json: 
         f"Images identical to another of their split: {report['identical_within_split']}.  ",
         f"Anomalous images with an empty mask: {report['anomalous_with_empty_mask']}.",
     ]
-    write_text(table, checksums.to_csv(index=False))
+    write_table(table, checksums.to_csv(index=False), __name__, made_from)
     write_text(page, "\n".join(lines) + "\n")
-    write_json(json, report)
+    write_result(json, report, __name__, made_from)

@@ -1,5 +1,6 @@
 """Volumes to 8-bit slices: NIfTI files, an intensity window, padding to a common square."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ Foreground = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.uint8]
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 SUFFIXES = (".nii.gz", ".nii")
+MAX_VOXELS = 2**30  # 4 GiB as float32; a whole-body CT has half of them
+MAX_DEFLATION = 1032  # bytes that one of a compressed file can become, by its format
 PERCENTILES = (0.5, 99.5)  # of the foreground: where the grey values of a volume begin and end
 
 
@@ -38,6 +41,7 @@ class NiftiVolume:
 
     def voxels(self) -> Volume:
         """The voxels as on disk, with slope and intercept. Raises InputError for damaged ones, NaN and infinity."""
+        _require_held(self.image, self.path)
         try:
             stored = self.image.dataobj if self.index is None else self.image.dataobj[:, :, :, self.index]
             values: Volume = np.asanyarray(stored).astype(np.float32).reshape(self.shape)
@@ -94,6 +98,19 @@ def _opened(path: Path) -> Any:
         raise InputError(f"{path} holds {'complex' if kind.kind == 'c' else 'colour'} voxels; only grey ones are read.")
     require_affine(image.affine, path)
     return image
+
+
+def _require_held(image: Any, path: Path) -> None:
+    """Raise InputError, before memory is taken, for more voxels than are read, or than the file can hold."""
+    voxels = math.prod(image.shape[:3])
+    if voxels > MAX_VOXELS:
+        raise InputError(f"{path} announces {voxels} voxels; at most {MAX_VOXELS} are read.")
+    size = path.stat().st_size * (MAX_DEFLATION if path.suffix == ".gz" else 1)
+    needed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    if needed > size:
+        raise InputError(
+            f"{path} is damaged: its voxels cannot be read ({needed} bytes are announced, it can hold {size})."
+        )
 
 
 def _in_words(shape: Sequence[int]) -> str:

@@ -16,9 +16,10 @@ from dinodp.embeddings.embedder import Embedder
 from dinodp.embeddings.shards import Shard
 from dinodp.embeddings.writer import TokenWriter
 from dinodp.errors import InputError
-from dinodp.images import read_image
+from dinodp.images import UInt8Array, read_image
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
+from dinodp.jobs.origin import require_unchanged
 
 WHOLE = Shard()
 
@@ -32,31 +33,38 @@ def embed_split(
     shard: Shard = WHOLE,
     batch_size: int = 8,
     workers: int = 2,
+    made_from: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Write raw patch embeddings of the manifest rows ``frame``, or of one ``shard`` of them, to ``path``.
 
     ``tokens`` is float16 [image, row, col, dim], one chunk per image, in the order of ``frame``. Batches are written as
     they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes (but for the last bits
     where memory ran out: `Embedder`). Decoding runs ahead and writing behind, in threads, while the backbone computes.
-    Returns the seconds spent and images embedded by this call. A shard without any image is a file without any.
-    Raises InputError when the split is empty or its images give different patch grids.
+    ``made_from``: digests that the file names as its inputs. Returns the seconds spent and images embedded by this
+    call. A shard without any image is a file without any. Raises InputError when the split is empty, its images give
+    different patch grids, or an image is not the one whose digest the manifest holds.
     """
     if frame.empty:
         raise InputError(f"No image to embed for {path}: the split is empty in the manifest.")
     chosen = shard.images(len(frame), batch_size)
     frame = frame[chosen.start : chosen.stop]
     if frame.empty:
-        with store.writing(path, "embeddings", config) as file:
+        with store.writing(path, "embeddings", config, made_from) as file:
             file.create_dataset("tokens", shape=(0, 0, 0, 0), dtype=np.float16, track_times=False)
         return {"seconds": 0.0, "images": 0.0}
-    images = [Path(image) for image in frame["image"]]
+    images = list(zip(frame["image"], frame["image_sha256"], strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = TokenWriter(
-        path.with_name(path.name + ".partial"), _identity(frame, backbone, config), len(images), backbone, config
+        path.with_name(path.name + ".partial"),
+        _identity(frame, backbone, config, made_from),
+        len(images),
+        backbone,
+        config,
+        made_from,
     )
     start, done = perf_counter(), writer.done
     with writer:
-        first, batches = done, Embedder(backbone, batch_size, workers).embed_each(images[done:], read_image)
+        first, batches = done, Embedder(backbone, batch_size, workers).embed_each(images[done:], _read_unchanged)
         for tokens in progress(batches, "embed", total=len(images) - done, per_item=batch_size):
             writer.write(first, tokens)
             first += len(tokens)
@@ -64,6 +72,16 @@ def embed_split(
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
 
 
-def _identity(frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any]) -> str:
-    content = [list(frame["image_sha256"]), backbone.provenance(), dict(config), code_digest(__name__)]
+def _read_unchanged(image: tuple[str, str]) -> UInt8Array:
+    """An image by its path and its digest in the manifest."""
+    require_unchanged(*image)
+    return read_image(image[0])
+
+
+def _identity(
+    frame: pd.DataFrame, backbone: Backbone, config: Mapping[str, Any], made_from: Mapping[str, str] | None
+) -> str:
+    content = [
+        list(frame["image_sha256"]), backbone.provenance(), dict(config), dict(made_from or {}), code_digest(__name__)
+    ]  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

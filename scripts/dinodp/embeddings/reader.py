@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import torch
 import torch.nn.functional as functional
 
 from dinodp import store
 from dinodp.embeddings.cache import TokenRows
-from dinodp.errors import require_known
+from dinodp.errors import InputError, require_known
+from dinodp.jobs.origin import AGAIN
 
+ACCIDENTAL = ("library_digest", "package_versions", "dtype")  # splits may be embedded on different machines
 RESAMPLING = ("after_normalisation", "before_normalisation")
 
 
@@ -18,7 +21,9 @@ class EmbeddingReader:
 
     ``resample``: ``after_normalisation`` as in the paper, which leaves vectors that are no longer exactly of unit
     length, or ``before_normalisation``. ``rows`` restricts the file to some images (for example the normal ones).
-    Raises InputError when the file is missing or holds something else.
+    ``digest`` is that of the file's content, ``made_from`` those of its inputs, ``made_by`` also backbone and options.
+    Raises InputError when the file is missing or holds something else, has fewer images than ``rows`` names, and, when
+    an image is first read, where its embeddings are damaged.
     """
 
     def __init__(
@@ -34,11 +39,20 @@ class EmbeddingReader:
         require_known("order of resampling", resample, RESAMPLING)
         with store.reading(path, "embeddings") as file:
             shape = file["tokens"].shape
+            self.made_from, self.made_by = store.inputs_of(file), _made_by(file)
+            digests = store.image_digests(file)
+        self.digest, self.n_stored = store.digest_of(path), int(shape[0])
         self.path, self.normalise, self.grid, self.resample = path, normalise, grid, resample
         self.rows = list(range(shape[0])) if rows is None else list(rows)
         self.n_images, self.dim = len(self.rows), int(shape[3])
         self.n_patches = (grid[0] * grid[1]) if grid else int(shape[1] * shape[2])
-        self._tokens = TokenRows(path, self.rows, cache)
+        if self.rows and max(self.rows) >= self.n_stored:
+            raise InputError(f"{path} holds {self.n_stored} images, but image {max(self.rows)} is asked for: {AGAIN}.")
+        self._tokens = TokenRows(path, self.rows, cache, digests)
+
+    def seen(self) -> dict[str, object]:
+        """What, beside the file, decides which numbers are read."""
+        return {"normalise": self.normalise, "grid": self.grid, "resample": self.resample, "rows": self.rows}
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return float32 [len(indices), row, col, dim] of the images with these indices."""
@@ -51,6 +65,11 @@ class EmbeddingReader:
 
     def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.grid is None or tuple(tokens.shape[1:3]) == self.grid else _resample(tokens, self.grid)
+
+
+def _made_by(file: h5py.File) -> dict[str, str]:
+    """Data, backbone and options: the same for all splits of an embedding."""
+    return {str(name): str(value) for name, value in file.attrs.items() if name not in ACCIDENTAL}
 
 
 def _resample(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dinodp import store
 from dinodp.errors import InputError
+from dinodp.jobs.origin import AGAIN
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,11 @@ class Shard:
 def gather_embeddings(parts: Sequence[Path], path: Path) -> None:
     """Write ``tokens`` of all shards, in their order, as a virtual data set that names their files relative to it.
 
-    Raises InputError when shards give different patch grids or none has an image.
+    The file holds the digest of each image, so that a shard that is exchanged later is found when it is read.
+    Raises InputError when shards give different patch grids, are of different data or options, or none has an image.
     """
     shapes = {part: _shape(part) for part in parts}
+    _require_alike(parts, "embeddings")
     filled = {part: shape for part, shape in shapes.items() if shape[0]}
     _require_images(filled, path)
     grids = {shape[1:] for shape in filled.values()}
@@ -59,11 +62,29 @@ def gather_embeddings(parts: Sequence[Path], path: Path) -> None:
     with store.reading(next(iter(filled)), "embeddings") as origin, store.writing(path, "embeddings", {}) as file:
         file.create_virtual_dataset("tokens", layout)
         file.attrs.update(origin.attrs)
+        store.write_image_digests(file, [digest for part in filled for digest in _digests(part)])
 
 
 def _require_images(filled: object, path: Path) -> None:
     if not filled:
         raise InputError(f"No shard of {path} holds an image: the split is empty in the manifest.")
+
+
+def _require_alike(parts: Sequence[Path], kind: str) -> None:
+    """Shards name the same options, inputs and code."""
+    attributes: dict[tuple[str, ...], Path] = {}
+    for part in parts:
+        with store.reading(part, kind) as file:
+            said = tuple(str(file.attrs[name]) for name in ("config", "made_from", "library_digest"))
+            attributes.setdefault(said, part)
+    if len(attributes) > 1:
+        first, other, *_ = attributes.values()
+        raise InputError(f"{other} was made from other data, options or code than {first}: {AGAIN}.")
+
+
+def _digests(part: Path) -> list[bytes]:
+    with store.reading(part, "embeddings") as file:
+        return [digest.tobytes() for digest in store.image_digests(file)]
 
 
 def _shape(part: Path) -> tuple[int, ...]:
@@ -76,14 +97,15 @@ def gather_scores(parts: Sequence[Path], path: Path, n_images: int) -> None:
 
     Raises InputError when none has an image, or all together have other than ``n_images``.
     """
+    _require_alike(parts, "scores")
     with store.reading(parts[0], "scores") as file:
-        config = store.config_of(file)
+        config, made_from = store.config_of(file), store.inputs_of(file)
     maps = _join([store.read_maps(part) for part in parts], path)
     found = len(next(iter(maps.values())))
     if found != n_images:
         raise InputError(f"The shards of {path} hold {found} images, but the split has {n_images}: remove them.")
     image_scores = _join([store.read_image_scores(part) for part in parts], path)
-    store.write_maps(path, config, maps, image_scores)
+    store.write_maps(path, config, maps, image_scores, made_from)
 
 
 def _join(parts: Sequence[store.Maps], path: Path) -> store.Maps:

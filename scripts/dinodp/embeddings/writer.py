@@ -1,49 +1,80 @@
 """Write the patch embeddings of a split batch by batch, in a thread, such that an interrupted run can go on."""
 
-import json
+import os
+import shutil
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import h5py
+import numpy as np
 import torch
 
 from dinodp import store
 from dinodp.backbones import Backbone
 from dinodp.errors import InputError
+from dinodp.jobs.files import sync
 from dinodp.jobs.logs import logger
 
 PENDING = 2  # batches that may wait to be written
+SECONDS_BETWEEN_NOTES = 2.0  # an interruption loses as much
 
 
 class TokenWriter:
     """Writes tokens to ``path`` while the backbone goes on; ``done`` images were there already.
 
-    After each batch the file is flushed and the number of images noted beside it under ``key``. All space is allocated
-    at the start, so the bytes do not depend on interruptions. Leaving the block waits for what is pending.
-    Raises InputError, from ``write`` or at the end, for tokens beyond float16 or of another patch grid.
+    Every few seconds what was written is brought to disk and then noted beside it: under ``key`` the digest of each
+    image, which is compared with what is there before a run goes on. All space is allocated at the start, so the bytes
+    do not depend on interruptions. Leaving the block waits for what is pending.
+    Raises InputError, from ``write`` or at the end, for tokens beyond float16 or of another patch grid, and where
+    another process writes the file.
     """
 
-    def __init__(self, path: Path, key: str, n_images: int, backbone: Backbone, config: Mapping[str, Any]) -> None:
-        self.path, self.key, self.n_images, self.backbone, self.config = path, key, n_images, backbone, config
-        self.done = _images_done(path, key)
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        n_images: int,
+        backbone: Backbone,
+        config: Mapping[str, Any],
+        made_from: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.key, self.n_images, self.backbone = path, key, n_images, backbone
+        self._attributes = store.origin_attributes("embeddings", config, made_from)
+        self._attributes |= {name: str(value) for name, value in backbone.provenance().items()}
+        self._digests = _finished_images(path, key, n_images, self._attributes)
+
+    @property
+    def done(self) -> int:
+        """How many images are written."""
+        return len(self._digests)
 
     def __enter__(self) -> Self:
         # the cache of chunks is off: a chunk is written once and whole
-        self._file = h5py.File(self.path, "a", rdcc_nbytes=0)
+        with store.hdf5_errors(self.path):
+            size = None if self.path.is_file() else store.HEAD_BYTES
+            self._file = h5py.File(self.path, "a", rdcc_nbytes=0, userblock_size=size)
+        self._number = self.path.stat().st_ino
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
         self._failed = False
+        self._noted, self._noted_at = self.done, time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown()
-        self._file.close()
+        try:
+            self._note()
+            if self.done == self.n_images:
+                self._file[store.IMAGE_DIGESTS][:] = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
+        finally:
+            self._file.close()
         if kind is None:
             for future in self._pending:
                 future.result()
@@ -55,9 +86,23 @@ class TokenWriter:
         self._pending.append(self._pool.submit(self._store, first, tokens))
 
     def finish(self, path: Path) -> None:
-        """Give the complete file its name."""
+        """Give the complete file its digest and its name. Raises InputError where another process has replaced it."""
+        if not self.path.is_file() or self.path.stat().st_ino != self._number:
+            raise InputError(f"{self.path} was replaced by another process meanwhile: run again when that has ended.")
+        store.seal(self.path, "embeddings")
+        sync(self.path)
         self.path.replace(path)
+        sync(path.parent)
         _progress_file(self.path).unlink(missing_ok=True)
+
+    def _note(self) -> None:
+        """Note the images that were written since the last time, when they are on disk."""
+        if self.done == self._noted:
+            return
+        self._file.flush()
+        sync(self.path)
+        _note_progress(self.path, self.key, self._digests[self._noted :], new=self._noted == 0)
+        self._noted, self._noted_at = self.done, time.monotonic()
 
     def _store(self, first: int, tokens: torch.Tensor) -> None:
         if self._failed:  # what follows a batch that is missing must not be noted as done
@@ -70,16 +115,19 @@ class TokenWriter:
                 f"for image rows {first} to {first + len(tokens) - 1}."
             )
         if "tokens" not in self._file:
-            _create_tokens(self._file, (self.n_images, *half.shape[1:]), self.backbone, self.config)
+            _create_tokens(self._file, (self.n_images, *half.shape[1:]))
+            self._file.attrs.update(self._attributes)
         data = self._file["tokens"]
         if tuple(half.shape[1:]) != data.shape[1:]:
             raise InputError(
                 f"Image rows from {first} give a patch grid of {tuple(half.shape[1:3])}, the first image "
                 f"{data.shape[1:3]}: all images of a data set need one shape (set `square: true` in the embedding)."
             )
-        data[first : first + len(half)] = half.cpu().numpy()
-        self._file.flush()
-        _note_progress(self.path, self.key, first + len(half))
+        stored = half.cpu().numpy()
+        data[first : first + len(half)] = stored
+        self._digests += map(store.image_digest, stored)
+        if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
+            self._note()
         self._failed = False
 
 
@@ -87,34 +135,72 @@ def _progress_file(partial: Path) -> Path:
     return partial.with_name(partial.name + ".json")
 
 
-def _images_done(partial: Path, key: str) -> int:
-    """Number of images in an interrupted file made from the same images, backbone and code; else start anew."""
+def _finished_images(partial: Path, key: str, n_images: int, attributes: Mapping[str, Any]) -> list[bytes]:
+    """Digests of the images of an interrupted file from the same images, backbone and code; none at any doubt."""
+    noted = _noted_digests(_progress_file(partial), key)
+    if noted and not partial.is_symlink() and _digests_in(partial, len(noted), n_images, attributes) == noted:
+        logger.info("Resume %s after %d images.", partial.name, len(noted))
+        return noted
+    if partial.exists() or partial.is_symlink():
+        logger.info("Start anew: %s is damaged, or was begun from other images, options or code.", partial.name)
+    for left in (partial, _progress_file(partial)):
+        _remove(left)
+    return []
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir() and not left.is_symlink():
+        shutil.rmtree(left)
+    else:
+        left.unlink(missing_ok=True)
+
+
+def _noted_digests(progress: Path, key: str) -> list[bytes]:
+    """What was noted under ``key``: digests in hexadecimal digits, one a line; an unfinished last line is left out."""
     try:
-        state = json.loads(_progress_file(partial).read_text())
-        if partial.is_file() and state["key"] == key:
-            logger.info("Resume %s after %d images.", partial.name, state["done"])
-            return int(state["done"])
-    except (OSError, ValueError, KeyError):
-        pass
-    partial.unlink(missing_ok=True)
-    _progress_file(partial).unlink(missing_ok=True)
-    return 0
+        first, *lines = progress.read_text(encoding="ascii").split("\n")
+        return [bytes.fromhex(line) for line in lines[:-1]] if first == key else []
+    except (OSError, ValueError):
+        return []
 
 
-def _note_progress(partial: Path, key: str, done: int) -> None:
-    target = _progress_file(partial)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps({"key": key, "done": done}))
-    temporary.replace(target)
+def _digests_in(partial: Path, count: int, n_images: int, attributes: Mapping[str, Any]) -> list[bytes]:
+    """Digests of the first images of an interrupted file; none where it cannot be read or says something else.
+
+    Raises InputError while another process writes it.
+    """
+    try:
+        with h5py.File(partial, "r") as file:
+            said = {name: str(value) for name, value in file.attrs.items()}
+            wanted = {name: str(value) for name, value in attributes.items()}
+            if said != wanted or file[store.IMAGE_DIGESTS].shape[0] != n_images or len(file["tokens"]) != n_images:
+                return []
+            return [store.image_digest(file["tokens"][index]) for index in range(count)]
+    except BlockingIOError as error:
+        raise InputError(f"{partial} is being written by another process: wait for it, or end it.") from error
+    except store.HDF5_ERRORS:
+        return []
 
 
-def _create_tokens(file: h5py.File, shape: tuple[int, ...], backbone: Backbone, config: Mapping[str, Any]) -> None:
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_chunk((1, *shape[1:]))
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    layout.set_obj_track_times(False)
-    kind = h5py.h5t.py_create("float16")
-    h5py.h5d.create(file.id, b"tokens", kind, h5py.h5s.create_simple(shape), dcpl=layout)
-    store.describe_origin(file, "embeddings", config)
-    file.attrs.update({name: str(value) for name, value in backbone.provenance().items()})
+def _note_progress(partial: Path, key: str, digests: Sequence[bytes], new: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if new else os.O_APPEND)
+    lines = [key] * new + [digest.hex() for digest in digests]
+    with open(os.open(_progress_file(partial), flags, 0o666), "w", encoding="ascii") as file:  # noqa: PTH123 (flags)
+        file.write("".join(f"{line}\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _create_tokens(file: h5py.File, shape: tuple[int, ...]) -> None:
+    """Allocate the data sets: their place in the file does not depend on when they are filled."""
+    for name, kind, size, chunk in (
+        ("tokens", "float16", shape, (1, *shape[1:])),
+        (store.IMAGE_DIGESTS, "uint8", (shape[0], store.DIGEST_BYTES), None),
+    ):
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        if chunk:
+            layout.set_chunk(chunk)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        layout.set_obj_track_times(False)
+        h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), h5py.h5s.create_simple(size), dcpl=layout)

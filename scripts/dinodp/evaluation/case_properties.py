@@ -9,8 +9,9 @@ import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
+from dinodp.datasets.manifest import manifest_digest, select
 from dinodp.images import read_image, read_lesion
-from dinodp.jobs.files import write_text
+from dinodp.jobs.origin import require_unchanged, write_table
 
 FOREGROUND = 0.05  # of the full range: what is darker is background
 RING = 0.03  # of the short side: width of the surroundings that a lesion is compared with
@@ -18,8 +19,12 @@ COLUMNS = ["image", "subject", "label", "lesion_share", "contrast", "level"]
 Floats = npt.NDArray[np.float64]
 
 
-def describe_cases(test: pd.DataFrame, mask_rule: str, path: Path) -> None:
-    """Write one row per test image: ``lesion_share`` of the image, ``contrast`` and ``level``; unknown is empty."""
+def describe_cases(manifest: pd.DataFrame, mask_rule: str, path: Path) -> None:
+    """Write one row per test image: ``lesion_share`` of the image, ``contrast`` and ``level``; unknown is empty.
+
+    Raises InputError for an image or a mask that is not the one whose digest the manifest holds.
+    """
+    test = select(manifest, "test")
     shares, contrasts = zip(*(_lesion(row, mask_rule) for row in test.itertuples()), strict=True)
     frame = test[["image", "subject", "label"]].assign(
         image=[Path(image).name for image in test["image"]],
@@ -27,7 +32,8 @@ def describe_cases(test: pd.DataFrame, mask_rule: str, path: Path) -> None:
         contrast=contrasts,
         level=slice_levels(test),
     )
-    write_text(path, frame[COLUMNS].to_csv(index=False, float_format="%.6g"))
+    text = frame[COLUMNS].to_csv(index=False, float_format="%.6g")
+    write_table(path, text, __name__, {"manifest": manifest_digest(manifest)})
 
 
 def _lesion(row: object, mask_rule: str) -> tuple[float, float]:
@@ -35,9 +41,11 @@ def _lesion(row: object, mask_rule: str) -> tuple[float, float]:
     mask_path, image_path = str(row.mask), str(row.image)  # type: ignore[attr-defined]
     if not mask_path:
         return float("nan"), float("nan")
+    require_unchanged(mask_path, str(row.mask_sha256))  # type: ignore[attr-defined]
     mask = read_lesion(mask_path, mask_rule)
     if not mask.any():
         return float("nan"), float("nan")
+    require_unchanged(image_path, str(row.image_sha256))  # type: ignore[attr-defined]
     return float(mask.mean()), lesion_contrast(grey(image_path), mask)
 
 

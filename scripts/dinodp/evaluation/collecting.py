@@ -6,18 +6,60 @@ from typing import Any
 
 import pandas as pd
 
-from dinodp.jobs.files import read_json, write_text
+from dinodp import store
+from dinodp.errors import InputError
+from dinodp.jobs.files import read_json
+from dinodp.jobs.origin import AGAIN, name_of, origin_of, read_result, require_made_from, write_table
 from dinodp.options import places
 
 
-def collect_metrics(files: Sequence[Path], path: Path) -> None:
+def collect_metrics(files: Sequence[Path], curves: Sequence[Path], path: Path) -> None:
     """Write one row per value: dataset, embedding, model, family, normalised, variant, seed, score, primary, ...
 
     ``variant``: the model is another than the paper's (`ModelOptions.is_variant`); ``primary``: the score is the
-    model's first; then mask_rule, metric, value.
+    model's first; then mask_rule, metric, value. ``curves`` are of the same jobs in the same order.
+    Raises InputError as `read_evaluations` does.
     """
-    rows = [row for file in files for row in _tidy_rows(read_json(file))]
-    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    contents = read_evaluations(files, curves)
+    rows = [row for content in contents for row in _tidy_rows(content)]
+    write_table(path, pd.DataFrame(rows).to_csv(index=False), __name__, digests_of(files, contents))
+
+
+def read_evaluations(files: Sequence[Path], curves: Sequence[Path]) -> list[dict[str, Any]]:
+    """The metrics of a run's jobs.
+
+    Raises InputError for metrics that are damaged, lie under the name of another job, were not made from the scores
+    that their curves were made from, or come from another manifest than others of their data set.
+    """
+    contents = [read_result(file) for file in files]
+    manifests: dict[str, tuple[str, Path]] = {}
+    for file, content, curve in zip(files, contents, curves, strict=True):
+        _require_place(file, content)
+        made_from = store.read_inputs(curve, "curves")
+        if made_from != origin_of(content).made_from:
+            raise InputError(
+                f"{file} and {curve} were not made from the same scores, one of them is of another run: delete both "
+                "and run again."
+            )
+        digest, first = manifests.setdefault(content["dataset"], (made_from["manifest"], file))
+        require_made_from(file, made_from, "manifest", digest, f"the manifest that {first} was made from")
+    return contents
+
+
+def _require_place(file: Path, content: Mapping[str, Any]) -> None:
+    """Metrics lie where their job writes them."""
+    names = ("dataset", "embedding", "model", "seed")
+    if missing := [name for name in (*names, "options", "metrics") if name not in content]:
+        raise InputError(f"{file} lacks {', '.join(missing)}, so it holds no metrics: {AGAIN}.")
+    place = places.fill(places.METRICS, **{name: content[name] for name in names})
+    if "results" in file.parts and not file.as_posix().endswith(place):
+        raise InputError(f"{file} holds what belongs at {place}: {AGAIN}.")
+
+
+def digests_of(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The digest of each of the metrics by its name."""
+    pairs = zip(files, contents, strict=True)
+    return {name_of(file): origin_of(content).content_sha256 for file, content in pairs}
 
 
 def _tidy_rows(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -43,11 +85,11 @@ def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequ
     backbone_ms = {}
     for file in embeddings:
         names = places.parse(places.TOKENS_COST, file)
-        backbone_ms[names["dataset"], names["embedding"]] = _ms_per_image(read_json(file))
+        backbone_ms[names["dataset"], names["embedding"]] = _ms_per_image(_read_cost(file))
     rows = []
     for fit_file, score_file in zip(fits, scores, strict=True):
         names = places.parse(places.MODEL_COST, fit_file)
-        fit, score = read_json(fit_file), read_json(score_file)
+        fit, score = _read_cost(fit_file), _read_cost(score_file)
         gpu = [value for value in (fit["peak_gpu_mib"], score["peak_gpu_mib"]) if value is not None]
         rows.append(
             {
@@ -58,13 +100,24 @@ def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequ
                 "scoring_ms_per_image": _ms_per_image(score),
                 "peak_host_mib": max(fit["peak_host_mib"], score["peak_host_mib"]),
                 "peak_gpu_mib": max(gpu) if gpu else None,
-                "model_mib": fit["model_mib"],
-                "active_components": fit["active_components"],
+                "model_mib": fit.get("model_mib"),
+                "active_components": fit.get("active_components"),
                 "device": score["device"],
             }
         )
-    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    write_table(path, pd.DataFrame(rows).to_csv(index=False), __name__, {})
+
+
+def _read_cost(path: Path) -> dict[str, Any]:
+    """What a job cost. Raises InputError for a file that lacks a number."""
+    cost = read_json(path)
+    for name in ("seconds", "peak_host_mib", "peak_gpu_mib", "device"):
+        value = cost.get(name, "nothing")
+        known = isinstance(value, str) if name == "device" else isinstance(value, int | float)
+        if not known and not (name == "peak_gpu_mib" and value is None):
+            raise InputError(f"{path} says {value} for {name}, so it holds no costs: {AGAIN}.")
+    return cost
 
 
 def _ms_per_image(cost: dict[str, float]) -> float | None:
-    return 1000 * cost["seconds"] / cost["images"] if cost["images"] else None
+    return 1000 * cost["seconds"] / cost["images"] if cost.get("images") else None

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from dinodp import store
-from dinodp.jobs.files import read_json, write_text
+from dinodp.evaluation.collecting import digests_of, read_evaluations
+from dinodp.jobs.origin import name_of, write_table
 
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
 MIN_SUBJECTS = 3  # with an anomaly; resamples of one are all the same, of two take three values
@@ -58,17 +59,19 @@ def collect_intervals(
 
     ``metrics`` and ``curves`` are the files of the same jobs in the same order. Both tables hold the mean over seeds;
     the interval is over subjects, and empty where too few have an anomaly. A difference uses the same resamples for
-    both models: every score of a model against the first score of the baseline.
+    both models: every score of a model against the first score of the baseline. Raises InputError as
+    `read_evaluations` does.
     """
-    contents = [read_json(path) for path in metrics]
+    contents = read_evaluations(metrics, curves)
+    made_from = digests_of(metrics, contents) | {name_of(path): store.digest_of(path) for path in curves}
     models = _read(contents, curves)
     rows = [row for name, places in models.items() for row in _interval_rows(name, places)]
-    write_text(intervals, pd.DataFrame(rows, columns=INTERVAL_COLUMNS).to_csv(index=False))
+    write_table(intervals, pd.DataFrame(rows, columns=INTERVAL_COLUMNS).to_csv(index=False), __name__, made_from)
     first = next((content["options"]["scores"][0] for content in contents if content["model"] == baseline), "")
     compared = {_without_score(place): found for place, found in models.get(baseline, {}).items() if place[2] == first}
     others = [name for name in models if name != baseline]
     rows = [row for name in others for row in _difference_rows(name, models[name], baseline, compared)]
-    write_text(differences, pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).to_csv(index=False))
+    write_table(differences, pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).to_csv(index=False), __name__, made_from)
 
 
 def _without_score(place: Quantity) -> tuple[str, ...]:

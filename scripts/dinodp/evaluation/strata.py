@@ -11,9 +11,15 @@ import pandas as pd
 from dinodp import store
 from dinodp.datasets.manifest import select
 from dinodp.evaluation.intervals import anomalous_subjects, interval
-from dinodp.evaluation.test_split import MaskFiles, has_pixel_labels, image_sizes, subjects_of
-from dinodp.jobs.files import write_text
+from dinodp.evaluation.test_split import (
+    MaskFiles,
+    has_pixel_labels,
+    image_sizes,
+    scores_made_from,
+    subjects_of,
+)
 from dinodp.jobs.logs import logger
+from dinodp.jobs.origin import name_of, read_table, require_made_from, table_origin, write_table
 from dinodp.metrics import Bootstrap, evaluate_stream
 from dinodp.options.protocol import Protocol
 
@@ -30,7 +36,7 @@ COLUMNS = [
 
 def stratify(
     manifest: pd.DataFrame,
-    cases: pd.DataFrame,
+    cases_path: Path,
     test_scores: Path,
     valid_scores: Path,
     score: str,
@@ -38,7 +44,14 @@ def stratify(
     labels: Mapping[str, Any],
     path: Path,
 ) -> None:
-    """Write metrics of the first score in each stratum, with intervals over subjects; no row without masks."""
+    """Write metrics of the first score in each stratum, with intervals over subjects; no row without masks.
+
+    Raises InputError for cases or scores that are not of this manifest.
+    """
+    made_from = scores_made_from(manifest, test_scores, valid_scores)
+    origin, cases = table_origin(cases_path), read_table(cases_path)
+    require_made_from(cases_path, origin.made_from, "manifest", made_from["manifest"], "this manifest")
+    made_from["cases"] = origin.content_sha256
     test, valid = select(manifest, "test"), select(manifest, "valid")
     rows: list[dict[str, Any]] = []
     if has_pixel_labels(test):
@@ -51,7 +64,7 @@ def stratify(
     frame = pd.DataFrame(rows, columns=COLUMNS)
     for name, value in reversed(list(labels.items())):
         frame.insert(0, name, value)
-    write_text(path, frame.to_csv(index=False, float_format="%.6g"))
+    write_table(path, frame.to_csv(index=False, float_format="%.6g"), __name__, made_from)
 
 
 def strata(cases: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -129,5 +142,6 @@ def _interval(replicates: npt.NDArray[np.float64] | None, n_subjects: int) -> di
 
 def collect_strata(files: Sequence[Path], path: Path) -> None:
     """All strata of a run in one table."""
-    frames = [pd.read_csv(file) for file in files]
-    write_text(path, pd.concat(frames, ignore_index=True).to_csv(index=False, float_format="%.6g"))
+    frames = [read_table(file) for file in files]
+    text = pd.concat(frames, ignore_index=True).to_csv(index=False, float_format="%.6g")
+    write_table(path, text, __name__, {name_of(file): table_origin(file).content_sha256 for file in files})

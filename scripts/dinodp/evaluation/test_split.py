@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from dinodp import store
-from dinodp.datasets.manifest import select
+from dinodp.datasets.manifest import manifest_digest, select
+from dinodp.errors import InputError
 from dinodp.evaluation.intervals import anomalous_subjects
 from dinodp.images import read_mask_at
-from dinodp.jobs.files import write_json
 from dinodp.jobs.logs import logger
+from dinodp.jobs.origin import AGAIN, origin_of, read_result, require_made_from, require_unchanged, write_result
 from dinodp.metrics import Bootstrap, evaluate_stream
 from dinodp.options.protocol import Protocol
 
@@ -22,7 +23,8 @@ from dinodp.options.protocol import Protocol
 class MaskFiles:
     """The masks of manifest rows, read one at a time; a normal image without a file has an empty mask.
 
-    With ``size`` (height, width) each is resized to it, nearest pixel.
+    With ``size`` (height, width) each is resized to it, nearest pixel. Reading raises InputError for a mask that is not
+    the one whose digest the manifest holds.
     """
 
     def __init__(self, frame: pd.DataFrame, size: Sequence[int] | None = None) -> None:
@@ -32,7 +34,10 @@ class MaskFiles:
         return len(self.frame)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        for mask, size in zip(self.frame["mask"], image_sizes(self.frame, self.size), strict=True):
+        masks, digests = self.frame["mask"], self.frame["mask_sha256"]
+        for mask, digest, size in zip(masks, digests, image_sizes(self.frame, self.size), strict=True):
+            if mask:
+                require_unchanged(mask, digest)
             yield read_mask_at(mask, size)
 
 
@@ -62,15 +67,16 @@ def evaluate_scores(
 
     Thresholds come from the normal validation images. Without masks only image metrics appear. The curves file also
     holds every metric of the resamples of the test subjects, from the same draws for all models, and how many subjects
-    have an anomaly.
+    have an anomaly. Raises InputError for scores that are not of this manifest.
     """
+    made_from = scores_made_from(manifest, test_scores, valid_scores)
     test, valid = select(manifest, "test"), select(manifest, "valid")
     normal = valid[valid["label"] == "normal"]
     anomalous, subjects = (test["label"] == "anomalous").to_numpy(), subjects_of(test)
     bootstrap = Bootstrap.of(subjects, anomalous, protocol.resamples) if protocol.resamples else None
     origin = {**labels, "anomalous_subjects": anomalous_subjects(subjects, anomalous)}
     metrics: dict[str, dict[str, dict[str, float]]] = {}
-    with store.writing(curves_path, "curves", origin) as file:
+    with store.writing(curves_path, "curves", origin, made_from) as file:
         for rule in protocol.mask_rules:
             valid_maps = store.read_maps(valid_scores, rule)
             for score, maps in store.read_maps(test_scores, rule).items():
@@ -87,7 +93,44 @@ def evaluate_scores(
                 metrics.setdefault(score, {})[rule] = result.values
                 _write_arrays(file, f"{score}/{rule}", result.curves)
                 _write_arrays(file, f"replicates/{score}/{rule}", result.replicates)
-    write_json(metrics_path, {**labels, "metrics": metrics})
+    write_result(metrics_path, {**labels, "metrics": metrics}, __name__, made_from)
+
+
+def scores_made_from(manifest: pd.DataFrame, test_scores: Path, valid_scores: Path) -> dict[str, str]:
+    """Digests of a manifest and of the scores of one model on its test and validation images.
+
+    Raises InputError unless both are of this manifest, of one model, and as many as its images.
+    """
+    found = {"manifest": manifest_digest(manifest)}
+    models = {}
+    for split, path in (("test", test_scores), ("valid", valid_scores)):
+        inputs = store.read_inputs(path, "scores")
+        require_made_from(path, inputs, "manifest", found["manifest"], "this manifest")
+        n_images, n_scores = len(select(manifest, split)), store.n_scored(path)
+        if n_scores != n_images:
+            raise InputError(f"{path} scores {n_scores} images, the {split} split has {n_images}: {AGAIN}.")
+        found[split] = store.digest_of(path)
+        models[inputs.get("model")] = path
+    if len(models) > 1:
+        raise InputError(f"{test_scores} and {valid_scores} are of different models: {AGAIN}.")
+    return found
+
+
+def require_scores_of(model: Path, *scores: Path) -> None:
+    """Raise InputError unless all ``scores`` were made by this model file."""
+    for path in scores:
+        require_made_from(
+            path, store.read_inputs(path, "scores"), "model", store.digest_of(model), f"{model} as it is now"
+        )
+
+
+def require_one_job(manifest: pd.DataFrame, test: Path, valid: Path, metrics: Path, curves: Path) -> None:
+    """Raise InputError unless metrics and curves were made from these scores and this manifest."""
+    made_from = scores_made_from(manifest, test, valid)
+    said = {metrics: origin_of(read_result(metrics)).made_from, curves: store.read_inputs(curves, "curves")}
+    for path, inputs in said.items():
+        for role, digest in made_from.items():
+            require_made_from(path, inputs, role, digest, f"the {role} as it is now")
 
 
 def _write_arrays(file: h5py.File, group: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -53,6 +53,13 @@ class FittedModel(Protocol):
         """
 
 
+class Checkpoint(NamedTuple):
+    """Where a fit notes its progress, and a digest of all that decides its result: it goes on under the same only."""
+
+    path: Path
+    key: str
+
+
 @dataclass(frozen=True)
 class FitTask:
     """Normal images to fit on and to choose by, the one random generator, where to compute, where to note progress.
@@ -64,7 +71,7 @@ class FitTask:
     valid: Source
     generator: torch.Generator
     device: str
-    checkpoint: Path | None = None
+    checkpoint: Checkpoint | None = None
     self_contained: bool = False
 
 

@@ -32,13 +32,18 @@ class BayesianMixtureOptions(MixtureOptions):
         )
 
     def fit(self, task: FitTask) -> Fitted:
-        """At most ``max_embeddings`` embeddings, ``epochs`` iterations. Raises InputError for fewer than K."""
+        """At most ``max_embeddings`` embeddings, ``epochs`` iterations.
+
+        Raises InputError for fewer than K, and for embeddings that are not finite.
+        """
         import torch
         from sklearn.mixture import BayesianGaussianMixture  # a second of imports that other jobs need not pay
 
         from dinodp.families.fitting import spread_embeddings
+        from dinodp.models.online_mixture import finite_matrix
 
-        x = spread_embeddings(task.train, self.max_embeddings, task.generator)[: self.max_embeddings].double().numpy()
+        drawn = spread_embeddings(task.train, self.max_embeddings, task.generator)[: self.max_embeddings]
+        x = finite_matrix(drawn).double().numpy()
         if len(x) < self.components:
             raise InputError(
                 f"{len(x)} embeddings cannot start {self.components} components: raise max_embeddings or lower "

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dinodp.families.base import FitTask, Fitted, ModelOptions, Source
 from dinodp.images import MASK_RULES, read_lesion
+from dinodp.jobs.origin import require_unchanged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,5 +70,6 @@ def _mask_share(row: Any, rule: str, shape: tuple[int, int]) -> npt.NDArray[np.f
 
     if not row.mask:
         return np.full(shape, float(row.label == "anomalous"), dtype=np.float32)
+    require_unchanged(row.mask, row.mask_sha256)
     mask = torch.from_numpy(read_lesion(row.mask, rule)).float()
     return torch.nn.functional.adaptive_avg_pool2d(mask[None, None], shape)[0, 0].numpy()

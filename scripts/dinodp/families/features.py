@@ -12,6 +12,7 @@ from dinodp.errors import InputError
 from dinodp.families.base import EmbeddingSource, FeatureOptions
 from dinodp.families.soundness import Layout, Stored
 from dinodp.jobs.logs import progress
+from dinodp.models.online_mixture import finite_matrix
 
 IMAGES_PER_READ = 8
 EPS = 1e-5  # rounding of a unit vector
@@ -112,11 +113,11 @@ class FeatureModel:
 def principal_axes(train: EmbeddingSource, dims: int) -> torch.Tensor:
     """Leading eigenvectors [D, dims] of the mean of x x' over the training split, each with its largest entry positive.
 
-    Raises InputError when ``dims`` is not between 1 and D.
+    Raises InputError when ``dims`` is not between 1 and D, and for embeddings that are not finite.
     """
     total, count = torch.zeros((), dtype=torch.float64), 0
     for part in progress(chunks(train), "PCA", total=train.n_images, per_item=IMAGES_PER_READ):
-        x = part.double()
+        x = finite_matrix(part).double()
         total, count = total + x.T @ x, count + len(x)
     moment = total / count
     if not 1 <= dims <= len(moment):

@@ -67,10 +67,12 @@ class Gaussian:
         self._mean, self._factor = (torch.as_tensor(np.array(state[key])).to(device) for key in ("mean", "factor"))
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
-        """Scores float32 [B, row, col] of embeddings [B, row, col, D]."""
+        """Scores float32 [B, row, col] of embeddings [B, row, col, D]. Raises InputError for other than finite ones."""
         import torch
 
-        x = tokens.flatten(0, 2).to(self._mean) - self._mean
+        from dinodp.models.online_mixture import finite_matrix
+
+        x = finite_matrix(tokens.flatten(0, 2), len(self._mean)).to(self._mean) - self._mean
         squared = torch.linalg.solve_triangular(self._factor, x.T, upper=False).square().sum(0)
         log_determinant = 2 * self._factor.diagonal().log().sum()
         found = {
@@ -81,13 +83,17 @@ class Gaussian:
 
 
 def moments(train: Source) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean [D] and covariance [D, D] (divided by n), float64, a few images in memory at a time."""
+    """Mean [D] and covariance [D, D] (divided by n), float64, a few images in memory at a time.
+
+    Raises InputError for embeddings that are not finite.
+    """
     import torch
 
     from dinodp.families.features import chunks
+    from dinodp.models.online_mixture import finite_matrix
 
     total, square, count = torch.zeros(()), torch.zeros(()), 0
-    for x in map(torch.Tensor.double, chunks(train)):
+    for x in (finite_matrix(chunk).double() for chunk in chunks(train)):
         total, square, count = total + x.sum(0), square + x.T @ x, count + len(x)
     mean = total / count
     return mean, square / count - torch.outer(mean, mean)

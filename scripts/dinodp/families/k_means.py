@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from dinodp.errors import InputError
 from dinodp.families.base import FitTask, Fitted, Source
 from dinodp.families.epochs import BatchOptions, EpochOptions
 from dinodp.families.soundness import Stored
@@ -34,15 +35,18 @@ class KMeansOptions(BatchOptions, EpochOptions):
         """Passes over mini-batches of images in random order; the epoch with the smallest validation error is kept.
 
         The error is the mean squared distance to the nearest centre, before each step for the training batches.
+        Raises InputError for a batch of fewer embeddings than centres, and for embeddings that are not finite.
         """
         import torch
         from sklearn.cluster import MiniBatchKMeans  # a second of imports that other jobs need not pay
 
         from dinodp.families.fitting import spread_embeddings
+        from dinodp.models.online_mixture import finite_matrix
 
         train, generator, k = task.train, task.generator, self.components
+        self._require_enough(min(self.images_per_batch, train.n_images) * train.n_patches)
         start = spread_embeddings(train, k, generator)
-        start = start[torch.randperm(len(start), generator=generator)[:k]]
+        start = finite_matrix(start[torch.randperm(len(start), generator=generator)[:k]])
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
         model = MiniBatchKMeans(k, init=start.numpy(), n_init=1, random_state=seed, reassignment_ratio=0.0)
         history: dict[str, list[float]] = {"epoch": [], "validation_error": []}
@@ -50,7 +54,7 @@ class KMeansOptions(BatchOptions, EpochOptions):
         for epoch in progress(range(1, self.epochs + 1), "fit", unit="epoch"):
             order = torch.randperm(train.n_images, generator=generator)
             for images in order.split(self.images_per_batch):
-                model.partial_fit(train.read(images.tolist()).flatten(0, 2).numpy())
+                model.partial_fit(finite_matrix(train.read(images.tolist()).flatten(0, 2)).numpy())
             means = torch.from_numpy(np.asarray(model.cluster_centers_, dtype=np.float32))
             history["epoch"].append(epoch)
             history["validation_error"].append(_error(means, task.valid))
@@ -62,6 +66,13 @@ class KMeansOptions(BatchOptions, EpochOptions):
     def layout(self, dim: int) -> Layout:
         """The centres."""
         return {"means": Stored((self.components, dim))}
+
+    def _require_enough(self, n_embeddings: int) -> None:
+        if n_embeddings < self.components:
+            raise InputError(
+                f"A batch of {n_embeddings} embeddings cannot start {self.components} centres: raise images_per_batch, "
+                "or lower components."
+            )
 
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> KMeans:
         """The centres of a model file."""

@@ -1,5 +1,6 @@
 """The stages of a model, from files to files: open embeddings as it sees them, fit, load, score a split."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -10,13 +11,16 @@ import pandas as pd
 import torch
 
 from dinodp import store
-from dinodp.datasets.manifest import select
+from dinodp.datasets.manifest import manifest_digest, select
 from dinodp.embeddings import EmbeddingReader
-from dinodp.families.base import FeatureOptions, FitTask, Fitted, FittedModel, ModelOptions, Source
+from dinodp.errors import InputError
+from dinodp.families.base import Checkpoint, FeatureOptions, FitTask, Fitted, FittedModel, ModelOptions, Source
 from dinodp.families.features import IMAGES_PER_READ, Features
 from dinodp.families.soundness import require_sound
 from dinodp.images import image_score
+from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
+from dinodp.jobs.origin import AGAIN, require_made_from, sha256
 from dinodp.jobs.processes import current_group, is_first
 
 
@@ -33,15 +37,29 @@ def open_split(
 ) -> EmbeddingReader:
     """Open the embeddings of a split as the model sees them; only normal images, or those of a shard, if asked.
 
-    ``cache``: `TokenRows`.
+    ``cache``: `TokenRows`. Raises InputError where the embeddings are not of the images of this manifest.
     """
     labels = select(manifest, split)["label"].tolist()
     chosen = range(len(labels)) if images is None else images
     rows = [index for index in chosen if labels[index] == "normal" or not normal_only]
     shape = (int(grid[0]), int(grid[1])) if grid else None
-    return EmbeddingReader(
+    reader = EmbeddingReader(
         path, normalise=options.normalise, grid=shape, rows=rows, resample=options.resample, cache=cache
     )
+    require_made_from(path, reader.made_from, "manifest", manifest_digest(manifest), "this manifest")
+    if reader.n_stored != len(labels):
+        raise InputError(f"{path} holds {reader.n_stored} images, the {split} split {len(labels)}: {AGAIN}.")
+    return reader
+
+
+def require_same_embedding(first: EmbeddingReader, other: EmbeddingReader) -> None:
+    """Raise InputError unless both are of the same data, backbone and options."""
+    if first.made_by != other.made_by:
+        names = {name for name, _ in first.made_by.items() ^ other.made_by.items()}
+        raise InputError(
+            f"{other.path} has another {', '.join(sorted(names))} than {first.path}: delete the one that is of another "
+            "run and run again."
+        )
 
 
 def fit_model(
@@ -49,14 +67,19 @@ def fit_model(
 ) -> dict[str, float | None]:
     """Fit a model and write it. Returns its size in MiB and its number of active components.
 
-    The file's configuration is `ModelOptions.fit_options` and ``seed``. Of several processes
-    (``dinodp.jobs.processes``) that fit it together, the first one writes.
+    The file's configuration is `ModelOptions.fit_options` and ``seed``; it names both splits and their manifest. Of
+    several processes (``dinodp.jobs.processes``) that fit it together, the first one writes.
     """
-    checkpoint = path.with_name(path.name + ".checkpoint")
+    require_same_embedding(train, valid)
+    config = {**options.fit_options(), "seed": seed}
+    made_from = {"train": train.digest, "valid": valid.digest}
+    key = sha256(json.dumps([config, made_from, train.seen(), valid.seen(), code_digest("dinodp.families")]))
+    checkpoint = Checkpoint(path.with_name(path.name + ".checkpoint"), key)
     fitted = fit_state(options, train, valid, seed=seed, device=device, checkpoint=checkpoint)
     if is_first(current_group()):
-        store.write_state(path, {**options.fit_options(), "seed": seed}, fitted.state, fitted.history)
-        checkpoint.unlink(missing_ok=True)
+        made_from |= {name: train.made_from[name] for name in ("manifest",) if name in train.made_from}
+        store.write_state(path, config, fitted.state, fitted.history, made_from=made_from)
+        checkpoint.path.unlink(missing_ok=True)
     return fitted.cost()
 
 
@@ -67,7 +90,7 @@ def fit_state(
     *,
     seed: int,
     device: str,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     self_contained: bool = False,
 ) -> Fitted:
     """Fit a model of features of embeddings; the state is what `model_of` needs. ``self_contained``: `FitTask`."""
@@ -78,9 +101,18 @@ def fit_state(
     return fitted._replace(state={**fitted.state, **features.state}, size_mib=size)
 
 
-def load_model(path: Path, options: ModelOptions, train: EmbeddingReader, *, device: str) -> FittedModel:
-    """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices."""
+def load_model(
+    path: Path, options: ModelOptions, train: EmbeddingReader, *, device: str, seed: int | None = None
+) -> FittedModel:
+    """Load a fitted model. A memory bank reads its embeddings from ``train``, of which its file holds the indices.
+
+    Raises InputError for a model that was not fitted on ``train``, with other options or from another ``seed``.
+    """
     config, state, _ = store.read_state(path)
+    require_made_from(path, store.read_inputs(path, "model"), "train", train.digest, f"{train.path} as it is now")
+    wanted = {**options.fit_options(), "seed": config["seed"] if seed is None else seed}
+    if other := sorted({name for name in {*config, *wanted} if config.get(name) != wanted.get(name)}):
+        raise InputError(f"{path} was fitted with another {', '.join(other)} than is asked for: {AGAIN}.")
     return model_of(options, state, train, seed=int(config["seed"]), device=device)
 
 
@@ -101,9 +133,17 @@ def require_sound_state(options: ModelOptions, state: Mapping[str, Any], dim: in
 
 
 def score_split(
-    model: FittedModel, source: EmbeddingReader, rows: pd.DataFrame, path: Path, image_score_fraction: float = 0.01
+    model: FittedModel,
+    source: EmbeddingReader,
+    rows: pd.DataFrame,
+    path: Path,
+    image_score_fraction: float = 0.01,
+    made_from: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
-    """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images."""
+    """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images.
+
+    ``made_from``: digests that the file names as its inputs.
+    """
     start = perf_counter()
     size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
     batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
@@ -114,5 +154,5 @@ def score_split(
     none = np.zeros((0, 1, 1), dtype=np.float32)
     maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
     images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
-    store.write_maps(path, {"scores": list(model.names)}, maps, images)
+    store.write_maps(path, {"scores": list(model.names)}, maps, images, made_from)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}

@@ -208,4 +208,4 @@ def _load(cache: Path) -> dict[str, Code]:
 @functools.cache
 def code_digest(module: str) -> str:
     """The digest of a module's code and all that it imports, of the library that this process runs."""
-    return Closures().digest(module)
+    return Closures(cache=CACHE).digest(module)

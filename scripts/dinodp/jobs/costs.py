@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
+from dinodp.errors import InputError
 from dinodp.jobs.files import read_json, write_json
 
 KIB_PER_MIB = 1024
@@ -46,7 +48,7 @@ def measured(device: str) -> Iterator[dict[str, float | str | None]]:
 
 def gather_costs(parts: Sequence[Path], path: Path) -> None:
     """The cost of a work that several jobs shared: seconds and images summed, the highest peaks."""
-    costs = [read_json(part) for part in parts]
+    costs = [_read_part(part) for part in parts]
     gpu = [cost["peak_gpu_mib"] for cost in costs if cost["peak_gpu_mib"] is not None]
     total = {
         "seconds": sum(cost["seconds"] for cost in costs),
@@ -56,6 +58,13 @@ def gather_costs(parts: Sequence[Path], path: Path) -> None:
         "device": costs[0]["device"],
     }
     write_json(path, total)
+
+
+def _read_part(part: Path) -> dict[str, Any]:
+    cost = read_json(part)
+    if absent := {"seconds", "images", "peak_host_mib", "peak_gpu_mib", "device"} - set(cost):
+        raise InputError(f"{part} lacks {', '.join(sorted(absent))}, so it holds no costs: delete it and run again.")
+    return cost
 
 
 def write_cost(path: Path, cost: dict[str, float | str | None]) -> None:

@@ -71,6 +71,8 @@ def evaluate_stream(
     scores = np.asarray(patch_maps, dtype=np.float32)
     if scores.ndim != 3:
         raise InputError(f"Patch maps have shape {scores.shape}; [image, row, col] is needed.")
+    if not np.isfinite(scores).all():
+        raise InputError("Patch scores must be finite; some of the test images' are not.")
     result = Evaluation(calibrated_thresholds(validation_normal_patch_maps))
     if validation_sizes is not None:
         maps = validation_normal_patch_maps

@@ -24,7 +24,11 @@ class Options(BaseModel):
     def read(cls, content: object, where: str) -> Self:
         """The options of an entry as YAML gave it. Raises InputError, which begins with ``where``."""
         try:
-            return cls.model_validate_json(json.dumps(_without_nulls(content), default=str))
+            text = json.dumps(_without_nulls(content), default=str)
+        except (TypeError, ValueError, RecursionError) as error:  # YAML can say both
+            raise InputError(f"{where}: a part of it holds itself, or has keys that are no texts.") from error
+        try:
+            return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(_sentence(cls, error, where)) from None
 
@@ -49,12 +53,12 @@ Kind = TypeVar("Kind", bound=Options)
 def chosen(entry: object, key: str, kinds: Mapping[str, type[Kind]], where: str) -> type[Kind]:
     """The kind of options that an entry names under ``key``. Raises InputError, which lists those that there are."""
     if not isinstance(entry, Mapping):
-        raise InputError(f"{where}: {_shown(entry)} is no mapping of keys to values.")
+        raise InputError(f"{where}: {shown(entry)} is no mapping of keys to values.")
     allowed = f"choose one of {', '.join(kinds)}"
     if entry.get(key) is None:
         raise InputError(f"{where}.{key}: the key is missing; {allowed}.")
     if not isinstance(entry[key], str) or entry[key] not in kinds:
-        raise InputError(f"{where}.{key}: {_shown(entry[key])} is not known; {allowed}.")
+        raise InputError(f"{where}.{key}: {shown(entry[key])} is not known; {allowed}.")
     return kinds[entry[key]]
 
 
@@ -152,7 +156,7 @@ def _sentence(cls: type[Options], error: ValidationError, where: str) -> str:
     if kind == "extra_forbidden":
         known = ", ".join(_keys_at(cls, place[:-1]))
         return f"{'.'.join(map(str, (where, *place[:-1])))}: unknown key {place[-1]!r}{cls.whose()}; it has {known}."
-    values = {**first.get("ctx", {}), "value": _shown(first["input"])}
+    values = {**first.get("ctx", {}), "value": shown(first["input"])}
     said = SENTENCES.get(kind, first["msg"].lower().replace("{", "(")).format(**values)
     hint = "; YAML reads 1e-6 as a text: write 1.0e-6" if kind == "float_type" and _is_number(first["input"]) else ""
     return f"{'.'.join(map(str, (where, *place)))}: {said.rstrip('.')}{hint}."
@@ -169,7 +173,8 @@ def _keys_at(cls: type[Options], place: tuple[int | str, ...]) -> Iterator[str]:
     return iter(kind.model_fields)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a sentence, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

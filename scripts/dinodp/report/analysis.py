@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from dinodp.jobs.origin import read_table
 from dinodp.options import places
 from dinodp.options.protocol import Protocol
 from dinodp.report.pictures import figure
@@ -24,7 +25,7 @@ def strata_rows(path: Path | None) -> dict[Place, list[dict[str, Any]]]:
     """One row per stratum and model, values in percent: {metric: (value, low, high)}; what is not known is None."""
     if path is None:
         return {}
-    frame = pd.read_csv(path)
+    frame = read_table(path)
     found: dict[Place, list[dict[str, Any]]] = {}
     for _, place in frame.groupby(["dataset", "embedding"], sort=False):
         rows = [_stratum(rows) for _, rows in place.groupby(["property", "stratum", "model"], sort=False)]
@@ -63,7 +64,7 @@ def alignments(tables: Sequence[Path], figures: Sequence[Path]) -> dict[Place, d
     """The figure of each analysis, and its values (means over seeds) as one row per measure and kind of image."""
     found: dict[Place, dict[str, Any]] = {}
     for table, drawn in zip(tables, figures, strict=True):
-        frame = pd.read_csv(table)
+        frame = read_table(table)
         models = list(dict.fromkeys(frame["model"]))
         rows = [_measure(rows, models) for _, rows in frame.groupby(["measure", "images"], sort=False)]
         names = places.parse(places.ALIGNMENT, table)

@@ -11,9 +11,9 @@ import pandas as pd
 
 from dinodp import store
 from dinodp.datasets.manifest import read_manifest, select
-from dinodp.evaluation.test_split import has_pixel_labels
+from dinodp.evaluation.test_split import has_pixel_labels, require_one_job
 from dinodp.images import read_image, resize_mask
-from dinodp.jobs.files import read_json
+from dinodp.jobs.origin import read_result, require_unchanged
 from dinodp.metrics.anomaly_maps import Map
 from dinodp.options import places
 from dinodp.options.protocol import Protocol
@@ -40,6 +40,8 @@ def gallery(
 ) -> dict[str, Any]:
     """What the page shows of one data set and embedding: every model's cases, each with the map of all models."""
     full = read_manifest(manifest_path)
+    for model in models:
+        require_one_job(full, model.test, model.valid, model.metrics, model.curves)
     manifest, valid = select(full, "test"), select(full, "valid")
     normal = (valid["label"] == "normal").to_numpy()
     loaded = [_load(model, manifest, normal, protocol) for model in models]
@@ -73,7 +75,7 @@ def _load(
     files: ModelFiles, manifest: pd.DataFrame, normal: npt.NDArray[np.bool_], protocol: Protocol
 ) -> dict[str, Any]:
     """Scores of one model by its first score, and the cases chosen for it."""
-    metrics = read_json(files.metrics)
+    metrics = read_result(files.metrics)
     score = str(metrics["options"]["scores"][0])
     rule = protocol.mask_rule
     maps, valid = store.read_maps(files.test, rule)[score], store.read_maps(files.valid, rule)[score][normal]
@@ -100,6 +102,9 @@ def _load(
 
 def _case(row: pd.Series, mask_rule: str) -> dict[str, Any]:
     """Image and mask of one case, at the size shown."""
+    require_unchanged(row["image"], row["image_sha256"])
+    if row["mask"]:
+        require_unchanged(row["mask"], row["mask_sha256"])
     image, mask = read_image(row["image"]), lesion_mask(row, mask_rule)
     height, width = shown_size(*image.shape[:2])
     return {

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 
 from dinodp import store
-from dinodp.datasets.manifest import read_manifest, select
+from dinodp.datasets.manifest import read_manifest, require_unchanged_images, select
 from dinodp.embeddings import EmbeddingReader
+from dinodp.evaluation.test_split import require_one_job, require_scores_of
 from dinodp.families import written_options
 from dinodp.families.base import FeatureOptions, ModelOptions
 from dinodp.families.features import Features
 from dinodp.families.stages import open_split
-from dinodp.jobs.files import read_json
+from dinodp.jobs.origin import read_result
 from dinodp.report.figures.data import FigureData, ModelData
 
 
@@ -39,8 +40,14 @@ def load_figure_data(
     grid: Sequence[int] | None,
     mask_rule: str,
 ) -> FigureData:
-    """Read manifest, scores, metrics, curves and fitted parameters of the models named."""
+    """Read manifest, scores, metrics, curves and fitted parameters of the models named.
+
+    Raises InputError for files that are not as they were written, or not of one run.
+    """
     manifest = read_manifest(manifest_path)
+    for files in per_model:
+        _require_one_fit(manifest, files)
+    require_unchanged_images(select(manifest, "test"))
     valid = select(manifest, "valid")
     normal = (valid["label"] == "normal").to_numpy()
     models = [
@@ -55,6 +62,11 @@ def load_figure_data(
         read_tokens=lambda rows: reader.read(rows).numpy(),
         mask_rule=mask_rule,
     )
+
+
+def _require_one_fit(manifest: Any, files: FigureFiles) -> None:
+    require_one_job(manifest, files.test, files.valid, files.metrics, files.curves)
+    require_scores_of(files.fitted, files.test, files.valid)
 
 
 def _mixture_reader(
@@ -85,7 +97,7 @@ def _load_model(
     mask_rule: str,
 ) -> ModelData:
     config, state, history = store.read_state(files.fitted)
-    values = read_json(files.metrics)["metrics"]
+    values = read_result(files.metrics)["metrics"]
     maps, valid_maps = (store.read_maps(path, mask_rule) for path in (files.test, files.valid))
     data: dict[str, Any] = {}
     if config["family"] == "dpmm":

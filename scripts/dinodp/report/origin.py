@@ -15,6 +15,7 @@ from dinodp.datasets.manifest import SPLITS, read_manifest
 from dinodp.evaluation.intervals import MIN_SUBJECTS, anomalous_subjects
 from dinodp.evaluation.test_split import subjects_of
 from dinodp.jobs.closure import code_digest
+from dinodp.jobs.origin import read_table
 from dinodp.jobs.provenance import package_versions
 from dinodp.report.comparison import Record
 from dinodp.report.run_files import ReportFiles
@@ -62,7 +63,7 @@ def provenance(files: ReportFiles, commit: str) -> dict[str, str]:
         "Code that made this page": code_digest("dinodp.report.page"),
         "Versions": "; and ".join(versions),
         "Machine of this page": machine(),
-        "Devices of the run": "; ".join(sorted(set(pd.read_csv(files.costs)["device"].dropna()))),
+        "Devices of the run": "; ".join(sorted(set(read_table(files.costs)["device"].dropna()))),
         "Published numbers": f"{files.published.name}, sha256 {_sha256(files.published)}",
     }
 

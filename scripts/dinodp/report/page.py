@@ -11,6 +11,7 @@ import yaml
 
 from dinodp.images import MASK_RULES
 from dinodp.jobs.files import write_text
+from dinodp.jobs.origin import name_of, origin_of, read_result, read_table, require_made_from, table_origin
 from dinodp.metrics.definitions import METRICS
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report import comparison, origin, pages
@@ -29,11 +30,13 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     """Write the report of a run: verdicts, differences, galleries, curves, figures, cost, provenance.
 
     ``config``: what the run used (``run``, ``datasets``, ``embeddings``, ``models``); ``command`` remakes the page;
-    ``commit``: of the code, or "unknown".
+    ``commit``: of the code, or "unknown". Raises InputError for files that are not as they were written, or not of
+    one run.
     """
+    _require_one_run(files)
     run = config["run"]
     protocol = Protocol.of(run)
-    metrics = pd.read_csv(files.metrics, keep_default_na=False, dtype={"normalised": str})
+    metrics = read_table(files.metrics, keep_default_na=False, dtype={"normalised": str})
     intervals, differences = _table(files.intervals), _table(files.differences)
     published = read_published(files.published, protocol)
     rows = comparison.result_rows(metrics, intervals, published, protocol, run["tolerance"])
@@ -62,7 +65,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             panels={section["key"]: curve_panels(section["models"]) for section in sections},
             data=data,
             limits=origin.limits(config, rows, data),
-            costs=comparison.cost_rows(pd.read_csv(files.costs)),
+            costs=comparison.cost_rows(read_table(files.costs)),
             provenance=origin.provenance(files, commit),
             command=command,
             config=yaml.safe_dump(json.loads(json.dumps(dict(config))), sort_keys=False, allow_unicode=True),
@@ -73,8 +76,17 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     write_text(path, page)
 
 
+def _require_one_run(files: ReportFiles) -> None:
+    """The tables of the run are of the metrics of the models that are shown."""
+    for model in files.models:
+        digest = origin_of(read_result(model.metrics)).content_sha256
+        for table in filter(None, (files.metrics, files.intervals, files.differences)):
+            made_from = table_origin(table).made_from
+            require_made_from(table, made_from, name_of(model.metrics), digest, f"{model.metrics} as it is now")
+
+
 def _table(path: Path | None) -> pd.DataFrame | None:
-    return None if path is None else pd.read_csv(path)
+    return None if path is None else read_table(path)
 
 
 def _offsets(rows: list[comparison.Record]) -> list[comparison.Record]:

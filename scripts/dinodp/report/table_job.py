@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from dinodp.errors import require_known
 from dinodp.jobs.files import write_text
+from dinodp.jobs.origin import read_table
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report.tables import TABLES
 from dinodp.report.tables.writing import write_table
@@ -23,11 +22,14 @@ def make_table(
     *,
     protocol: Protocol,
 ) -> None:
-    """Make one table of the registry from metrics.csv, costs.csv and published.csv."""
+    """Make one table of the registry from metrics.csv, costs.csv and published.csv.
+
+    Raises InputError for an unknown table, and for metrics or costs that are not as they were written.
+    """
     require_known("table", name, TABLES)
-    measured = pd.read_csv(metrics, keep_default_na=False, dtype={"normalised": str})
+    measured = read_table(metrics, keep_default_na=False, dtype={"normalised": str})
     measured = measured[measured["mask_rule"] == protocol.mask_rule]
-    table = TABLES[name](measured, pd.read_csv(costs), read_published(published, protocol), protocol)
+    table = TABLES[name](measured, read_table(costs), read_published(published, protocol), protocol)
     write_table(table, csv, md, tex)
 
 

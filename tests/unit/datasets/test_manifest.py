@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from made_files import write_csv
 from PIL import Image
 
 from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, select, write_manifest
@@ -51,7 +52,7 @@ def test_row_order_does_not_depend_on_the_order_of_finding(frame):
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, frame, change, sentence):
-    change(frame).to_csv(tmp_path / "manifest.csv", index=False)
+    write_csv(change(frame), tmp_path / "manifest.csv")
     with pytest.raises(InputError, match=sentence):
         read_manifest(tmp_path / "manifest.csv")
 

@@ -7,7 +7,7 @@ from PIL import Image
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.verification import require_accepted, verify_dataset, write_verification
 from dinodp.errors import InputError
-from dinodp.jobs.files import read_json
+from dinodp.jobs.origin import origin_of, read_result
 
 EXPECT = {
     "counts": {"train": {"normal": 3}, "valid": {"normal": 2}, "test": {"normal": 2, "anomalous": 2}},
@@ -129,6 +129,9 @@ def test_mask_rules_differ_side_by_side(rows):
 def test_without_masks_there_is_no_prevalence(rows, tmp_path):
     report, checksums = verify([{**row, "mask": None} for row in rows], {})
     assert report["prevalence"] == {}
-    write_verification("x", report, checksums, tmp_path / "r.json", tmp_path / "r.md", tmp_path / "c.csv")
+    paths = tmp_path / "r.json", tmp_path / "r.md", tmp_path / "c.csv"
+    write_verification("x", report, checksums, *paths, made_from={"manifest": "0"})
     assert "Anomalous share of the test pixels: no masks" in (tmp_path / "r.md").read_text()
-    assert read_json(tmp_path / "r.json") == report
+    written = read_result(tmp_path / "r.json")
+    assert origin_of(written).made_from == {"manifest": "0"}
+    assert {**report, "origin": written["origin"]} == written

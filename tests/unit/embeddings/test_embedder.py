@@ -11,6 +11,7 @@ from PIL import Image
 
 from dinodp.embeddings import Embedder, embed_split
 from dinodp.errors import InputError
+from dinodp.jobs.origin import sha256
 
 ON_GPU = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 BY_CUDA = RuntimeError("CUDA error: out of memory")
@@ -96,7 +97,8 @@ def test_only_a_few_pictures_are_read_ahead():
 def test_a_split_is_embedded_where_memory_is_short(tmp_path):
     for value, pixels in enumerate(pictures()):
         Image.fromarray(pixels).save(tmp_path / f"{value}.png")
-    frame = pd.DataFrame([{"image": str(tmp_path / f"{i}.png"), "image_sha256": str(i)} for i in range(7)])
+    paths = [tmp_path / f"{i}.png" for i in range(7)]
+    frame = pd.DataFrame([{"image": str(path), "image_sha256": sha256(path.read_bytes())} for path in paths])
     for limit in (9, 2):
         embed_split(frame, Hungry(limit), tmp_path / f"{limit}.h5", {}, batch_size=4)
     with h5py.File(tmp_path / "9.h5") as whole, h5py.File(tmp_path / "2.h5") as halved:

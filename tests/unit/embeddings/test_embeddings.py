@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from PIL import Image
 from dinodp.embeddings import EmbeddingReader, computing, embed_split
 from dinodp.errors import InputError
 from dinodp.jobs.closure import LIBRARY, Closures
+from dinodp.jobs.origin import sha256
 
 
 class MeanColour:
@@ -41,7 +43,7 @@ def frame(tmp_path):
     for index in range(7):
         path = tmp_path / f"{index}.png"
         Image.fromarray(generator.integers(0, 255, (32, 24, 3), dtype=np.uint8)).save(path)
-        rows.append({"image": str(path), "image_sha256": str(index)})
+        rows.append({"image": str(path), "image_sha256": sha256(path.read_bytes())})
     return pd.DataFrame(rows)
 
 
@@ -135,6 +137,7 @@ def test_empty_split_is_refused(tmp_path):
 
 def test_images_of_two_shapes_are_refused(frame, tmp_path):
     Image.new("RGB", (64, 64)).save(frame["image"][3])
+    frame.loc[3, "image_sha256"] = sha256(Path(frame["image"][3]).read_bytes())
     with pytest.raises(InputError, match="need one shape"):
         embed_split(frame, MeanColour(), tmp_path / "x.h5", {})
     assert not (tmp_path / "x.h5").exists()

@@ -16,6 +16,7 @@ from dinodp.families.memory_bank import Bank
 from dinodp.families.stages import score_split
 from dinodp.jobs.costs import gather_costs
 from dinodp.jobs.files import read_json, write_json
+from dinodp.jobs.origin import sha256
 from dinodp.models import MemoryBank
 
 
@@ -44,7 +45,7 @@ def frame(tmp_path_factory):
     for index in range(150):
         path = folder / f"{index}.png"
         Image.fromarray(generator.integers(0, 255, (32, 24, 3), dtype=np.uint8)).save(path)
-        rows.append({"image": str(path), "image_sha256": str(index), "mask": "", "label": "normal"})
+        rows.append({"image": str(path), "image_sha256": sha256(path.read_bytes()), "mask": "", "label": "normal"})
     return pd.DataFrame(rows)
 
 
@@ -126,7 +127,8 @@ def test_a_missing_shard_is_an_error_and_not_zeros(frame, tmp_path):
 def test_shards_of_two_grids_are_refused(frame, tmp_path):
     Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "big.png")
     odd = frame.copy()
-    odd.loc[Shard(1, 2).images(len(odd), batch_size=8).start :, "image"] = str(tmp_path / "big.png")
+    big = [str(tmp_path / "big.png"), sha256((tmp_path / "big.png").read_bytes())]
+    odd.loc[Shard(1, 2).images(len(odd), batch_size=8).start :, ["image", "image_sha256"]] = big
     with pytest.raises(InputError, match=r"patch grids \[\(4, 3\), \(8, 8\)\].*need one shape"):
         embed(odd, tmp_path / "a", 2)
 

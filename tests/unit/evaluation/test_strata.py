@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_files import write_scores
 from PIL import Image
 
 from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest, select
 from dinodp.evaluation.case_properties import describe_cases, lesion_contrast, slice_levels
 from dinodp.evaluation.strata import collect_strata, strata, stratify
-from dinodp.images import image_score
 from dinodp.metrics import evaluate
 from dinodp.options.protocol import Protocol
 
@@ -80,8 +80,8 @@ def run(tmp_path_factory):
         frame = select(manifest, split)
         maps = generator.gamma(2, 1, (len(frame), 8, 8)).astype(np.float32)
         maps[(frame["label"] == "anomalous").to_numpy(), 2:4, 2:4] += 2
-        store.write_maps(folder / f"{split}.h5", {}, {"cosine": maps}, {"cosine": image_score(maps)})
-    describe_cases(select(manifest, "test"), "gt0", folder / "cases.csv")
+        write_scores(folder / f"{split}.h5", {"cosine": maps}, manifest)
+    describe_cases(manifest, "gt0", folder / "cases.csv")
     return folder, manifest
 
 
@@ -102,7 +102,7 @@ def test_a_stratum_has_the_metrics_of_its_images(run):
     labels = {"dataset": "d", "embedding": "e", "model": "m", "seed": "0"}
     cases = pd.read_csv(folder / "cases.csv")
     files = (folder / "test.h5", folder / "valid.h5")
-    stratify(manifest, cases, *files, "cosine", PROTOCOL, labels, folder / "strata.csv")
+    stratify(manifest, folder / "cases.csv", *files, "cosine", PROTOCOL, labels, folder / "strata.csv")
     found = pd.read_csv(folder / "strata.csv").set_index(["property", "stratum", "metric"])
     test, valid = select(manifest, "test"), select(manifest, "valid")
     maps, valid_maps = (store.read_maps(file)["cosine"] for file in files)
@@ -125,12 +125,20 @@ def test_a_stratum_has_the_metrics_of_its_images(run):
     assert valid["label"].eq("normal").all()
 
 
+def scores_of(folder, manifest, place):
+    """The same scores as of another manifest."""
+    return [
+        write_scores(place / f"{split}.h5", store.read_maps(folder / f"{split}.h5"), manifest)
+        for split in ("test", "valid")
+    ]
+
+
 def test_a_stratum_of_two_subjects_has_no_interval(run, tmp_path):
     folder, manifest = run
-    cases = pd.read_csv(folder / "cases.csv")
-    files = (folder / "test.h5", folder / "valid.h5")
     manifest = manifest.assign(subject=manifest["subject"].replace(["anomalous2", "anomalous3"], "anomalous1"))
-    stratify(manifest, cases, *files, "cosine", PROTOCOL, {"dataset": "d"}, tmp_path / "strata.csv")
+    files = scores_of(folder, manifest, tmp_path)
+    describe_cases(manifest, "gt0", tmp_path / "cases.csv")
+    stratify(manifest, tmp_path / "cases.csv", *files, "cosine", PROTOCOL, {"dataset": "d"}, tmp_path / "strata.csv")
     found = pd.read_csv(tmp_path / "strata.csv")
     assert found["value"].notna().all()
     assert found["interval_low"].isna().all()
@@ -138,13 +146,13 @@ def test_a_stratum_of_two_subjects_has_no_interval(run, tmp_path):
 
 def test_without_masks_there_are_no_rows_and_tables_are_joined(run, tmp_path):
     folder, manifest = run
-    cases = pd.read_csv(folder / "cases.csv")
-    files = (folder / "test.h5", folder / "valid.h5")
-    stratify(manifest.assign(mask=""), cases, *files, "cosine", PROTOCOL, {"dataset": "d"}, tmp_path / "none.csv")
+    bare = manifest.assign(mask="", mask_sha256="")
+    describe_cases(bare, "gt0", tmp_path / "cases.csv")
+    files = scores_of(folder, bare, tmp_path)
+    stratify(bare, tmp_path / "cases.csv", *files, "cosine", PROTOCOL, {"dataset": "d"}, tmp_path / "none.csv")
     assert len(pd.read_csv(tmp_path / "none.csv")) == 0
-    stratify(
-        manifest, cases, *files, "cosine", Protocol(resamples=0), {"dataset": "d"}, tmp_path / "one.csv"
-    )
+    labels, files = {"dataset": "d"}, (folder / "test.h5", folder / "valid.h5")
+    stratify(manifest, folder / "cases.csv", *files, "cosine", Protocol(resamples=0), labels, tmp_path / "one.csv")
     collect_strata([tmp_path / "none.csv", tmp_path / "one.csv"], tmp_path / "all.csv")
     joined = pd.read_csv(tmp_path / "all.csv")
     assert len(joined) == len(pd.read_csv(tmp_path / "one.csv")) > 0

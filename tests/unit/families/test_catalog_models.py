@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from made_files import write_tokens
 from PIL import Image
 
 from dinodp import store
@@ -39,11 +40,10 @@ def data(tmp_path_factory):
     tokens = centres[generator.integers(0, 3, (N_IMAGES, ROWS, COLUMNS))]
     tokens = tokens + 0.1 * generator.normal(size=tokens.shape)
     tokens[-1, 2, 3] = -3 * centres.sum(axis=0)
-    rows = []
+    rows, made = [], {}
     for split in ("train", "valid", "test"):
         clean = tokens if split == "test" else np.concatenate([tokens[:-1], tokens[:1]])
-        with store.writing(folder / f"{split}.h5", "embeddings", {}) as file:
-            file.create_dataset("tokens", data=clean.astype(np.float16))
+        made[split] = clean
         for index in range(N_IMAGES):
             path = folder / f"{split}{index}.png"
             mask = np.zeros((8, 10), dtype=np.uint8)
@@ -51,7 +51,10 @@ def data(tmp_path_factory):
             Image.fromarray(mask).save(path)
             label = "anomalous" if mask.any() else "normal"
             rows.append(image_row(split, label, path, path if mask.any() else None, f"s{index}"))
-    return folder, make_manifest(rows)
+    manifest = make_manifest(rows)
+    for split, clean in made.items():
+        write_tokens(folder / f"{split}.h5", clean, manifest)
+    return folder, manifest
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dinodp import store
-from dinodp.datasets.manifest import image_row, make_manifest, select
+from dinodp.datasets.manifest import image_row, make_manifest, manifest_digest, select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.families.control import Control
@@ -43,7 +43,9 @@ def scored(tmp_path):
         with store.writing(tmp_path / "tokens.h5", "embeddings", {}) as file:
             file.create_dataset("tokens", data=np.zeros((len(frame), 32, 32, 1), dtype=np.float16))
         reader = EmbeddingReader(tmp_path / "tokens.h5", normalise=False, grid=None)
-        score_split(Control(["oracle", "random"], 0), reader, frame, tmp_path / f"{split}.h5")
+        made_from = {"manifest": manifest_digest(manifest), "model": "0"}
+        path = tmp_path / f"{split}.h5"
+        score_split(Control(["oracle", "random"], 0), reader, frame, path, made_from=made_from)
     return tmp_path, manifest
 
 

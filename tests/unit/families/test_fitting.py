@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from dinodp.errors import InputError
+from dinodp.families.base import Checkpoint
 from dinodp.families.fitting import fit_mixture
 from dinodp.families.scores import patch_scores
 from dinodp.images import image_score
@@ -52,7 +53,7 @@ def test_keeps_the_epoch_with_the_best_validation_likelihood(init):
 
 def test_an_interrupted_fit_ends_with_the_same_numbers(tmp_path):
     whole, history = fit(Images(10, seed=1))
-    checkpoint = tmp_path / "checkpoint"
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "this fit")
     with pytest.raises(KeyboardInterrupt):
         fit(Images(10, seed=1, reads=18), checkpoint)
     resumed, resumed_history = fit(Images(10, seed=1), checkpoint)

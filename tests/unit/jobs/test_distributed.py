@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_files import write_csv, write_tokens
 
 from dinodp import store
+from dinodp.datasets.manifest import read_manifest
 from dinodp.errors import InputError
 from dinodp.families.fit_job import FitJob
 from dinodp.jobs.files import read_json
@@ -32,17 +34,19 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(5, 16))
-    rows = []
+    rows, made = [], {}
     for split, count in (("train", 9), ("valid", 3)):
         which = generator.integers(5, size=(count, 8, 8))
-        with store.writing(folder / f"{split}.h5", "embeddings", {}) as file:
-            file["tokens"] = (centres[which] + 0.3 * generator.normal(size=(count, 8, 8, 16))).astype(np.float16)
+        made[split] = centres[which] + 0.3 * generator.normal(size=(count, 8, 8, 16))
         rows += [(split, "normal", f"{split}{index}.png") for index in range(count)]
     rows.append(("test", "normal", "test.png"))
     manifest = pd.DataFrame(rows, columns=["split", "label", "image"])
     for column, value in {"mask": "", "subject": "", "slice": "", "height": 8, "width": 8, "image_sha256": "0"}.items():
         manifest[column] = value
-    manifest.to_csv(folder / "manifest.csv", index=False)
+    manifest["mask_sha256"] = ""
+    write_csv(manifest, folder / "manifest.csv")
+    for split, tokens in made.items():
+        write_tokens(folder / f"{split}.h5", tokens, read_manifest(folder / "manifest.csv"))
     return FitJob(
         manifest=str(folder / "manifest.csv"),
         train=str(folder / "train.h5"),

@@ -1,11 +1,10 @@
 """Intervals over subjects: against metrics recomputed from the pixels of each resample, and by their properties."""
 
-import json
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from made_files import write_scores
 from PIL import Image
 from sklearn import metrics as sk
 
@@ -14,6 +13,7 @@ from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.errors import InputError
 from dinodp.evaluation.intervals import anomalous_subjects, collect_intervals, interval
 from dinodp.evaluation.test_split import evaluate_scores
+from dinodp.jobs.origin import write_result
 from dinodp.metrics import Bootstrap, evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.metrics.bootstrap import resampling_weights
@@ -104,11 +104,19 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 
 def write_job(folder, model, seed, value, replicates, n_subjects=20):
     metrics, curves = folder / f"{model}-{seed}.json", folder / f"{model}-{seed}.h5"
-    content = {"dataset": "d", "embedding": "e", "model": model, "options": {"scores": ["cosine"]}}
-    content["metrics"] = {"cosine": {"gt0": {"pixel_auroc": value}}}
-    metrics.write_text(json.dumps(content))
-    with store.writing(curves, "curves", {"anomalous_subjects": n_subjects}) as file:
-        file.create_dataset("replicates/cosine/gt0/pixel_auroc", data=np.asarray(replicates, dtype=float))
+    values = {"cosine": ({"pixel_auroc": value}, {"pixel_auroc": replicates})}
+    return write_files(metrics, curves, model, seed, values, n_subjects)
+
+
+def write_files(metrics, curves, model, seed, values, n_subjects):
+    """Metrics and curves of one job; ``values``: of each score {metric: value} and {metric: replicates}."""
+    content = {"dataset": "d", "embedding": "e", "model": model, "seed": seed, "options": {"scores": list(values)}}
+    content["metrics"] = {score: {"gt0": found} for score, (found, _) in values.items()}
+    write_result(metrics, content, "dinodp.evaluation.test_split", {"manifest": "0"})
+    with store.writing(curves, "curves", {"anomalous_subjects": n_subjects}, {"manifest": "0"}) as file:
+        for score, (_, replicates) in values.items():
+            for metric, array in replicates.items():
+                file.create_dataset(f"replicates/{score}/gt0/{metric}", data=np.asarray(array, dtype=float))
     return metrics, curves
 
 
@@ -131,13 +139,12 @@ def test_differences_are_paired(tmp_path):
 
 def test_a_difference_is_from_the_baselines_first_score(tmp_path):
     """The first of its catalog entry, not of the alphabet."""
-    jobs = [write_job(tmp_path, "bank", 0, 0.8, np.full(9, 0.8)), write_job(tmp_path, "dpmm", 0, 0.7, np.full(9, 0.7))]
-    content = json.loads(jobs[0][0].read_text())
-    content["options"]["scores"] = ["mahalanobis", "cosine"]
-    content["metrics"]["mahalanobis"] = {"gt0": {"pixel_auroc": 0.6}}
-    jobs[0][0].write_text(json.dumps(content))
-    with h5py.File(jobs[0][1], "a") as file:
-        file.create_dataset("replicates/mahalanobis/gt0/pixel_auroc", data=np.full(9, 0.6))
+    values = {
+        score: ({"pixel_auroc": value}, {"pixel_auroc": np.full(9, value)})
+        for score, value in (("mahalanobis", 0.6), ("cosine", 0.8))
+    }
+    bank = write_files(tmp_path / "bank.json", tmp_path / "bank.h5", "bank", 0, values, 20)
+    jobs = [bank, write_job(tmp_path, "dpmm", 0, 0.7, np.full(9, 0.7))]
     collect_intervals(*zip(*jobs, strict=True), "bank", tmp_path / "i.csv", tmp_path / "d.csv")
     assert pd.read_csv(tmp_path / "d.csv")["value"].tolist() == pytest.approx([0.1])
 
@@ -171,12 +178,13 @@ def test_subjects_with_an_anomaly_are_counted_from_the_files(tmp_path, anomalous
             pixels[2:8, 2:8] = 255
             Image.fromarray(pixels).save(mask)
             rows.append(image_row(split, label, path, mask if label == "anomalous" else None, f"s{index // 2}", index))
+    manifest = make_manifest(rows)
     for split, count in (("valid", 2), ("test", 8)):
         maps = generator.random((count, 4, 4)).astype(np.float32)
-        store.write_maps(tmp_path / f"{split}.h5", {}, {"cosine": maps}, {"cosine": maps.max(axis=(1, 2))})
-    labels = {"dataset": "d", "embedding": "e", "model": "m", "options": {"scores": ["cosine"]}}
+        write_scores(tmp_path / f"{split}.h5", {"cosine": maps}, manifest)
+    labels = {"dataset": "d", "embedding": "e", "model": "m", "seed": "0", "options": {"scores": ["cosine"]}}
     evaluate_scores(
-        test_scores=tmp_path / "test.h5", valid_scores=tmp_path / "valid.h5", manifest=make_manifest(rows),
+        test_scores=tmp_path / "test.h5", valid_scores=tmp_path / "valid.h5", manifest=manifest,
         labels=labels, protocol=Protocol(resamples=20),
         metrics_path=tmp_path / "m.json", curves_path=tmp_path / "m.h5",
     )  # fmt: skip
@@ -210,13 +218,7 @@ def test_intervals_of_a_paired_difference_are_those_of_a_slow_reference(case, tm
         result = evaluate_stream(scores, masks, validation, bootstrap=bootstrap)
         found[name] = result
         files = tmp_path / f"{name}.json", tmp_path / f"{name}.h5"
-        metrics = {"cosine": {"gt0": result.values}}
-        labels = {"dataset": "d", "embedding": "e", "model": name, "options": {"scores": ["cosine"]}}
-        files[0].write_text(json.dumps({**labels, "metrics": metrics}))
-        with store.writing(files[1], "curves", {"anomalous_subjects": 4}) as file:
-            for metric, values in result.replicates.items():
-                file.create_dataset(f"replicates/cosine/gt0/{metric}", data=values)
-        jobs.append(files)
+        jobs.append(write_files(*files, name, 0, {"cosine": (result.values, result.replicates)}, 4))
         draws = [
             np.repeat(np.arange(len(SUBJECTS)), draw.astype(int)[bootstrap.subjects]) for draw in bootstrap.weights
         ]

@@ -106,3 +106,13 @@ def test_an_archive_can_be_had():
 def test_every_key_is_described():
     for kind in (RunOptions, ArchiveOptions):
         assert all(field.description for field in kind.model_fields.values())
+
+
+def test_an_entry_that_holds_itself_or_has_odd_keys_is_refused():
+    circle: dict[str, object] = {"name": "a"}
+    circle["inner"] = circle
+    many: list[object] = []
+    many.append(many)
+    for content in (circle, {"name": "a", "kinds": many}, {"name": "a", "table": {(1, 2): {}}}):
+        with pytest.raises(InputError, match=r"^x: a part of it holds itself, or has keys that are no texts\.$"):
+            Entry.read(content, "x")

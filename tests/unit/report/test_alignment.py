@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_files import write_tokens
 from PIL import Image
 from scipy import stats
 
-from dinodp import store
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.errors import InputError
 from dinodp.families import model_options
@@ -160,8 +160,7 @@ def run(tmp_path):
         tokens = generator.normal(0, 0.05, (count, 8, 8, 4))
         tokens[..., :4, 0] += 1
         tokens[..., 4:, 1] += 1
-        with store.writing(tmp_path / f"{split}.h5", "embeddings", {}) as file:
-            file.create_dataset("tokens", data=tokens.astype(np.float16))
+        write_tokens(tmp_path / f"{split}.h5", tokens, manifest)
     return tmp_path, manifest
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_files import write_tokens
 from PIL import Image
 
 from dinodp import store
-from dinodp.datasets.manifest import image_row, make_manifest, select, write_manifest
+from dinodp.datasets.manifest import image_row, make_manifest, manifest_digest, read_manifest, select, write_manifest
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.families import model_options
 from dinodp.families.stages import fit_model, load_model, open_split, score_split
@@ -29,7 +30,7 @@ BANK = {"family": "memory_bank", "normalise": True, "scores": ["cosine"]}
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FigureFiles]]:
     """Tokens of three clusters, a mixture and a memory bank: fitted, scored, evaluated."""
     folder = tmp_path_factory.mktemp("run")
-    rng, rows = np.random.default_rng(0), []
+    rng, rows, made = np.random.default_rng(0), [], {}
     centres = rng.normal(size=(3, DIM))
     for split, labels in (("train", "nnnn"), ("valid", "nan"), ("test", "nnaa")):
         tokens = centres[rng.integers(0, 3, (len(labels), GRID, GRID))] + 0.1 * rng.normal(
@@ -46,9 +47,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FigureFile
             Image.fromarray(levels).save(mask)
             kind = "anomalous" if label == "a" else "normal"
             rows.append(image_row(split, kind, path, mask if label == "a" else None, f"{split}{index}"))
-        with store.writing(folder / f"{split}.h5", "embeddings", {}) as file:
-            file.create_dataset("tokens", data=tokens.astype(np.float16))
+        made[split] = tokens
     manifest = make_manifest(rows)
+    for split, tokens in made.items():
+        write_tokens(folder / f"{split}.h5", tokens, manifest)
     write_manifest(manifest, folder / "manifest.csv")
     return folder, [model(folder, manifest, name, options) for name, options in (("bank", BANK), ("dpmm", MIXTURE))]
 
@@ -63,7 +65,8 @@ def model(folder, manifest, name, entry):
     fit_model(files.fitted, options, readers["train"], readers["train"], seed=0, device="cpu")
     fitted = load_model(files.fitted, options, readers["train"], device="cpu")
     for split, path in (("test", files.test), ("valid", files.valid)):
-        score_split(fitted, readers[split], select(manifest, split), path)
+        made_from = {"manifest": manifest_digest(manifest), "model": store.digest_of(files.fitted)}
+        score_split(fitted, readers[split], select(manifest, split), path, made_from=made_from)
     evaluate_scores(
         test_scores=files.test, valid_scores=files.valid, manifest=manifest, labels=options.labels(),
         protocol=Protocol(mask_rules=("gt0", "eq255"), resamples=0),
@@ -129,13 +132,10 @@ def test_without_a_mixture_tokens_are_of_unit_length_too(run):
 
 
 @pytest.mark.parametrize("covariance", ["full", "spherical"])
-def test_components_of_every_covariance_type_have_a_diagonal(run, covariance, tmp_path):
-    folder, models = run
-    manifest = load(run).manifest
-    options = model_options({**MIXTURE, "covariance": covariance})
-    train = open_split(folder / "test.h5", options, None, manifest, "test")
-    fit_model(tmp_path / "m.h5", options, train, train, seed=0, device="cpu")
-    files = models[1]._replace(fitted=tmp_path / "m.h5")
+def test_components_of_every_covariance_type_have_a_diagonal(run, covariance):
+    folder = run[0]
+    entry = {**MIXTURE, "covariance": covariance}
+    files = model(folder, read_manifest(folder / "manifest.csv"), covariance, entry)
     (found,) = load_figure_data(
         title="made", names=["dpmm"], manifest_path=folder / "manifest.csv", tokens=folder / "test.h5",
         per_model=[files], grid=None, mask_rule="gt0",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from made_files import write_csv
 from PIL import Image
 from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
 
@@ -18,6 +19,7 @@ from dinodp.errors import InputError
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.images import resize_mask
 from dinodp.jobs.files import read_json
+from dinodp.jobs.origin import table_origin
 from dinodp.metrics import evaluate, evaluate_stream
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.options.protocol import Protocol, read_published
@@ -197,7 +199,7 @@ def test_the_first_score_is_the_catalogs_first(files: ReportFiles) -> None:
 def test_without_intervals_a_difference_has_no_reading(files: ReportFiles, tmp_path: Path) -> None:
     bare = {"low": np.nan, "high": np.nan}
     for name, path in (("intervals", files.intervals), ("differences", files.differences)):
-        pd.read_csv(path).assign(**bare).to_csv(tmp_path / f"{name}.csv", index=False)
+        write_csv(pd.read_csv(path).assign(**bare), tmp_path / f"{name}.csv", table_origin(path).made_from)
     few = replace(files, intervals=tmp_path / "intervals.csv", differences=tmp_path / "differences.csv")
     write_report(tmp_path / "report.html", few, CONFIG, COMMAND, "unknown")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")

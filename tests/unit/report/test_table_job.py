@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from made_files import write_csv
 
 from dinodp.errors import InputError
 from dinodp.options.protocol import Protocol
@@ -21,10 +22,10 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
         {**labels, "mask_rule": rule, "metric": "pixel_auroc", "value": value}
         for rule, value in (("gt0", 0.95), ("eq255", 0.85))
     ]
-    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    write_csv(pd.DataFrame(rows), tmp_path / "metrics.csv")
     cost = {"fit_seconds": 2.0, "backbone_ms_per_image": 1.0, "scoring_ms_per_image": 1.0, "peak_host_mib": 9.0,
             "peak_gpu_mib": None, "model_mib": 1.0, "active_components": 5, "device": "cpu"}  # fmt: skip
-    pd.DataFrame([{**place, **cost}]).to_csv(tmp_path / "costs.csv", index=False)
+    write_csv(pd.DataFrame([{**place, **cost}]), tmp_path / "costs.csv")
     return tmp_path / "metrics.csv", tmp_path / "costs.csv"
 
 

@@ -1,6 +1,5 @@
 """Tables: numbers worked out by hand, published values matched, formats escaped."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dinodp import store
 from dinodp.errors import InputError
 from dinodp.evaluation.collecting import collect_metrics
 from dinodp.families import model_options
+from dinodp.jobs.origin import write_result
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report.tables import TABLES
 from dinodp.report.tables.latex import escape_latex
@@ -122,8 +123,10 @@ def test_metrics_say_what_is_a_variant_and_which_score_is_first(tmp_path: Path) 
     options = model_options({"family": "dpmm", "scores": ["mahalanobis", "cosine"]})
     content = {"dataset": "d", "embedding": "e", "model": "few", "seed": "0", **options.labels()}
     values = {score: {"gt0": {"pixel_auroc": 0.5}} for score in ("cosine", "mahalanobis")}
-    (tmp_path / "m.json").write_text(json.dumps({**content, "metrics": values}))
-    collect_metrics([tmp_path / "m.json"], tmp_path / "m.csv")
+    write_result(tmp_path / "m.json", {**content, "metrics": values}, "dinodp.evaluation", {"manifest": "0"})
+    with store.writing(tmp_path / "m.h5", "curves", {}, {"manifest": "0"}):
+        pass
+    collect_metrics([tmp_path / "m.json"], [tmp_path / "m.h5"], tmp_path / "m.csv")
     frame = pd.read_csv(tmp_path / "m.csv", keep_default_na=False)
     assert frame["variant"].all()
     assert dict(zip(frame["score"], frame["primary"], strict=True)) == {"cosine": False, "mahalanobis": True}

@@ -2,6 +2,7 @@
 them and is found by itself.
 """
 
+import json
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from dinodp.datasets.manifest import write_manifest
 from dinodp.datasets.sources.base import DatasetOptions
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
+from dinodp.jobs.origin import sha256
 from dinodp.options.base import chosen
 from dinodp.options.finding import kinds_in
 
@@ -36,7 +38,8 @@ def prepare_dataset(name: str, entry: Mapping[str, Any], folder: Path) -> Path:
     options = dataset_options(entry, f"Data set {name}")
     try:
         frame = options.prepare(folder)
-        write_manifest(frame, folder / "manifest.csv", where=f"the data set {name}")
+        made_from = {"options": sha256(json.dumps(dict(entry), sort_keys=True, default=str))}
+        write_manifest(frame, folder / "manifest.csv", f"the data set {name}", made_from)
     except InputError as error:
         raise InputError(f"Data set {name}: {error}") from error
     for (split, label), rows in frame.groupby(["split", "label"]):

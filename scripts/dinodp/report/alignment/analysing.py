@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from dinodp import store
-from dinodp.datasets.manifest import select
+from dinodp.datasets.manifest import manifest_digest, require_unchanged_images, select
 from dinodp.errors import InputError
 from dinodp.evaluation.case_properties import FOREGROUND, grey, patch_values, slice_levels
 from dinodp.evaluation.test_split import subjects_of
@@ -19,11 +19,12 @@ from dinodp.families.features import IMAGES_PER_READ, Features
 from dinodp.families.mixture import MixtureOptions
 from dinodp.families.stages import open_split
 from dinodp.images import read_lesion
-from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import logger, progress
+from dinodp.jobs.origin import name_of, require_made_from, write_table
 from dinodp.report.alignment.figure import Example, draw_alignment
 from dinodp.report.alignment.measures import PatchLabels, measure
 from dinodp.report.figures.style import save_figure
+from dinodp.store import digest_of
 
 MAX_IMAGES = 300  # of each kind
 COLUMNS = [
@@ -48,11 +49,14 @@ def align(
     """Write the measures of every model file (CSV), and the figure of the first seed of each model (PNG, PDF).
 
     ``names`` are those of the model files, one per file; ``place`` has ``dataset`` and ``embedding``.
-    Raises InputError for a model that is no mixture.
+    Raises InputError for a model that is no mixture, and for models or embeddings of another manifest.
     """
     test = select(manifest, "test")
     rows = _chosen(test)
     chosen = test.iloc[rows].reset_index(drop=True)
+    require_unchanged_images(chosen)
+    made_from = {"manifest": manifest_digest(manifest), "tokens": digest_of(tokens)}
+    made_from |= {name_of(path): digest_of(path) for path in models}
     found: list[dict[str, Any]] = []
     examples: dict[str, Example] = {}
     images = None
@@ -68,7 +72,7 @@ def align(
             found.append({**shared, "components": len(means), **row})
         examples.setdefault(name, Example(components, means))
     frame = pd.DataFrame(found, columns=COLUMNS)
-    write_text(table, frame.to_csv(index=False, float_format="%.6g"))
+    write_table(table, frame.to_csv(index=False, float_format="%.6g"), __name__, made_from)
     title = f"{place['dataset']}, {place['embedding']}"
     save_figure(draw_alignment(title, chosen, data, examples, frame, mask_rule), png, pdf)
 
@@ -90,6 +94,8 @@ def _components(
 ) -> tuple[npt.NDArray[np.int64], dict[str, Any], npt.NDArray[np.float32]]:
     """Active component of each patch [image, row, col], the model's options, and the active means."""
     config, state, _ = store.read_state(path)
+    inputs = store.read_inputs(path, "model")
+    require_made_from(path, inputs, "manifest", manifest_digest(manifest), "this manifest")
     options = written_options(config)
     if not isinstance(options, MixtureOptions):
         mixtures = [name for name, kind in FAMILIES.items() if issubclass(kind, MixtureOptions)]

@@ -1,14 +1,10 @@
 """The fitted model file: HDF5 that carries all that prediction needs."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dinodp import store
 from dinodp.backbones import Backbone, load_backbone
@@ -21,7 +17,7 @@ from dinodp.scans.detecting.scoring import Scorer
 from dinodp.scans.detecting.settings import PINNED_REVISIONS
 from dinodp.scans.naming import require_name
 
-KIND, DIGEST = "detector", "content_sha256"
+KIND = "detector"
 
 
 @dataclass(frozen=True)
@@ -48,21 +44,8 @@ class FittedDetector:
 def save_detector(path: Path, detector: FittedDetector) -> None:
     """Write a detector under a temporary name, then rename it. Raises InputError where nothing can be written."""
     require_name(path)
-    config, state, history = detector.config(), detector.state, detector.history
-    config[DIGEST] = content_digest(config, state, history)
     with told(f"The model cannot be written to {path}", RuntimeError, place=path):  # HDF5 raises that on a full disk
-        store.write_state(path, config, state, history, KIND)
-
-
-def content_digest(config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]) -> str:
-    """SHA-256 over everything that a model file holds but this digest: names, types, shapes and bytes."""
-    digest = hashlib.sha256(json.dumps({**config, DIGEST: ""}, sort_keys=True).encode())
-    for group, arrays in (("state", state), ("history", history)):
-        for name, value in sorted(arrays.items()):
-            values = np.ascontiguousarray(value)
-            digest.update(json.dumps([group, name, values.dtype.str, np.shape(value)]).encode())
-            digest.update(values.tobytes())
-    return digest.hexdigest()
+        store.write_state(path, detector.config(), detector.state, detector.history, KIND)
 
 
 def load_detector(
@@ -77,7 +60,6 @@ def load_detector(
     require_plain(path)
     with _understood(path):
         config, state, history = store.read_state(path, KIND)
-        _require_content(path, config, state, history)
         preparation, expected = Preparation.from_json(config), config["backbone"]
         revision = _revision(expected)
     settings = preparation.settings
@@ -108,14 +90,6 @@ def _understood(path: Path, told: tuple[type[Exception], ...] = (InputError,)) -
         raise InputError(
             f"{path} is damaged, or another version of dinodp wrote it ({kind}{one_line(error)}): fit again."
         ) from error
-
-
-def _require_content(
-    path: Path, config: Mapping[str, Any], state: Mapping[str, Any], history: Mapping[str, Any]
-) -> None:
-    """Raise InputError unless the file holds what was written, to the last bit."""
-    if config.get(DIGEST) != content_digest(config, state, history):
-        raise InputError(f"{path} is damaged, or of an earlier version: its content lacks its digest; fit again.")
 
 
 def _revision(provenance: Mapping[str, str]) -> str | None:
