@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -34,7 +34,10 @@ FORMATS = {  # each with the module that computes what a file holds
 }
 LARGE = "embeddings"  # too large to be read whole each time: it has a digest of each image instead
 HEAD_BYTES = 512  # the user block of an HDF5 file, which HDF5 itself leaves alone
-HEAD = re.compile(rb"dinodp ([a-z]+) (\d+) sha256 ([0-9a-f]{64})\n\0+")
+HEAD = re.compile(
+    rb"dinodp ([a-z]+) (\d+) sha256 ([0-9a-f]{64}) bytes ([0-9a-f]{64}) without (\d{1,18}) (\d{1,18})\n\0+"
+)
+BLOCK_BYTES = 2**20
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 IMAGE_DIGESTS = "image_sha256"
 DIGEST_BYTES = 32
@@ -83,23 +86,37 @@ def write_image_digests(file: h5py.File, digests: list[bytes]) -> None:
 
 
 def seal(path: Path, kind: str) -> None:
-    """Write the digest of a closed file's content into its head, as the last thing that is done to it."""
-    digest = content_digest(path, kind)
-    with path.open("r+b") as file:
-        file.write(f"dinodp {kind} {FORMAT_VERSION} sha256 {digest}\n".encode().ljust(HEAD_BYTES, b"\0"))
-
-
-def content_digest(path: Path, kind: str) -> str:
-    """SHA-256 of all bytes after the head; of embeddings, of attributes, shape and the digests of all images."""
+    """Write the digests of a closed file into its head, as the last thing that is done to it."""
+    identity, start, stop = None, 0, 0
     if kind == LARGE:
         with h5py.File(path, "r") as file:
-            return _large_digest(file)
+            identity, (start, stop) = _large_digest(file), place_of_images(file)
+    whole = bytes_digest(path, start, stop)
+    head = f"dinodp {kind} {FORMAT_VERSION} sha256 {identity or whole} bytes {whole} without {start} {stop}\n"
+    with path.open("r+b") as stream:
+        stream.write(head.encode().ljust(HEAD_BYTES, b"\0"))
+
+
+def bytes_digest(path: Path, start: int, stop: int, begin: int = HEAD_BYTES) -> str:
+    """SHA-256 of the bytes from ``begin`` (after the head), without those from ``start`` to ``stop``."""
+    found = hashlib.sha256()
     with path.open("rb") as stream:
-        stream.seek(HEAD_BYTES)
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        for first, last in ((begin, start), (max(stop, begin), path.stat().st_size)):
+            stream.seek(first)
+            for position in range(first, last, BLOCK_BYTES):
+                found.update(stream.read(min(BLOCK_BYTES, last - position)))
+    return found.hexdigest()
+
+
+def place_of_images(file: h5py.File) -> tuple[int, int]:
+    """Where the images' embeddings lie in the file: they have digests of their own. (0, 0) where not in one piece."""
+    tokens = file["tokens"]
+    offset = None if tokens.is_virtual or tokens.chunks else tokens.id.get_offset()
+    return (0, 0) if offset is None else (offset, offset + tokens.nbytes)
 
 
 def _large_digest(file: h5py.File) -> str:
+    """The same for embeddings in one file and gathered from shards."""
     tokens, attributes = file["tokens"], sorted((name, str(value)) for name, value in file.attrs.items())
     return sha256(repr((attributes, tokens.shape, str(tokens.dtype))) + image_digests(file).tobytes().hex())
 
@@ -110,31 +127,42 @@ def image_digests(file: h5py.File) -> npt.NDArray[np.uint8]:
     return digests
 
 
+class Head(NamedTuple):
+    """What the first line of a file says: digests of its content and of its bytes but for a range of them."""
+
+    kind: str
+    identity: str
+    whole: str
+    start: int
+    stop: int
+
+    @classmethod
+    def read(cls, path: Path) -> "Head":
+        """Raises InputError for a file of another program or version, or a damaged head."""
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(HEAD_BYTES)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+        if head.startswith(SIGNATURE):
+            raise InputError(
+                f"{path} has format version 1 or is of another program; this version of dinodp reads format version "
+                f"{FORMAT_VERSION}: {AGAIN}."
+            )
+        found = HEAD.fullmatch(head)
+        if found is None:
+            raise InputError(f"{path} is not a readable HDF5 file of dinodp (its head is damaged): {AGAIN}.")
+        kind, version, identity, whole, start, stop = (part.decode() for part in found.groups())
+        if int(version) != FORMAT_VERSION:
+            raise InputError(
+                f"{path} has format version {int(version)}; this version of dinodp reads version {FORMAT_VERSION}."
+            )
+        return cls(kind, identity, whole, int(start), int(stop))
+
+
 def digest_of(path: Path) -> str:
     """The digest of its content that a file carries in its head; `reading` checks it."""
-    return _head(path)[1]
-
-
-def _head(path: Path) -> tuple[str, str]:
-    """Kind and digest. Raises InputError for a file of another program or version, or a damaged head."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    if head.startswith(SIGNATURE):
-        raise InputError(
-            f"{path} has format version 1 or is of another program; this version of dinodp reads format version "
-            f"{FORMAT_VERSION}: {AGAIN}."
-        )
-    found = HEAD.fullmatch(head)
-    if found is None:
-        raise InputError(f"{path} is not a readable HDF5 file of dinodp (its head is damaged): {AGAIN}.")
-    if int(found[2]) != FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format version {int(found[2])}; this version of dinodp reads version {FORMAT_VERSION}."
-        )
-    return found[1].decode(), found[3].decode()
+    return Head.read(path).identity
 
 
 @contextmanager
@@ -146,24 +174,28 @@ def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    found, digest = _head(path)
-    if found not in FORMATS or (kind is not None and found != kind):
-        raise InputError(f"{path} holds {found}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")
-    with _opened(path, found, digest) as file:
+    head = Head.read(path)
+    if head.kind not in FORMATS or (kind is not None and head.kind != kind):
+        raise InputError(f"{path} holds {head.kind}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")
+    with _opened(path, head) as file:
         _check_shards(file, path)
         yield file
 
 
 @contextmanager
-def _opened(path: Path, kind: str, digest: str) -> Iterator[h5py.File]:
-    """A file whose content has this digest; HDF5 sees none that has not, but for embeddings."""
-    with hdf5_errors(path):
-        whole = content_digest(path, kind) == digest
-    if not whole:
-        raise InputError(f"{path} is not as it was written: it was changed, cut or damaged; {AGAIN}.")
+def _opened(path: Path, head: Head) -> Iterator[h5py.File]:
+    """A file that is as its head says. HDF5, which may not end on damage, opens no other."""
+    changed = InputError(f"{path} is not as it was written: it was changed, cut or damaged; {AGAIN}.")
+    if bytes_digest(path, head.start, head.stop) != head.whole:
+        raise changed
     with hdf5_errors(path):
         file = h5py.File(path, "r")
     with file:
+        identity, place = head.whole, (0, 0)
+        if head.kind == LARGE:
+            identity, place = _large_digest(file), place_of_images(file)
+        if (identity, place) != (head.identity, (head.start, head.stop)):
+            raise changed
         yield file
 
 

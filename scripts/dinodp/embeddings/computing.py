@@ -37,7 +37,7 @@ def embed_split(
 ) -> dict[str, float]:
     """Write raw patch embeddings of the manifest rows ``frame``, or of one ``shard`` of them, to ``path``.
 
-    ``tokens`` is float16 [image, row, col, dim], one chunk per image, in the order of ``frame``. Batches are written as
+    ``tokens`` is float16 [image, row, col, dim], in one piece, in the order of ``frame``. Batches are written as
     they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes (but for the last bits
     where memory ran out: `Embedder`). Decoding runs ahead and writing behind, in threads, while the backbone computes.
     ``made_from``: digests that the file names as its inputs. Returns the seconds spent and images embedded by this

@@ -21,6 +21,7 @@ from dinodp.jobs.files import sync
 from dinodp.jobs.logs import logger
 
 PENDING = 2  # batches that may wait to be written
+STRUCTURE = store.HEAD_BYTES + 24  # bytes: before it HDF5 notes whether the file is open
 SECONDS_BETWEEN_NOTES = 2.0  # an interruption loses as much
 
 
@@ -54,10 +55,9 @@ class TokenWriter:
         return len(self._digests)
 
     def __enter__(self) -> Self:
-        # the cache of chunks is off: a chunk is written once and whole
         with store.hdf5_errors(self.path):
             size = None if self.path.is_file() else store.HEAD_BYTES
-            self._file = h5py.File(self.path, "a", rdcc_nbytes=0, userblock_size=size)
+            self._file = h5py.File(self.path, "a", userblock_size=size)
         self._number = self.path.stat().st_ino
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
@@ -101,7 +101,8 @@ class TokenWriter:
             return
         self._file.flush()
         sync(self.path)
-        _note_progress(self.path, self.key, self._digests[self._noted :], new=self._noted == 0)
+        first = _first_line(self.path, self.key, *store.place_of_images(self._file)) if self._noted == 0 else None
+        _note_progress(self.path, first, self._digests[self._noted :])
         self._noted, self._noted_at = self.done, time.monotonic()
 
     def _store(self, first: int, tokens: torch.Tensor) -> None:
@@ -137,7 +138,7 @@ def _progress_file(partial: Path) -> Path:
 
 def _finished_images(partial: Path, key: str, n_images: int, attributes: Mapping[str, Any]) -> list[bytes]:
     """Digests of the images of an interrupted file from the same images, backbone and code; none at any doubt."""
-    noted = _noted_digests(_progress_file(partial), key)
+    noted = _noted_digests(partial, key)
     if noted and not partial.is_symlink() and _digests_in(partial, len(noted), n_images, attributes) == noted:
         logger.info("Resume %s after %d images.", partial.name, len(noted))
         return noted
@@ -155,11 +156,16 @@ def _remove(left: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _noted_digests(progress: Path, key: str) -> list[bytes]:
-    """What was noted under ``key``: digests in hexadecimal digits, one a line; an unfinished last line is left out."""
+def _noted_digests(partial: Path, key: str) -> list[bytes]:
+    """What was noted under ``key`` of the file as it is: digests in hexadecimal digits, one a line.
+
+    A last line that is not finished is left out.
+    """
     try:
-        first, *lines = progress.read_text(encoding="ascii").split("\n")
-        return [bytes.fromhex(line) for line in lines[:-1]] if first == key else []
+        first, *lines = _progress_file(partial).read_text(encoding="ascii").split("\n")
+        start, stop = map(int, first.split(" ")[2:])
+        same = first == _first_line(partial, key, start, stop)
+        return [bytes.fromhex(line) for line in lines[:-1]] if same else []
     except (OSError, ValueError):
         return []
 
@@ -182,9 +188,15 @@ def _digests_in(partial: Path, count: int, n_images: int, attributes: Mapping[st
         return []
 
 
-def _note_progress(partial: Path, key: str, digests: Sequence[bytes], new: bool) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if new else os.O_APPEND)
-    lines = [key] * new + [digest.hex() for digest in digests]
+def _first_line(partial: Path, key: str, start: int, stop: int) -> str:
+    """The key, and the digest of all but the images: HDF5 may not end on a file whose structure is damaged."""
+    return f"{key} {store.bytes_digest(partial, start, stop, STRUCTURE)} {start} {stop}"
+
+
+def _note_progress(partial: Path, first: str | None, digests: Sequence[bytes]) -> None:
+    """Add digests to what is noted; ``first``: the first line of a new note."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if first else os.O_APPEND)
+    lines = [*filter(None, [first]), *(digest.hex() for digest in digests)]
     with open(os.open(_progress_file(partial), flags, 0o666), "w", encoding="ascii") as file:  # noqa: PTH123 (flags)
         file.write("".join(f"{line}\n" for line in lines))
         file.flush()
@@ -192,14 +204,12 @@ def _note_progress(partial: Path, key: str, digests: Sequence[bytes], new: bool)
 
 
 def _create_tokens(file: h5py.File, shape: tuple[int, ...]) -> None:
-    """Allocate the data sets: their place in the file does not depend on when they are filled."""
-    for name, kind, size, chunk in (
-        ("tokens", "float16", shape, (1, *shape[1:])),
-        (store.IMAGE_DIGESTS, "uint8", (shape[0], store.DIGEST_BYTES), None),
+    """Allocate the data sets, each in one piece: their place in the file does not depend on when they are filled."""
+    for name, kind, size in (
+        ("tokens", "float16", shape),
+        (store.IMAGE_DIGESTS, "uint8", (shape[0], store.DIGEST_BYTES)),
     ):
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        if chunk:
-            layout.set_chunk(chunk)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)

@@ -124,7 +124,7 @@ def test_file_says_what_made_it(frame, tmp_path):
     path = tmp_path / "x.h5"
     embed_split(frame, MeanColour(), path, {"resolution": 448})
     with h5py.File(path) as file:
-        assert file["tokens"].chunks == (1, 4, 3, 4)
+        assert file["tokens"].chunks is None
         assert file["tokens"].dtype == np.float16
         assert json.loads(file.attrs["config"]) == {"resolution": 448}
         assert file.attrs["backbone"] == "mean_colour"

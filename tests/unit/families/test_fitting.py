@@ -62,6 +62,26 @@ def test_an_interrupted_fit_ends_with_the_same_numbers(tmp_path):
         np.testing.assert_array_equal(np.asarray(resumed.state_dict()[name]), np.asarray(value))
 
 
+@pytest.mark.parametrize("damage", ["other fit", "cut", "emptied", "flipped"])
+def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_dropped(tmp_path, damage):
+    whole, history = fit(Images(10, seed=1))
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "this fit")
+    before = checkpoint._replace(key="killed fit") if damage == "other fit" else checkpoint
+    with pytest.raises(KeyboardInterrupt):
+        fit(Images(10, seed=2, reads=18), before)
+    content = bytearray(checkpoint.path.read_bytes())
+    if damage == "flipped":  # among the numbers, which torch itself does not check
+        content[content.index(mixture_bytes(checkpoint.path))] ^= 1
+    checkpoint.path.write_bytes({"cut": content[:900], "emptied": b""}.get(damage, bytes(content)))
+    again, found = fit(Images(10, seed=1), checkpoint)
+    assert found == history
+    np.testing.assert_array_equal(np.asarray(again.means_), np.asarray(whole.means_))
+
+
+def mixture_bytes(path):
+    return np.asarray(torch.load(path, weights_only=True)["mixture"]["means"]).tobytes()
+
+
 def test_another_seed_gives_another_fit():
     assert not torch.equal(fit(Images(10, seed=1))[0].means_, fit(Images(10, seed=1), seed=1)[0].means_)
 
