@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dinodp.errors import InputError, told
@@ -29,8 +29,9 @@ def exclusive(lock: Path, target: Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(descriptor)
-        if made and not any(lock.parent.iterdir()):
-            lock.parent.rmdir()
+        if made:
+            with suppress(OSError):  # it is not empty
+                lock.parent.rmdir()
 
 
 def _acquired(lock: Path, target: Path) -> int:

@@ -157,7 +157,7 @@ def report_errors() -> None:
 
 def _report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, InputError):
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {visible(str(error))}", file=sys.stderr)
     else:
         traceback.print_exception(kind, error, trace, file=sys.stderr)
 
