@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dinodp.errors import InputError, one_line
+from dinodp.jobs.space import full_disk_told
 
 ORIGIN_SUFFIX = ".origin.json"  # of what lies beside a CSV table (`dinodp.jobs.origin`)
 LEFT = re.compile(r"part\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\..*")  # machine, process, chance
@@ -57,12 +58,13 @@ def replaced_file(path: Path, synced: bool = True) -> Iterator[Path]:
     temporary = _own_name(path)
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
     try:
-        yield temporary
-        if synced:
-            sync(temporary)
-        temporary.replace(path)
-        if synced:
-            sync(path.parent)
+        with full_disk_told(path):
+            yield temporary
+            if synced:
+                sync(temporary)
+            temporary.replace(path)
+            if synced:
+                sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,11 +77,12 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     temporary, former = _own_name(folder), _own_name(folder)
     temporary.mkdir()
     try:
-        yield temporary
-        os.sync()  # once, for what may be thousands of files
-        if folder.exists():
-            folder.replace(former)
-        temporary.replace(folder)
+        with full_disk_told(folder):
+            yield temporary
+            os.sync()  # once, for what may be thousands of files
+            if folder.exists():
+                folder.replace(former)
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
