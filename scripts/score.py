@@ -35,5 +35,6 @@ with measured(device) as cost:
         rows[images.start : images.stop],
         Path(snakemake.output.scores),
         image_score_fraction=snakemake.params.image_score_fraction,
+        background=options.background,
     )
 write_cost(Path(snakemake.output.cost), {**cost, **spent})

@@ -37,7 +37,7 @@ class Shard:
 
 
 def gather_embeddings(parts: Sequence[Path], path: Path) -> None:
-    """Write ``tokens`` of all shards, in their order, as a virtual data set that names their files relative to it.
+    """Write what all shards hold, in their order, as virtual data sets that name their files relative to it.
 
     Raises InputError when shards give different patch grids or none has an image.
     """
@@ -50,15 +50,22 @@ def gather_embeddings(parts: Sequence[Path], path: Path) -> None:
             f"The shards of {path} have the patch grids {sorted(shape[:2] for shape in grids)}: all images of a data "
             "set need one shape (set `square: true` in the embedding)."
         )
-    layout = h5py.VirtualLayout((sum(shape[0] for shape in filled.values()), *grids.pop()), dtype=np.float16)
+    with store.reading(next(iter(filled)), "embeddings") as origin, store.writing(path, "embeddings", {}) as file:
+        counts = {os.path.relpath(part, path.parent): shape[0] for part, shape in filled.items()}
+        for name, data in origin.items():
+            file.create_virtual_dataset(name, _joined(counts, name, data))
+        file.attrs.update(origin.attrs)
+
+
+def _joined(counts: Mapping[str, int], name: str, like: h5py.Dataset) -> h5py.VirtualLayout:
+    """A data set of all files {path: number of images}, ``like`` that of one of them."""
+    layout = h5py.VirtualLayout((sum(counts.values()), *like.shape[1:]), dtype=like.dtype)
     layout.dcpl.set_obj_track_times(False)
     first = 0
-    for part, shape in filled.items():
-        layout[first : first + shape[0]] = h5py.VirtualSource(os.path.relpath(part, path.parent), "tokens", shape)
-        first += shape[0]
-    with store.reading(next(iter(filled)), "embeddings") as origin, store.writing(path, "embeddings", {}) as file:
-        file.create_virtual_dataset("tokens", layout)
-        file.attrs.update(origin.attrs)
+    for file, count in counts.items():
+        layout[first : first + count] = h5py.VirtualSource(file, name, (count, *like.shape[1:]), dtype=like.dtype)
+        first += count
+    return layout
 
 
 def _require_images(filled: object, path: Path) -> None:

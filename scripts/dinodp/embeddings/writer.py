@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import h5py
+import numpy as np
 import torch
 
 from dinodp import store
@@ -48,18 +49,19 @@ class TokenWriter:
             for future in self._pending:
                 future.result()
 
-    def write(self, first: int, tokens: torch.Tensor) -> None:
-        """Have tokens [B, row, col, dim], on any device, written at image ``first``; batches come in order."""
+    def write(self, first: int, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
+        """Have tokens [B, row, col, dim], on any device, and their foreground bool [B, row, col] written at image
+        ``first``; batches come in order."""
         while len(self._pending) >= PENDING:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._store, first, tokens))
+        self._pending.append(self._pool.submit(self._store, first, tokens, foreground))
 
     def finish(self, path: Path) -> None:
         """Give the complete file its name."""
         self.path.replace(path)
         _progress_file(self.path).unlink(missing_ok=True)
 
-    def _store(self, first: int, tokens: torch.Tensor) -> None:
+    def _store(self, first: int, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
         if self._failed:  # what follows a batch that is missing must not be noted as done
             return
         self._failed = True
@@ -78,6 +80,7 @@ class TokenWriter:
                 f"{data.shape[1:3]}: all images of a data set need one shape (set `square: true` in the embedding)."
             )
         data[first : first + len(half)] = half.cpu().numpy()
+        self._file["foreground"][first : first + len(half)] = foreground.cpu().numpy()
         self._file.flush()
         _note_progress(self.path, self.key, first + len(half))
         self._failed = False
@@ -109,12 +112,17 @@ def _note_progress(partial: Path, key: str, done: int) -> None:
 
 
 def _create_tokens(file: h5py.File, shape: tuple[int, ...], backbone: Backbone, config: Mapping[str, Any]) -> None:
+    _allocate(file, b"tokens", "float16", shape, chunk=(1, *shape[1:]))
+    _allocate(file, b"foreground", "bool", shape[:3], chunk=shape[:3])
+    store.describe_origin(file, "embeddings", config)
+    file.attrs.update({name: str(value) for name, value in backbone.provenance().items()})
+
+
+def _allocate(file: h5py.File, name: bytes, kind: str, shape: tuple[int, ...], chunk: tuple[int, ...]) -> None:
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_chunk((1, *shape[1:]))
+    layout.set_chunk(chunk)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     layout.set_obj_track_times(False)
-    kind = h5py.h5t.py_create("float16")
-    h5py.h5d.create(file.id, b"tokens", kind, h5py.h5s.create_simple(shape), dcpl=layout)
-    store.describe_origin(file, "embeddings", config)
-    file.attrs.update({name: str(value) for name, value in backbone.provenance().items()})
+    stored = h5py.h5t.py_create(np.dtype(kind), logical=True)
+    h5py.h5d.create(file.id, name, stored, h5py.h5s.create_simple(shape), dcpl=layout)

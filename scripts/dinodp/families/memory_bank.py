@@ -81,7 +81,7 @@ class MemoryBankOptions(ModelOptions):
             state["embeddings"] = chosen
         if task.self_contained:
             state["remembered"] = picked(train, images.tolist(), chosen).half().numpy()
-        n_embeddings = len(images) * train.n_patches if chosen is None else len(chosen)
+        n_embeddings = train.count(images.tolist()) if chosen is None else len(chosen)
         size = _bytes(n_embeddings, train) / BYTES_PER_MIB
         logger.info("Memory bank: %d embeddings of %d images, %.0f MiB.", n_embeddings, len(images), size)
         return Fitted(state, {}, None, size)
@@ -108,7 +108,7 @@ class MemoryBankOptions(ModelOptions):
         from dinodp.models import MemoryBank
 
         images = [int(index) for index in state["images"]]
-        bank, n_embeddings = MemoryBank(device=device), len(images) * train.n_patches
+        bank, n_embeddings = MemoryBank(device=device), train.count(images)
         if "remembered" in state:
             bank.fit(torch.from_numpy(state["remembered"]).float())
         elif "embeddings" in state:

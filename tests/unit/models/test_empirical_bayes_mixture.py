@@ -27,7 +27,7 @@ def planted(n=2000, d=8, k=6, seed=0):
     centres = functional.normalize(torch.randn(k, d, generator=generator), dim=1)
     labels = torch.randint(k, (n,), generator=generator)
     width = 0.15 * torch.rand(k, 1, generator=generator)[labels]
-    return functional.normalize(centres[labels] + width * torch.randn(n, d, generator=generator), dim=1).double()
+    return functional.normalize((centres[labels] + width * torch.randn(n, d, generator=generator)).double(), dim=1)
 
 
 def fitted(x, k, *, seed=0, chunk=500, dtype=torch.float64, **options):
