@@ -23,7 +23,10 @@ OWNED = 0.5  # embeddings that a component explains before it counts as active
 
 
 class EmpiricalBayesOptions(ModelOptions):
-    """Empirical Bayes Dirichlet mixture with held-out shrinkage: full passes of variational EM from k-means++."""
+    """Empirical Bayes Dirichlet mixture with held-out shrinkage: full passes of variational EM from k-means++.
+
+    Its `background` is `leave_out` unless the entry says otherwise.
+    """
 
     SCORES: ClassVar[tuple[str, ...]] = CALIBRATED_SCORES
     HAS_COMPONENTS: ClassVar[bool] = True

@@ -44,6 +44,7 @@ def data(tmp_path_factory):
         clean = tokens if split == "test" else np.concatenate([tokens[:-1], tokens[:1]])
         with store.writing(folder / f"{split}.h5", "embeddings", {}) as file:
             file.create_dataset("tokens", data=clean.astype(np.float16))
+            file.create_dataset("foreground", data=np.arange(clean[..., 0].size).reshape(clean.shape[:3]) % 5 > 0)
         for index in range(N_IMAGES):
             path = folder / f"{split}{index}.png"
             mask = np.zeros((8, 10), dtype=np.uint8)
@@ -67,7 +68,7 @@ def test_fit_write_read_score(name, data, tmp_path):
     assert size["model_mib"] >= 0
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     model = load_model(tmp_path / "a.h5", options, train, device="cpu")
-    score_split(model, test, select(manifest, "test"), tmp_path / "scores.h5")
+    score_split(model, test, select(manifest, "test"), tmp_path / "scores.h5", background=options.background)
     maps = store.read_maps(tmp_path / "scores.h5")
     assert set(maps) == set(options.scores)
     for score, values in maps.items():
