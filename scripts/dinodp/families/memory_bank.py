@@ -108,13 +108,13 @@ class MemoryBankOptions(ModelOptions):
         from dinodp.models import MemoryBank
 
         images = [int(index) for index in state["images"]]
-        bank, n_embeddings = MemoryBank(device=device), train.count(images)
+        bank = MemoryBank(device=device)
         if "remembered" in state:
             bank.fit(torch.from_numpy(state["remembered"]).float())
         elif "embeddings" in state:
             bank.fit(picked(train, images, state["embeddings"]))
-        elif (size := _bytes(n_embeddings, train)) <= (limit := self._memory(device)):
-            bank.fit(chunks(train, images), n_embeddings)
+        elif (size := _bytes(train.count(images), train)) <= (limit := self._memory(device)):
+            bank.fit(chunks(train, images), train.count(images))
         else:
             logger.info("The memory bank takes %d MiB, over %d: it is streamed.", size // 2**20, limit // 2**20)
             bank.fit_streamed(lambda: chunks(train, images), train.dim)
