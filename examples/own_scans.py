@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--backbone", default="facebook/dinov2-small")
     parser.add_argument("--layer", type=int, default=-1)
     parser.add_argument("--resolution", type=int, default=448)
-    parser.add_argument("--method", nargs="+", default=["dpmm"], help="family, and its options as KEY=VALUE")
+    parser.add_argument("--method", nargs="+", default=["eb_mixture"], help="family, and its options as KEY=VALUE")
     parser.add_argument("--slice-step", type=int, default=4)
     options = parser.parse_args()
 

@@ -38,6 +38,7 @@ with measured(device) as cost:
         rows[images.start : images.stop],
         Path(snakemake.output.scores),
         image_score_fraction=snakemake.params.image_score_fraction,
+        background=options.background,
         made_from={
             "manifest": manifest_digest(manifest),
             "model": digest_of(fitted),

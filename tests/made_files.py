@@ -12,10 +12,12 @@ from dinodp.images import image_score
 from dinodp.jobs.origin import write_table
 
 
-def write_tokens(path: Path, tokens: np.ndarray, manifest: pd.DataFrame) -> Path:
-    """Embeddings [image, row, col, dim] of a split of a manifest."""
+def write_tokens(path: Path, tokens: np.ndarray, manifest: pd.DataFrame, foreground: np.ndarray | None = None) -> Path:
+    """Embeddings [image, row, col, dim] of a split of a manifest; ``foreground`` [image, row, col]: default, all."""
+    shown = np.ones(tokens.shape[:3], dtype=bool) if foreground is None else foreground
     with store.writing(path, "embeddings", {}, {"manifest": manifest_digest(manifest)}) as file:
         file.create_dataset("tokens", data=tokens.astype(np.float16), track_times=False)
+        file.create_dataset(store.FOREGROUND, data=shown, track_times=False)
     return path
 
 

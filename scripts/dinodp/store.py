@@ -40,6 +40,7 @@ HEAD = re.compile(
 BLOCK_BYTES = 2**20
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 IMAGE_DIGESTS = "image_sha256"
+FOREGROUND = "foreground"  # bool [image, row, col]: patches that show a pixel that is not black
 DIGEST_BYTES = 32
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)  # what h5py raises for damage
 
@@ -118,7 +119,9 @@ def place_of_images(file: h5py.File) -> tuple[int, int]:
 def _large_digest(file: h5py.File) -> str:
     """The same for embeddings in one file and gathered from shards."""
     tokens, attributes = file["tokens"], sorted((name, str(value)) for name, value in file.attrs.items())
-    return sha256(repr((attributes, tokens.shape, str(tokens.dtype))) + image_digests(file).tobytes().hex())
+    foreground = file[FOREGROUND][()].tobytes().hex() if FOREGROUND in file else ""
+    about = repr((attributes, tokens.shape, str(tokens.dtype)))
+    return sha256(about + image_digests(file).tobytes().hex() + foreground)
 
 
 def image_digests(file: h5py.File) -> npt.NDArray[np.uint8]:

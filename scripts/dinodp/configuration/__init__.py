@@ -14,7 +14,6 @@ from dinodp.datasets.sources.base import DatasetOptions
 from dinodp.errors import InputError
 from dinodp.families import FAMILIES, model_options
 from dinodp.families.base import ModelOptions
-from dinodp.families.mixture import MixtureOptions
 from dinodp.options.archive import ArchiveOptions
 from dinodp.options.base import Options, shown
 from dinodp.options.finding import known_figures, known_tables
@@ -86,7 +85,7 @@ class Configuration:
                 if name not in known:
                     raise InputError(f"Unknown name '{name}' under run.{key}: choose from {', '.join(known)}.")
         for name in self.run.alignment_models:
-            if not isinstance(self.models[name], MixtureOptions):
+            if not self.models[name].HAS_COMPONENTS:
                 families = ", ".join(mixtures())
                 raise InputError(f"run.alignment_models: {name} is no mixture; choose models of {families}.")
 
@@ -115,7 +114,7 @@ class Configuration:
 
 def mixtures() -> list[str]:
     """The families that have components."""
-    return [name for name, kind in FAMILIES.items() if issubclass(kind, MixtureOptions)]
+    return [name for name, kind in FAMILIES.items() if kind.HAS_COMPONENTS]
 
 
 def _entries(config: Mapping[str, Any], kind: str, read: Callable[[Any, str], Entry]) -> dict[str, Entry]:

@@ -37,9 +37,10 @@ def embed_split(
 ) -> dict[str, float]:
     """Write raw patch embeddings of the manifest rows ``frame``, or of one ``shard`` of them, to ``path``.
 
-    ``tokens`` is float16 [image, row, col, dim], in one piece, in the order of ``frame``. Batches are written as
-    they come to ``<path>.partial``, from which an interrupted run goes on to the same bytes (but for the last bits
-    where memory ran out: `Embedder`). Decoding runs ahead and writing behind, in threads, while the backbone computes.
+    ``tokens`` is float16 [image, row, col, dim], in one piece, in the order of ``frame``; ``foreground`` is bool
+    [image, row, col], which patches show a pixel that is not black. Batches are written as they come to
+    ``<path>.partial``, from which an interrupted run goes on to the same bytes (but for the last bits where memory ran
+    out: `Embedder`). Decoding runs ahead and writing behind, in threads, while the backbone computes.
     ``made_from``: digests that the file names as its inputs. Returns the seconds spent and images embedded by this
     call. A shard without any image is a file without any. Raises InputError when the split is empty, its images give
     different patch grids, or an image is not the one whose digest the manifest holds.
@@ -64,9 +65,9 @@ def embed_split(
     )
     start, done = perf_counter(), writer.done
     with writer:
-        first, batches = done, Embedder(backbone, batch_size, workers).embed_each(images[done:], _read_unchanged)
-        for tokens in progress(batches, "embed", total=len(images) - done, per_item=batch_size):
-            writer.write(first, tokens)
+        first, batches = done, Embedder(backbone, batch_size, workers).embed_shown(images[done:], _read_unchanged)
+        for tokens, shown in progress(batches, "embed", total=len(images) - done, per_item=batch_size):
+            writer.write(first, tokens, shown)
             first += len(tokens)
     writer.finish(path)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}

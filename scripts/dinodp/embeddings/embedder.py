@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from dinodp.backbones import Backbone
+from dinodp.embeddings.reader import on_grid
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
 from dinodp.jobs.prefetch import prefetched
@@ -18,6 +19,7 @@ from dinodp.jobs.prefetch import prefetched
 Item = TypeVar("Item")
 Picture = npt.NDArray[np.uint8]
 FIRST_BATCH = {"cpu": 4, "cuda": 32}  # on a CPU larger ones gain nothing
+BLACK = np.zeros((64, 64, 3), dtype=np.uint8)  # at least a patch
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA's calls, and on a CPU
 
 
@@ -44,10 +46,20 @@ class Embedder:
 
     def embed_each(self, items: Iterable[Item], read: Callable[[Item], Picture]) -> Iterator[torch.Tensor]:
         """As `embed`, of what ``read`` makes of the items, in the threads."""
+        return (tokens for tokens, _ in self.embed_shown(items, read))
+
+    def embed_shown(
+        self, items: Iterable[Item], read: Callable[[Item], Picture]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """As `embed_each`, with the foreground bool [B, row, col]: patches that show a pixel that is not black."""
         with ThreadPoolExecutor(max_workers=self.workers) as pool:
+            black = pool.submit(self.backbone.prepare, BLACK)
             prepared = _run_ahead(pool, lambda item: self.backbone.prepare(read(item)), items, 2 * self.batch_size)
             for pixels in prefetched(_batches(prepared, self.batch_size, pin=self.device.type == "cuda")):
-                yield from self._within_memory(pixels)
+                shown, first = (pixels != black.result()[:, :1, :1]).any(1), 0
+                for tokens in self._within_memory(pixels):
+                    yield tokens, on_grid(shown[first : first + len(tokens)], (tokens.shape[1], tokens.shape[2]))
+                    first += len(tokens)
 
     def _within_memory(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
         while len(pixels):

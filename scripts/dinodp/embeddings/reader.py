@@ -1,6 +1,7 @@
 """Read patch embeddings as a model sees them."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -63,6 +64,27 @@ class EmbeddingReader:
             x.div_(x.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
         return x if early else self._to_grid(x)
 
+    def count(self, images: Sequence[int]) -> int:
+        """Number of embeddings of these images."""
+        return len(images) * self.n_patches
+
+    def foreground(self, indices: Sequence[int]) -> torch.Tensor:
+        """Bool [len(indices), row, col]: which patches show anything that is not black.
+
+        A patch of another ``grid`` does when any patch of the backbone that it touches does. Raises InputError when the
+        file does not know.
+        """
+        shown = self._foreground[[self.rows[index] for index in indices]]
+        return on_grid(shown, self.grid or (shown.shape[1], shown.shape[2]))
+
+    @cached_property
+    def _foreground(self) -> torch.Tensor:
+        """Of the whole file, on the backbone's grid."""
+        with store.reading(self.path, "embeddings") as file:
+            if store.FOREGROUND not in file:
+                raise InputError(f"{self.path} does not say what is background: remove it, and it is made anew.")
+            return torch.from_numpy(file[store.FOREGROUND][()].astype(bool))
+
     def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.grid is None or tuple(tokens.shape[1:3]) == self.grid else _resample(tokens, self.grid)
 
@@ -70,6 +92,11 @@ class EmbeddingReader:
 def _made_by(file: h5py.File) -> dict[str, str]:
     """Data, backbone and options: the same for all splits of an embedding."""
     return {str(name): str(value) for name, value in file.attrs.items() if name not in ACCIDENTAL}
+
+
+def on_grid(shown: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Bool [B, *grid] of pixels or patches bool [B, H, W]: where any that a place of the grid touches is true."""
+    return functional.adaptive_max_pool2d(shown[:, None].float(), grid)[:, 0] > 0
 
 
 def _resample(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

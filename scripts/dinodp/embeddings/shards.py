@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from dinodp import store
 from dinodp.errors import InputError
@@ -63,6 +64,8 @@ def gather_embeddings(parts: Sequence[Path], path: Path) -> None:
         file.create_virtual_dataset("tokens", layout)
         file.attrs.update(origin.attrs)
         store.write_image_digests(file, [digest for part in filled for digest in _digests(part)])
+        foreground = np.concatenate([_foreground(part) for part in filled])
+        file.create_dataset(store.FOREGROUND, data=foreground, track_times=False)
 
 
 def _require_images(filled: object, path: Path) -> None:
@@ -85,6 +88,12 @@ def _require_alike(parts: Sequence[Path], kind: str) -> None:
 def _digests(part: Path) -> list[bytes]:
     with store.reading(part, "embeddings") as file:
         return [digest.tobytes() for digest in store.image_digests(file)]
+
+
+def _foreground(part: Path) -> npt.NDArray[np.bool_]:
+    with store.reading(part, "embeddings") as file:
+        found: npt.NDArray[np.bool_] = file[store.FOREGROUND][()]
+        return found
 
 
 def _shape(part: Path) -> tuple[int, ...]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dinodp import store
@@ -25,12 +26,24 @@ STRUCTURE = store.HEAD_BYTES + 24  # bytes: before it HDF5 notes whether the fil
 SECONDS_BETWEEN_NOTES = 2.0  # an interruption loses as much
 
 
+class Written(NamedTuple):
+    """Of one image: the digest of its embeddings, and its foreground, one bit a patch."""
+
+    digest: bytes
+    foreground: bytes
+
+    @classmethod
+    def of(cls, tokens: npt.NDArray[np.float16], foreground: npt.NDArray[np.bool_]) -> "Written":
+        """Of embeddings [row, col, dim] as they are stored, and of patches [row, col]."""
+        return cls(store.image_digest(tokens), np.packbits(foreground).tobytes())
+
+
 class TokenWriter:
     """Writes tokens to ``path`` while the backbone goes on; ``done`` images were there already.
 
     Every few seconds what was written is brought to disk and then noted beside it: under ``key`` the digest of each
-    image, which is compared with what is there before a run goes on. All space is allocated at the start, so the bytes
-    do not depend on interruptions. Leaving the block waits for what is pending.
+    image, which is compared with what is there before a run goes on, and its foreground. All space is allocated at the
+    start, so the bytes do not depend on interruptions. Leaving the block waits for what is pending.
     Raises InputError, from ``write`` or at the end, for tokens beyond float16 or of another patch grid, and where
     another process writes the file.
     """
@@ -47,12 +60,12 @@ class TokenWriter:
         self.path, self.key, self.n_images, self.backbone = path, key, n_images, backbone
         self._attributes = store.origin_attributes("embeddings", config, made_from)
         self._attributes |= {name: str(value) for name, value in backbone.provenance().items()}
-        self._digests = _finished_images(path, key, n_images, self._attributes)
+        self._written = _finished_images(path, key, n_images, self._attributes)
 
     @property
     def done(self) -> int:
         """How many images are written."""
-        return len(self._digests)
+        return len(self._written)
 
     def __enter__(self) -> Self:
         with store.hdf5_errors(self.path):
@@ -72,18 +85,19 @@ class TokenWriter:
         try:
             self._note()
             if self.done == self.n_images:
-                self._file[store.IMAGE_DIGESTS][:] = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
+                self._complete()
         finally:
             self._file.close()
         if kind is None:
             for future in self._pending:
                 future.result()
 
-    def write(self, first: int, tokens: torch.Tensor) -> None:
-        """Have tokens [B, row, col, dim], on any device, written at image ``first``; batches come in order."""
+    def write(self, first: int, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
+        """Have tokens [B, row, col, dim], on any device, and their foreground bool [B, row, col] written at image
+        ``first``; batches come in order."""
         while len(self._pending) >= PENDING:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._store, first, tokens))
+        self._pending.append(self._pool.submit(self._store, first, tokens, foreground))
 
     def finish(self, path: Path) -> None:
         """Give the complete file its digest and its name. Raises InputError where another process has replaced it."""
@@ -95,6 +109,15 @@ class TokenWriter:
         sync(path.parent)
         _progress_file(self.path).unlink(missing_ok=True)
 
+    def _complete(self) -> None:
+        """Write what is known of all images at the end: where it lies, the partial file stays as it was noted."""
+        digests = b"".join(image.digest for image in self._written)
+        self._file[store.IMAGE_DIGESTS][:] = np.frombuffer(digests, np.uint8).reshape(-1, store.DIGEST_BYTES)
+        data = self._file[store.FOREGROUND]
+        packed = np.frombuffer(b"".join(image.foreground for image in self._written), np.uint8)
+        bits = np.unpackbits(packed.reshape(len(data), -1), axis=1, count=int(np.prod(data.shape[1:])))
+        data[:] = bits.reshape(data.shape).astype(bool)
+
     def _note(self) -> None:
         """Note the images that were written since the last time, when they are on disk."""
         if self.done == self._noted:
@@ -102,10 +125,10 @@ class TokenWriter:
         self._file.flush()
         sync(self.path)
         first = _first_line(self.path, self.key, *store.place_of_images(self._file)) if self._noted == 0 else None
-        _note_progress(self.path, first, self._digests[self._noted :])
+        _note_progress(self.path, first, self._written[self._noted :])
         self._noted, self._noted_at = self.done, time.monotonic()
 
-    def _store(self, first: int, tokens: torch.Tensor) -> None:
+    def _store(self, first: int, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
         if self._failed:  # what follows a batch that is missing must not be noted as done
             return
         self._failed = True
@@ -126,7 +149,7 @@ class TokenWriter:
             )
         stored = half.cpu().numpy()
         data[first : first + len(half)] = stored
-        self._digests += map(store.image_digest, stored)
+        self._written += map(Written.of, stored, foreground.cpu().numpy())
         if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
             self._note()
         self._failed = False
@@ -136,10 +159,11 @@ def _progress_file(partial: Path) -> Path:
     return partial.with_name(partial.name + ".json")
 
 
-def _finished_images(partial: Path, key: str, n_images: int, attributes: Mapping[str, Any]) -> list[bytes]:
-    """Digests of the images of an interrupted file from the same images, backbone and code; none at any doubt."""
-    noted = _noted_digests(partial, key)
-    if noted and not partial.is_symlink() and _digests_in(partial, len(noted), n_images, attributes) == noted:
+def _finished_images(partial: Path, key: str, n_images: int, attributes: Mapping[str, Any]) -> list[Written]:
+    """The images of an interrupted file from the same images, backbone and code; none at any doubt."""
+    noted = _noted_images(partial, key)
+    digests = [image.digest for image in noted]
+    if noted and not partial.is_symlink() and _digests_in(partial, len(noted), n_images, attributes) == digests:
         logger.info("Resume %s after %d images.", partial.name, len(noted))
         return noted
     if partial.exists() or partial.is_symlink():
@@ -156,8 +180,8 @@ def _remove(left: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _noted_digests(partial: Path, key: str) -> list[bytes]:
-    """What was noted under ``key`` of the file as it is: digests in hexadecimal digits, one a line.
+def _noted_images(partial: Path, key: str) -> list[Written]:
+    """What was noted under ``key`` of the file as it is: digest and foreground in hexadecimal digits, one image a line.
 
     A last line that is not finished is left out.
     """
@@ -165,8 +189,8 @@ def _noted_digests(partial: Path, key: str) -> list[bytes]:
         first, *lines = _progress_file(partial).read_text(encoding="ascii").split("\n")
         start, stop = map(int, first.split(" ")[2:])
         same = first == _first_line(partial, key, start, stop)
-        return [bytes.fromhex(line) for line in lines[:-1]] if same else []
-    except (OSError, ValueError):
+        return [Written(*map(bytes.fromhex, line.split(" "))) for line in lines[:-1]] if same else []
+    except (OSError, ValueError, TypeError):
         return []
 
 
@@ -193,10 +217,10 @@ def _first_line(partial: Path, key: str, start: int, stop: int) -> str:
     return f"{key} {store.bytes_digest(partial, start, stop, STRUCTURE)} {start} {stop}"
 
 
-def _note_progress(partial: Path, first: str | None, digests: Sequence[bytes]) -> None:
-    """Add digests to what is noted; ``first``: the first line of a new note."""
+def _note_progress(partial: Path, first: str | None, images: Sequence[Written]) -> None:
+    """Add images to what is noted; ``first``: the first line of a new note."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if first else os.O_APPEND)
-    lines = [*filter(None, [first]), *(digest.hex() for digest in digests)]
+    lines = [*filter(None, [first]), *(f"{image.digest.hex()} {image.foreground.hex()}" for image in images)]
     with open(os.open(_progress_file(partial), flags, 0o666), "w", encoding="ascii") as file:  # noqa: PTH123 (flags)
         file.write("".join(f"{line}\n" for line in lines))
         file.flush()
@@ -208,9 +232,11 @@ def _create_tokens(file: h5py.File, shape: tuple[int, ...]) -> None:
     for name, kind, size in (
         ("tokens", "float16", shape),
         (store.IMAGE_DIGESTS, "uint8", (shape[0], store.DIGEST_BYTES)),
+        (store.FOREGROUND, "bool", shape[:3]),
     ):
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)
-        h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), h5py.h5s.create_simple(size), dcpl=layout)
+        stored = h5py.h5t.py_create(np.dtype(kind), logical=True)
+        h5py.h5d.create(file.id, name.encode(), stored, h5py.h5s.create_simple(size), dcpl=layout)

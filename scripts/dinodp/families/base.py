@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import field_validator
 
 from dinodp.options.base import Options, option
-from dinodp.options.choices import Position, Resampling
+from dinodp.options.choices import Background, Position, Resampling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +37,18 @@ class EmbeddingSource(Protocol):
 class Source(EmbeddingSource, Protocol):
     """Embeddings of the images of a split as a model sees them."""
 
-    n_patches: int
+    n_patches: int  # per image; where images differ, their mean
     dim: int
+
+    def count(self, images: Sequence[int]) -> int:
+        """Number of embeddings of these images."""
+
+
+class MaskedSource(Source, Protocol):
+    """Embeddings of which it is known what they show."""
+
+    def foreground(self, indices: Sequence[int]) -> torch.Tensor:
+        """Bool [len(indices), row, col], in the shape of what `read` gives: which patches are not background."""
 
 
 class FittedModel(Protocol):
@@ -107,6 +117,11 @@ class FeatureOptions(Options):
     position: Position | None = option(
         None, "Append a sinusoidal code of the patch's place to its embedding, or add it."
     )
+    background: Background = option(
+        "keep",
+        "Patches whose pixels are all black are fitted and scored like others, or left out of the fit, calibration "
+        "included, and scored just below the lowest other patch of their image.",
+    )
     position_weight: float = option(0.5, "Length of the code of the place; embeddings of unit length have 1.", ge=0)
 
 
@@ -121,6 +136,7 @@ class ModelOptions(FeatureOptions):
     PAPER: ClassVar[Mapping[str, object] | None] = None  # the paper's values that are not the defaults; None: not its
     ANY_VALUE: ClassVar[frozenset[str]] = frozenset({"family", "scores", "position_weight"})  # the paper's in any case
     SHARES_FIT: ClassVar[bool] = False  # several processes can share one fit
+    HAS_COMPONENTS: ClassVar[bool] = False  # that alignment compares with anatomy
     SEARCHES_TRAIN: ClassVar[bool] = False  # scoring searches the training split, which is worth several jobs
     IS_CONTROL: ClassVar[bool] = False  # a bound of every metric, no model: without unit length or published values
 

@@ -95,6 +95,15 @@ class FeatureSource:
         """Return float32 [len(indices), row, col, dim]."""
         return self._features(self._source.read(indices))
 
+    def count(self, images: Sequence[int]) -> int:
+        """Number of embeddings of these images."""
+        return int(self._source.count(images))
+
+    def foreground(self, indices: Sequence[int]) -> torch.Tensor:
+        """Bool [len(indices), row, col]: which patches are not background."""
+        shown: torch.Tensor = self._source.foreground(indices)
+        return shown
+
 
 class FeatureModel:
     """A fitted model behind its features; everything else is the model's own."""

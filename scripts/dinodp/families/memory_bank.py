@@ -83,7 +83,7 @@ class MemoryBankOptions(ModelOptions):
             state["embeddings"] = chosen
         if task.self_contained:
             state["remembered"] = picked(train, images.tolist(), chosen).half().numpy()
-        n_embeddings = len(images) * train.n_patches if chosen is None else len(chosen)
+        n_embeddings = train.count(images.tolist()) if chosen is None else len(chosen)
         size = _bytes(n_embeddings, train) / BYTES_PER_MIB
         logger.info("Memory bank: %d embeddings of %d images, %.0f MiB.", n_embeddings, len(images), size)
         return Fitted(state, {}, None, size)
@@ -119,13 +119,13 @@ class MemoryBankOptions(ModelOptions):
         from dinodp.models import MemoryBank
 
         images = [int(index) for index in state["images"]]
-        bank, n_embeddings = MemoryBank(device=device), len(images) * train.n_patches
+        bank = MemoryBank(device=device)
         if "remembered" in state:
             bank.fit(torch.from_numpy(state["remembered"]).float())
         elif "embeddings" in state:
             bank.fit(picked(train, images, state["embeddings"]))
-        elif (size := _bytes(n_embeddings, train)) <= (limit := self._memory(device)):
-            bank.fit(chunks(train, images), n_embeddings)
+        elif (size := _bytes(train.count(images), train)) <= (limit := self._memory(device)):
+            bank.fit(chunks(train, images), train.count(images))
         else:
             logger.info("The memory bank takes %d MiB, over %d: it is streamed.", size // 2**20, limit // 2**20)
             bank.fit_streamed(lambda: chunks(train, images), train.dim)

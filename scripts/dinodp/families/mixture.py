@@ -26,6 +26,7 @@ class MixtureOptions(EpochOptions):
     """Mixtures; their files hold all parameters and sufficient statistics."""
 
     SCORES: ClassVar[tuple[str, ...]] = MIXTURE_SCORES
+    HAS_COMPONENTS: ClassVar[bool] = True
 
     covariance: CovarianceType = option("diag", "Covariance type of the components.")
     reg_covar: float = option(REG_COVAR, "Added to every variance (write 1.0e-6, not 1e-6).", gt=0)

@@ -14,14 +14,24 @@ from dinodp import store
 from dinodp.datasets.manifest import manifest_digest, select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import InputError
-from dinodp.families.base import Checkpoint, FeatureOptions, FitTask, Fitted, FittedModel, ModelOptions, Source
+from dinodp.families.base import (
+    Checkpoint,
+    FeatureOptions,
+    FitTask,
+    Fitted,
+    FittedModel,
+    MaskedSource,
+    ModelOptions,
+)
 from dinodp.families.features import IMAGES_PER_READ, Features
+from dinodp.families.foreground import learnt_from, lowered
 from dinodp.families.soundness import require_sound
 from dinodp.images import image_score
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
 from dinodp.jobs.origin import AGAIN, require_made_from, sha256
 from dinodp.jobs.processes import current_group, is_first
+from dinodp.options.choices import Background
 
 
 def open_split(
@@ -85,8 +95,8 @@ def fit_model(
 
 def fit_state(
     options: ModelOptions,
-    train: Source,
-    valid: Source,
+    train: MaskedSource,
+    valid: MaskedSource,
     *,
     seed: int,
     device: str,
@@ -94,8 +104,11 @@ def fit_state(
     self_contained: bool = False,
 ) -> Fitted:
     """Fit a model of features of embeddings; the state is what `model_of` needs. ``self_contained``: `FitTask`."""
-    features, generator = Features.fit(options, train), torch.Generator().manual_seed(seed)
-    task = FitTask(features.of(train), features.of(valid), generator, device, checkpoint, self_contained)
+    features, generator = Features.fit(options, learnt_from(options, train)), torch.Generator().manual_seed(seed)
+    learnt, chosen_by = (learnt_from(options, features.of(source)) for source in (train, valid))
+    if learnt.n_images == 0:
+        raise InputError("The training images show background only: the option background must be keep.")
+    task = FitTask(learnt, chosen_by, generator, device, checkpoint, self_contained)
     fitted = options.fit(task)
     size = fitted.cost()["model_mib"]  # without the features
     return fitted._replace(state={**fitted.state, **features.state}, size_mib=size)
@@ -117,11 +130,12 @@ def load_model(
 
 
 def model_of(
-    options: ModelOptions, state: Mapping[str, Any], train: Source, *, seed: int, device: str
+    options: ModelOptions, state: Mapping[str, Any], train: MaskedSource, *, seed: int, device: str
 ) -> FittedModel:
     """The model that a state of `fit_state` describes, behind its features."""
     features = Features.load(options, state)
-    model: FittedModel = features.before(options.load(state, features.of(train), seed=seed, device=device))
+    learnt = learnt_from(options, features.of(train))
+    model: FittedModel = features.before(options.load(state, learnt, seed=seed, device=device))
     return model
 
 
@@ -137,12 +151,14 @@ def score_split(
     source: EmbeddingReader,
     rows: pd.DataFrame,
     path: Path,
+    *,
     image_score_fraction: float = 0.01,
+    background: Background = "keep",
     made_from: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images.
 
-    ``made_from``: digests that the file names as its inputs.
+    ``background``: that of the model's options; ``made_from``: digests that the file names as its inputs.
     """
     start = perf_counter()
     size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
@@ -153,6 +169,8 @@ def score_split(
     ]
     none = np.zeros((0, 1, 1), dtype=np.float32)
     maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
+    if background == "leave_out" and parts:
+        maps = lowered(maps, source.foreground(range(source.n_images)).numpy())
     images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
     store.write_maps(path, {"scores": list(model.names)}, maps, images, made_from)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}

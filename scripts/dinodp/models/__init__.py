@@ -1,7 +1,8 @@
 """Density models of patch embeddings, and the memory bank that they replace."""
 
 from dinodp.models.dirichlet_process import DirichletProcessMixture
+from dinodp.models.empirical_bayes_mixture import EmpiricalBayesMixture
 from dinodp.models.gaussian_mixture import GaussianMixture
 from dinodp.models.memory_bank import MemoryBank, coreset, few_shot
 
-__all__ = ["DirichletProcessMixture", "GaussianMixture", "MemoryBank", "coreset", "few_shot"]
+__all__ = ["DirichletProcessMixture", "EmpiricalBayesMixture", "GaussianMixture", "MemoryBank", "coreset", "few_shot"]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dinodp.embeddings import EmbeddingReader, computing, embed_split
+from dinodp.backbones import load_backbone
+from dinodp.embeddings import Embedder, EmbeddingReader, computing, embed_split
 from dinodp.errors import InputError
 from dinodp.jobs.closure import LIBRARY, Closures
 from dinodp.jobs.origin import sha256
@@ -146,3 +147,16 @@ def test_images_of_two_shapes_are_refused(frame, tmp_path):
 def test_embeddings_beyond_float16_are_refused(frame, tmp_path):
     with pytest.raises(InputError, match="range of float16"):
         embed_split(frame, MeanColour(scale=1e6), tmp_path / "x.h5", {})
+
+
+def test_patches_whose_pixels_are_all_black_are_no_foreground(tmp_path):
+    """By their pixels as the backbone sees them; one grey level is enough, in any channel."""
+    backbone = load_backbone("classical", resolution=56)
+    picture = np.zeros((56, 56, 3), dtype=np.uint8)
+    picture[14, 41, 2] = 1  # patch (1, 2) of 4 x 4
+    batches = list(Embedder(backbone, 2).embed_shown([picture, picture * 0, picture + 1], lambda item: item))
+    shown = torch.cat([shown for _, shown in batches])
+    assert shown.dtype == torch.bool
+    assert shown[0].nonzero().tolist() == [[1, 2]]
+    assert not shown[1].any()
+    assert shown[2].all()

@@ -89,8 +89,11 @@ def test_shards_are_whole_batches_that_cover_all_images_once(n_images, count):
 def test_any_number_of_shards_gives_the_same_embeddings_and_the_same_bytes_of_scores(frame, tmp_path):
     paths = {count: embed(frame, tmp_path / str(count), count) for count in (1, 2, 5)}
     tokens = {count: h5py.File(path)["tokens"][()].tobytes() for count, path in paths.items()}
+    shown = [h5py.File(path)["foreground"][()] for path in paths.values()]
     scores = {count: score(frame, path, tmp_path / str(count), count).read_bytes() for count, path in paths.items()}
     assert tokens[1] == tokens[2] == tokens[5]
+    assert shown[0].dtype == bool
+    assert all(np.array_equal(shown[0], other) for other in shown)
     assert scores[1] == scores[2] == scores[5]
 
 

@@ -53,7 +53,8 @@ def data(tmp_path_factory):
             rows.append(image_row(split, label, path, path if mask.any() else None, f"s{index}"))
     manifest = make_manifest(rows)
     for split, clean in made.items():
-        write_tokens(folder / f"{split}.h5", clean, manifest)
+        shown = np.arange(clean[..., 0].size).reshape(clean.shape[:3]) % 5 > 0
+        write_tokens(folder / f"{split}.h5", clean, manifest, shown)
     return folder, manifest
 
 
@@ -70,7 +71,7 @@ def test_fit_write_read_score(name, data, tmp_path):
     assert size["model_mib"] >= 0
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     model = load_model(tmp_path / "a.h5", options, train, device="cpu")
-    score_split(model, test, select(manifest, "test"), tmp_path / "scores.h5")
+    score_split(model, test, select(manifest, "test"), tmp_path / "scores.h5", background=options.background)
     maps = store.read_maps(tmp_path / "scores.h5")
     assert set(maps) == set(options.scores)
     for score, values in maps.items():

@@ -271,6 +271,7 @@ def test_options_of_a_method_on_the_command_line():
 
 def test_a_method_is_a_family_or_a_model_of_the_catalog(root):
     assert own_model("dpmm", None).scores == ("log_likelihood",)
+    assert own_model("eb_mixture", None).scores == ("calibrated_distance",)
     assert own_model("k_means", None).scores == ("cosine",)
     assert own_model("dpmm_diag", None).scores == ("cosine",)  # the first of its entry
     assert own_model("dpmm_diag", "mahalanobis").scores == ("mahalanobis",)
@@ -290,6 +291,8 @@ def test_without_a_catalog_there_are_the_families(monkeypatch, tmp_path):
 
 
 METHODS_TO_TRY = [
+    {"family": "eb_mixture", "components": 12, "passes": 2},
+    {"family": "memory_bank", "shots": 5, "background": "leave_out"},
     {"family": "gaussian", "reg_covar": 1e-3},
     {"family": "k_means", "components": 12, "epochs": 2},
     {"family": "gaussian_mixture", "components": 12, "epochs": 2},

@@ -16,7 +16,6 @@ from dinodp.evaluation.case_properties import FOREGROUND, grey, patch_values, sl
 from dinodp.evaluation.test_split import subjects_of
 from dinodp.families import FAMILIES, written_options
 from dinodp.families.features import IMAGES_PER_READ, Features
-from dinodp.families.mixture import MixtureOptions
 from dinodp.families.stages import open_split
 from dinodp.images import read_lesion
 from dinodp.jobs.logs import logger, progress
@@ -97,13 +96,14 @@ def _components(
     inputs = store.read_inputs(path, "model")
     require_made_from(path, inputs, "manifest", manifest_digest(manifest), "this manifest")
     options = written_options(config)
-    if not isinstance(options, MixtureOptions):
-        mixtures = [name for name, kind in FAMILIES.items() if issubclass(kind, MixtureOptions)]
+    if not options.HAS_COMPONENTS:
+        mixtures = [name for name, kind in FAMILIES.items() if kind.HAS_COMPONENTS]
         raise InputError(
             f"run.alignment_models: {name} is no mixture; choose models of {', '.join(mixtures)}."
         )
     reader = Features.load(options, state).of(open_split(tokens, options, grid, manifest, "test"))
-    mixture = options.load(state, reader, seed=config["seed"], device="cpu").mixture
+    fitted: Any = options.load(state, reader, seed=config["seed"], device="cpu")
+    mixture = fitted.mixture
     rank = torch.cumsum(mixture.active_, dim=0) - 1
     parts = []
     for first in progress(range(0, len(rows), IMAGES_PER_READ), "assign", unit="batch"):

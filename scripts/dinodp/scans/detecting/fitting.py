@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dinodp.backbones import load_backbone
 from dinodp.datasets.subjects import compile_pattern, draw, subject_of
@@ -136,8 +137,12 @@ def _embed(
     file = TokenFile(folder / f"{what}.tokens")
     settings = preparation.settings
     for scan in progress(scans, what, unit="scan"):
-        for tokens in seen_tokens(embedder, preparation.of(scan.read(), settings.slice_step), settings):
-            file.append(tokens)
+        prepared, first = preparation.of(scan.read(), settings.slice_step), 0
+        for tokens in seen_tokens(embedder, prepared, settings):
+            if first == 0:
+                shown = prepared.patch_foreground(embedder.backbone, tokens.shape[1:3])
+            file.append(tokens, torch.from_numpy(shown[first : first + len(tokens)]))
+            first += len(tokens)
     return file
 
 

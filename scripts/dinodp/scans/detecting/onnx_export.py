@@ -18,17 +18,20 @@ from torch.nn import functional
 from dinodp import __version__
 from dinodp.errors import InputError
 from dinodp.families.base import FittedModel
+from dinodp.families.eb_mixture import CalibratedMixture
 from dinodp.families.k_means import KMeans
 from dinodp.families.memory_bank import Bank
 from dinodp.families.mixture import Mixture
 from dinodp.jobs.files import replaced_file
 from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.models.calibrated_components import CalibratedComponents
 from dinodp.models.components import LOG_2PI
 from dinodp.models.online_mixture import OnlineMixture
 from dinodp.scans.detecting.model_file import FittedDetector
 
 OPSET = 18
 TOLERANCE = 1e-3  # largest difference between the maps, in units of the range of the scores (at least 1)
+DARKEST = 0.5  # of what is not black, of 255
 N_CHECKED = 3  # pictures of the check; the graph is traced with two, so this also tests the dynamic batch
 NOISE_SIDE = 16  # the check's pictures are noise of this many pixels, enlarged
 
@@ -61,15 +64,25 @@ class ScoringGraph(nn.Module):
         for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.normalise = scorer.settings.model.normalise
+        is_volume = scorer.preparation.healthy.kind == "volume"  # an image has no background
+        self.leaves_out = is_volume and scorer.settings.model.background == "leave_out"
         self.score = _scores_of(scorer.model, scorer.settings.score_name)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = self.backbone.embed((pixels / 255 - self.mean) / self.std)
         x = functional.normalize(tokens, dim=-1) if self.normalise else tokens
         patches = self.score(x.reshape(-1, x.shape[-1])).reshape(x.shape[:3])
+        if self.leaves_out:
+            patches = _lowered(patches, functional.max_pool2d(pixels.amax(1), self.backbone.patch_size) >= DARKEST)
         size = [int(side) for side in pixels.shape[2:]]
         enlarged = functional.interpolate(patches[:, None], size=size, mode="bilinear", align_corners=False)
         return enlarged[:, 0], patches
+
+
+def _lowered(patches: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Patch scores [B, row, col] of which those that are not shown are the lowest of their picture's others."""
+    lowest = torch.where(shown, patches, torch.inf).amin((1, 2), keepdim=True)
+    return torch.where(shown | torch.isinf(lowest), patches, lowest)
 
 
 class Densities(nn.Module):
@@ -83,7 +96,7 @@ class Densities(nn.Module):
     square: torch.Tensor
     constant: torch.Tensor
 
-    def __init__(self, mixture: OnlineMixture) -> None:
+    def __init__(self, mixture: OnlineMixture | CalibratedComponents) -> None:
         super().__init__()
         means, variances, weights = (
             values[mixture.active_].double().cpu()
@@ -117,22 +130,26 @@ class Cosine(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Smallest sqrt(sum (x - m)^2 p) [n]: nearest by matrix products, distance from the difference."""
+    """Smallest sqrt(sum (x - m)^2 p + penalty) [n]: nearest by matrix products, distance from the difference."""
 
     means: torch.Tensor
     precisions: torch.Tensor
+    penalties: torch.Tensor
     constant: torch.Tensor
 
-    def __init__(self, means: torch.Tensor, precisions: torch.Tensor) -> None:
+    def __init__(self, means: torch.Tensor, precisions: torch.Tensor, penalties: torch.Tensor | None = None) -> None:
         super().__init__()
+        nothing = torch.zeros(len(means))
+        self.register_buffer("penalties", nothing if penalties is None else penalties.detach().cpu().contiguous())
         self.register_buffer("means", means.detach().cpu().contiguous())
         self.register_buffer("precisions", precisions.detach().cpu().contiguous())
         self.register_buffer("constant", (self.means.square() * self.precisions).sum(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         squared = self.constant + x.square() @ self.precisions.T - 2 * x @ (self.means * self.precisions).T
-        nearest = squared.argmin(1)
-        return ((x - self.means[nearest]).square() * self.precisions[nearest]).sum(1).sqrt()
+        nearest = (squared + self.penalties).argmin(1)
+        exact = ((x - self.means[nearest]).square() * self.precisions[nearest]).sum(1)
+        return (exact + self.penalties[nearest]).sqrt()
 
 
 def _scores_of(model: FittedModel, name: str) -> nn.Module:
@@ -141,12 +158,21 @@ def _scores_of(model: FittedModel, name: str) -> nn.Module:
         return Cosine(model.bank.embeddings_)
     if isinstance(model, KMeans):
         return Cosine(model.means) if name == "cosine" else Scaled(model.means, torch.ones_like(model.means))
+    if isinstance(model, CalibratedMixture):
+        return _calibrated_score(model.mixture, name)
     if isinstance(model, Mixture) and model.mixture.covariance_type == "diag":
         return _mixture_score(model.mixture, name)
     raise InputError(
         "Only mixtures of diagonal covariance, k-means and memory banks can be exported, without pca_dims and "
         "position."
     )
+
+
+def _calibrated_score(mixture: CalibratedComponents, name: str) -> nn.Module:
+    if name in ("cosine", "log_likelihood"):
+        return Cosine(mixture.means_) if name == "cosine" else Densities(mixture)
+    penalties = mixture.penalties_ if name == "calibrated_distance" else None
+    return Scaled(mixture.means_, 1 / mixture.covariances_, penalties)
 
 
 def _mixture_score(mixture: OnlineMixture, name: str) -> nn.Module:

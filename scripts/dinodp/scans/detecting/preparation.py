@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from dinodp.backbones import Backbone
 from dinodp.datasets.volumes import to_grey
 from dinodp.errors import InputError
-from dinodp.scans.detecting.canvas import Picture, Placement, pictures, slice_choice
+from dinodp.scans.detecting.canvas import Picture, Placement, patches_with, pictures, slice_choice
 from dinodp.scans.detecting.healthy import HealthyRange, Measures
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.scan import Scan
@@ -28,6 +30,21 @@ class PreparedScan:
     def pictures(self) -> Iterator[Picture]:
         """What the backbone sees: one picture uint8 [H, W, 3] per chosen slice."""
         return pictures(self.scan, self.chosen, self.placement, self.window)
+
+    @property
+    def shown(self) -> npt.NDArray[np.bool_]:
+        """Foreground [chosen slice, H, W] that lies on the canvas."""
+        height, width = self.scan.foreground.shape[1:]
+        shown: npt.NDArray[np.bool_] = self.scan.foreground[list(self.chosen)] & self.placement.shown((height, width))
+        return shown
+
+    def patch_foreground(self, backbone: Backbone, grid: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which patches [chosen slice, row, col] show foreground; all of a slice that shows none, as --force has it."""
+        height, width = self.scan.foreground.shape[1:]
+        positions = self.placement.positions((height, width), backbone)
+        inside = patches_with(self.shown, positions, (int(grid[0]), int(grid[1])))
+        inside[~inside.any(axis=(1, 2))] = True
+        return inside
 
 
 def require_contrast(scan: Scan, window: tuple[float, float]) -> None:

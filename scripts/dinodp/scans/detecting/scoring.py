@@ -13,9 +13,10 @@ from torch.nn import functional
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
 from dinodp.families.base import FittedModel
+from dinodp.families.foreground import lowered
 from dinodp.families.stages import model_of, require_sound_state
 from dinodp.images import image_score
-from dinodp.scans.detecting.canvas import enlarge, patches_with
+from dinodp.scans.detecting.canvas import enlarge
 from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.scan import Scan
@@ -107,6 +108,9 @@ class Scorer:
         maps = np.concatenate([self.patch_maps(batch) for batch in tokens])
         if not np.isfinite(maps).all():
             raise InputError(f"{scan.path}: the model gives it a score that is not finite (NaN or infinity).")
+        inside = prepared.patch_foreground(self.embedder.backbone, maps.shape[1:])
+        if self.settings.model.background == "leave_out":
+            maps = lowered({self.settings.score_name: maps}, inside)[self.settings.score_name]
         n_slices, height, width = scan.foreground.shape
         positions = prepared.placement.positions((height, width), self.embedder.backbone)
         enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
@@ -114,8 +118,6 @@ class Scorer:
         scored[: chosen[0]] = scored[chosen[-1] + 1 :] = False
         if not scored.any():
             raise InputError(f"{scan.path}: nothing of its foreground lies within the field of view of the model.")
-        inside = patches_with(scored[list(chosen)], positions, maps.shape[1:])
-        inside[~inside.any(axis=(1, 2))] = True  # nothing of the slice is seen, as --force may have it
         found = ScoredScan(prepared, maps, inside, enlarged, scored)
         enlarged[~scored] = found.outside
         return found
@@ -130,9 +132,15 @@ class NoEmbeddings:
 
     n_images = n_patches = dim = 0
 
+    def count(self, images: Sequence[int]) -> int:
+        """There are none."""
+        return 0
+
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """There is nothing to read."""
         raise AssertionError("the state of a model of own scans must hold all that it needs")
+
+    foreground = read
 
 
 def seen_tokens(embedder: Embedder, prepared: PreparedScan, settings: Settings) -> Iterator[torch.Tensor]:

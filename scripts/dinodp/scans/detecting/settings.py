@@ -8,13 +8,12 @@ from typing import Any
 from dinodp.backbones import EmbeddingOptions
 from dinodp.errors import InputError, require_finite
 from dinodp.families.base import ModelOptions
-from dinodp.scans.detecting.method import own_model
+from dinodp.scans.detecting.method import DEFAULT_METHOD, own_model
 from dinodp.scans.reading.folder import ReadingOptions
 from dinodp.scans.reading.scan import Background
 
 DEFAULT_BACKBONE = "facebook/dinov2-small"
 PINNED_REVISIONS = {DEFAULT_BACKBONE: "ed25f3a31f01632728cabb09d1542f84ab7b0056"}
-DEFAULT_METHOD = "dpmm"
 LEAST = {"slice_step": 1, "resolution": 1, "seed": 0}
 MOST = {"resolution": 8192, "seed": 2**63 - 1}
 

@@ -20,18 +20,20 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self.path, self._starts, self.dim = path, [0], 0
         self.grids: list[tuple[int, int]] = []
+        self._foreground: list[torch.Tensor] = []
         self.n_images, self.n_patches = 0, 0
         self.is_constant = True  # so far: each embedding is the same
         self._example: npt.NDArray[np.float16] | None = None
         self._file = path.open("wb")
 
-    def append(self, tokens: torch.Tensor) -> None:
-        """Add tokens [B, row, col, D]."""
+    def append(self, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
+        """Add tokens [B, row, col, D], and which of them show foreground, bool [B, row, col]."""
         stored = tokens.half().cpu().numpy()
         if not np.isfinite(stored).all():
             raise InputError("The backbone gave embeddings that are not finite, or above 65504, the most of float16.")
         self.is_constant = self.is_constant and bool((stored == self._first(stored)).all())
         self.dim = stored.shape[-1]
+        self._foreground.extend(foreground)
         for picture in stored:
             self._file.write(np.ascontiguousarray(picture).tobytes())
             self.grids.append((picture.shape[0], picture.shape[1]))
@@ -52,6 +54,15 @@ class TokenFile:
         parts = [stored[self._starts[index] : self._starts[index + 1]] for index in indices]
         tokens, grids = torch.from_numpy(np.concatenate(parts)).float(), {self.grids[index] for index in indices}
         return tokens.reshape(-1, *grids.pop(), self.dim) if len(grids) == 1 else tokens[None, None]
+
+    def count(self, images: Sequence[int]) -> int:
+        """Number of embeddings of these pictures."""
+        return sum(self._starts[index + 1] - self._starts[index] for index in images)
+
+    def foreground(self, indices: Sequence[int]) -> torch.Tensor:
+        """Which patches of these pictures show foreground, bool in the shape of what `read` gives."""
+        parts, grids = [self._foreground[index] for index in indices], {self.grids[index] for index in indices}
+        return torch.stack(parts) if len(grids) == 1 else torch.cat([part.flatten() for part in parts])[None, None]
 
     def close(self) -> None:
         self._file.close()
