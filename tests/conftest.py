@@ -26,3 +26,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared with real volumes and weights is not here")
     return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``faults`` take minutes: they run only where they are asked for (``pytest -m faults``)."""
+    if config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("faults")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
