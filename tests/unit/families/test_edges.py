@@ -35,6 +35,9 @@ class Images:
     def read(self, indices):
         return self.data[list(indices)].clone()
 
+    def count(self, images):
+        return len(images) * self.n_patches
+
 
 def usual(n=6, side=4, dim=5, seed=0):
     return torch.randn(n, side, side, dim, generator=torch.Generator().manual_seed(seed))

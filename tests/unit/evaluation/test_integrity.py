@@ -1,0 +1,96 @@
+"""Models, scores and metrics of another run under the right name are refused, by name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_files import write_scores, write_tokens
+from PIL import Image
+
+from dinodp.cli import main
+from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, write_manifest
+from dinodp.errors import InputError
+from dinodp.evaluation.collecting import read_evaluations
+from dinodp.evaluation.test_split import evaluate_scores, require_scores_of
+from dinodp.families import model_options
+from dinodp.families.stages import fit_model, load_model, open_split
+from dinodp.options.protocol import Protocol
+
+OPTIONS = {"family": "dpmm", "components": 2, "reg_covar": 1e-3, "epochs": 2, "images_per_batch": 2}
+
+
+def run(folder, seed):
+    """Manifest and embeddings; images differ by the seed."""
+    generator, rows = np.random.default_rng(seed), []
+    folder.mkdir(parents=True)
+    for split, label, count in (("train", "normal", 4), ("valid", "normal", 2), ("test", "anomalous", 2)):
+        for index in range(count):
+            path = folder / f"{split}{index}.png"
+            Image.fromarray(generator.integers(0, 255, (16, 16), dtype=np.uint8)).save(path)
+            rows.append(image_row(split, label, path, path if label == "anomalous" else None, f"s{index}"))
+    place = folder / "results/data/d/manifest.csv"
+    write_manifest(make_manifest(rows), place)
+    manifest = read_manifest(place)
+    for split, count in (("train", 4), ("valid", 2), ("test", 2)):
+        path = folder / f"results/embeddings/d/e/{split}.h5"
+        write_tokens(path, generator.normal(size=(count, 4, 4, 5)), manifest)
+    return folder, manifest
+
+
+def opened(run, split, manifest=None):
+    folder, own = run
+    own = own if manifest is None else manifest
+    return open_split(folder / f"results/embeddings/d/e/{split}.h5", model_options(OPTIONS), None, own, split)
+
+
+def test_files_of_another_run_are_refused(tmp_path):
+    first, other = run(tmp_path / "a", 0), run(tmp_path / "b", 1)
+    with pytest.raises(InputError, match=r"train\.h5 was not made from this manifest: it is of another run"):
+        opened(first, "train", other[1])
+    options, model = model_options(OPTIONS), first[0] / "results/models/d/e/m/seed-0.h5"
+    train = opened(first, "train")
+    fit_model(model, options, train, opened(first, "valid"), seed=0, device="cpu")
+    load_model(model, options, train, device="cpu", seed=0)
+    with pytest.raises(InputError, match=r"seed-0\.h5 was not made from .*b/results/embeddings/d/e/train\.h5"):
+        load_model(model, options, opened(other, "train"), device="cpu")
+    with pytest.raises(InputError, match=r"seed-0\.h5 was fitted with another seed than is asked for"):
+        load_model(model, options, train, device="cpu", seed=1)
+    with pytest.raises(InputError, match="was fitted with another step_rate than is asked for"):
+        load_model(model, model_options({**OPTIONS, "step_rate": 0.9}), train, device="cpu")
+    assert main(["verify", str(first[0])]) == 0
+    (first[0] / "results/embeddings/d/e/train.h5").write_bytes(
+        (other[0] / "results/embeddings/d/e/train.h5").read_bytes()
+    )
+    assert main(["verify", str(first[0])]) == 1
+
+
+def test_scores_and_metrics_must_be_of_one_job(tmp_path):
+    _, manifest = run(tmp_path / "a", 0)
+    maps = np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)
+    files = {split: write_scores(tmp_path / f"{split}.h5", {"cosine": maps}, manifest) for split in ("test", "valid")}
+    labels = {"dataset": "d", "embedding": "e", "model": "m", "seed": "0", "options": {"scores": ["cosine"]}}
+
+    def evaluate(name, frame: pd.DataFrame = manifest):
+        paths = tmp_path / f"{name}.json", tmp_path / f"{name}-curves.h5"
+        evaluate_scores(
+            test_scores=files["test"], valid_scores=files["valid"], manifest=frame, labels=labels,
+            protocol=Protocol(resamples=0), metrics_path=paths[0], curves_path=paths[1],
+        )  # fmt: skip
+        return paths
+
+    first = evaluate("first")
+    assert len(read_evaluations([first[0]], [first[1]])) == 1
+    with pytest.raises(InputError, match=r"test\.h5 was not made from .*train\.h5"):
+        require_scores_of(tmp_path / "a/results/embeddings/d/e/train.h5", files["test"])
+    write_scores(files["test"], {"cosine": maps + 1}, manifest, model="1")
+    with pytest.raises(InputError, match="are of different models"):
+        evaluate("mixed")
+    write_scores(files["test"], {"cosine": np.concatenate([maps, maps])}, manifest)
+    with pytest.raises(InputError, match=r"test\.h5 scores 4 images, the test split has 2"):
+        evaluate("more")
+    write_scores(files["test"], {"cosine": maps + 1}, manifest)
+    second = evaluate("second")
+    with pytest.raises(InputError, match="were not made from the same scores"):
+        read_evaluations([first[0]], [second[1]])
+    Image.new("L", (16, 16)).save(manifest["mask"].iloc[-1])
+    with pytest.raises(InputError, match=r"test1\.png was changed after the manifest was made"):
+        evaluate("masks")
