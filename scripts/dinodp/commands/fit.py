@@ -26,6 +26,7 @@ from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.naming import card_of, require_name
 
 DEFAULT = Settings()
+SHORT = ("components", "epochs")  # options of many methods, with a name of their own on the command line
 DESCRIPTION = """\
 Learn from healthy scans what is usual, and write one model file and its model card.
 
@@ -94,6 +95,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help=f"a family of models ({', '.join(METHODS)}) or a model of config/catalog.yaml, and options of it, such as "
         "components=100 epochs=20: every one is in config/README.md (default: %(default)s)",
     )  # fmt: skip
+    for key in SHORT:
+        group.add_argument(f"--{key}", type=int, metavar="N", help=f"the same as the option {key}=N of the method")
     group.add_argument(
         "--score", metavar="NAME",
         help=f"how the distance is measured (default: {' or '.join(PREFERRED_SCORES)} where the family has one)",
@@ -131,7 +134,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Settings of a parsed command line."""
     values = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name in options}
     window = options.window and (options.window[0], options.window[1])
-    method = options.method if isinstance(options.method, str) else method_of(*options.method)
+    named = [options.method] if isinstance(options.method, str) else options.method
+    method = method_of(*named, *(f"{key}={value}" for key in SHORT if (value := getattr(options, key)) is not None))
     return Settings(**{**values, "layers": tuple(options.layers), "window": window, "method": method})
 
 

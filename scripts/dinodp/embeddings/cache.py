@@ -123,7 +123,7 @@ def local_copy(path: Path, cache: str) -> Path:
             for outdated in folder.glob(f"*dinodp-{name}-*"):  # who reads it now keeps it until the end
                 outdated.unlink()
             return copy if _copied(path, copy) else path
-    except OSError as error:
+    except (OSError, InputError) as error:
         logger.warning("No copy of %s in %s (%s).", path, folder, error)
         return path
 

@@ -35,8 +35,8 @@ class EmpiricalBayesOptions(ModelOptions):
     background: Background = option(
         "leave_out", "As of every model; what is black in all images would take components that anatomy needs."
     )
-    components: int = option(500, "Truncation level K; fewer where there are fewer different embeddings.", ge=1)
-    passes: int = option(12, "Passes of variational EM over all training embeddings.", ge=1)
+    components: int = option(500, "Truncation level K; fewer where there are fewer different embeddings.", ge=2)
+    epochs: int = option(12, "Passes of variational EM over all training embeddings.", ge=1)
     lloyd_passes: int = option(4, "Passes of spherical k-means before them.", ge=0)
     start_embeddings: int = option(20_000, "Embeddings that k-means++ sees, at least 6 K.", ge=1)
     volume_exponent: float = option(
@@ -53,7 +53,7 @@ class EmpiricalBayesOptions(ModelOptions):
 
         return EmpiricalBayesMixture(
             self.components,
-            passes=self.passes,
+            passes=self.epochs,
             lloyd_passes=self.lloyd_passes,
             start_embeddings=self.start_embeddings,
             volume_exponent=self.volume_exponent,
@@ -67,7 +67,7 @@ class EmpiricalBayesOptions(ModelOptions):
         logger.info("%d components, bound %.2f, nu %.1f", len(mixture.means_), mixture.bounds_[-1], mixture.nu_)
         mixture.calibrate(lambda: _read(task.valid))
         logger.info("held-out images: nu %g, variances times %.3f", mixture.nu_, mixture.inflation_)
-        history = {"pass": np.arange(1, self.passes + 1), "bound": np.array(mixture.bounds_)}
+        history = {"pass": np.arange(1, self.epochs + 1), "bound": np.array(mixture.bounds_)}
         state = {name: np.asarray(value) for name, value in mixture.state_dict().items()}
         return Fitted(state, history, int((mixture.counts_ > OWNED).sum()))
 

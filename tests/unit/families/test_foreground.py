@@ -18,7 +18,7 @@ SMALL = {
     "gaussian_mixture": {"components": 3, "epochs": 2},
     "bayesian_mixture": {"components": 3, "epochs": 2},
     "k_means": {"components": 3, "epochs": 2},
-    "eb_mixture": {"components": 3, "passes": 2},
+    "eb_mixture": {"components": 3, "epochs": 2},
     "gaussian": {"reg_covar": 1e-3},
     "memory_bank": {},
 }

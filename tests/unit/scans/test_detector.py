@@ -291,7 +291,7 @@ def test_without_a_catalog_there_are_the_families(monkeypatch, tmp_path):
 
 
 METHODS_TO_TRY = [
-    {"family": "eb_mixture", "components": 12, "passes": 2},
+    {"family": "eb_mixture", "components": 12, "epochs": 2},
     {"family": "memory_bank", "shots": 5, "background": "leave_out"},
     {"family": "gaussian", "reg_covar": 1e-3},
     {"family": "k_means", "components": 12, "epochs": 2},

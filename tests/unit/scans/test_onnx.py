@@ -46,7 +46,7 @@ def detectors(healthy):
     methods = {
         "dpmm": MIXTURE, "memory_bank": {"family": "memory_bank", "max_embeddings": 500},
         "k_means": {"family": "k_means", "components": 16, "epochs": 2, "normalise": False},
-        "eb_mixture": {"family": "eb_mixture", "components": 16, "passes": 3},
+        "eb_mixture": {"family": "eb_mixture", "components": 16, "epochs": 3},
     }  # fmt: skip
     names = [(method, score) for method in methods for score in FAMILIES[method].SCORES]
     options = {**FAST, "resolution": 112}
