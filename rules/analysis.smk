@@ -2,7 +2,7 @@ rule describe_cases:
     input:
         manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
-        accepted="results/data/{dataset}/accepted.txt",
+        accepted=places.ACCEPTED,
     output:
         cases=places.CASES,
         origin=origin(places.CASES),

@@ -20,7 +20,7 @@ rule prepare_dataset:
     input:
         archive=unpacked_archive,
     output:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         origin=origin(places.MANIFEST),
     log:
         "results/logs/prepare_dataset/{dataset}.log",
@@ -38,13 +38,13 @@ rule prepare_dataset:
 
 rule verify_dataset:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
     output:
-        report="results/data/{dataset}/verification.json",
-        page="results/data/{dataset}/verification.md",
-        checksums="results/data/{dataset}/checksums.csv",
-        origin=origin("results/data/{dataset}/checksums.csv"),
+        report=places.fill(places.VERIFICATION, extension="json"),
+        page=places.fill(places.VERIFICATION, extension="md"),
+        checksums=places.CHECKSUMS,
+        origin=origin(places.CHECKSUMS),
     log:
         "results/logs/verify_dataset/{dataset}.log",
     conda:
@@ -62,9 +62,9 @@ rule verify_dataset:
 
 rule accept_dataset:
     input:
-        report="results/data/{dataset}/verification.json",
+        report=places.fill(places.VERIFICATION, extension="json"),
     output:
-        accepted="results/data/{dataset}/accepted.txt",
+        accepted=places.ACCEPTED,
     log:
         "results/logs/accept_dataset/{dataset}.log",
     conda:

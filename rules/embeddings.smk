@@ -1,11 +1,11 @@
 rule embed:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
-        accepted="results/data/{dataset}/accepted.txt",
+        accepted=places.ACCEPTED,
     output:
-        tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",
-        cost="results/embeddings/{dataset}/{embedding}/{split}.cost.json",
+        tokens=places.TOKENS,
+        cost=places.TOKENS_COST,
     log:
         "results/logs/embed/{dataset}/{embedding}/{split}.log",
     conda:

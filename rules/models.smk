@@ -1,12 +1,12 @@
 rule fit_model:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
-        train="results/embeddings/{dataset}/{embedding}/train.h5",
-        valid="results/embeddings/{dataset}/{embedding}/valid.h5",
+        train=places.fill(places.TOKENS, split="train"),
+        valid=places.fill(places.TOKENS, split="valid"),
     output:
-        model="results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5",
-        cost="results/models/{dataset}/{embedding}/{model}/seed-{seed}.cost.json",
+        model=places.MODEL,
+        cost=places.MODEL_COST,
     log:
         "results/logs/fit_model/{dataset}/{embedding}/{model}/seed-{seed}.log",
     conda:

@@ -97,7 +97,7 @@ rule write_report:
         figures=all_figures("png"),
         manifests=expand(places.MANIFEST, dataset=RUN.datasets),
         manifest_origins=expand(origin(places.MANIFEST), dataset=RUN.datasets),
-        checksums=expand("results/data/{dataset}/checksums.csv", dataset=RUN.datasets),
+        checksums=expand(places.CHECKSUMS, dataset=RUN.datasets),
         test=over(TEST_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         valid=over(VALID_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         model_metrics=over(METRICS_FILE, models=FIGURE_MODELS, seeds=first_seed),

@@ -1,13 +1,13 @@
 rule score:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
-        model="results/models/{dataset}/{embedding}/{model}/seed-{seed}.h5",
-        train="results/embeddings/{dataset}/{embedding}/train.h5",
-        tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",
+        model=places.MODEL,
+        train=places.fill(places.TOKENS, split="train"),
+        tokens=places.TOKENS,
     output:
-        scores="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.h5",
-        cost="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.cost.json",
+        scores=places.SCORES,
+        cost=places.SCORES_COST,
     log:
         "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
     conda:

@@ -32,8 +32,8 @@ rule gather_embeddings:
             "results/embeddings/{dataset}/{embedding}/{split}/{shard}.cost.json"
         ),
     output:
-        tokens="results/embeddings/{dataset}/{embedding}/{split}.h5",
-        cost="results/embeddings/{dataset}/{embedding}/{split}.cost.json",
+        tokens=places.TOKENS,
+        cost=places.TOKENS_COST,
     log:
         "results/logs/gather_embeddings/{dataset}/{embedding}/{split}.log",
     conda:
@@ -61,7 +61,7 @@ use rule score as score_shard with:
 
 rule gather_scores:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
         scores=shards_of(
             "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.h5"
@@ -70,8 +70,8 @@ rule gather_scores:
             "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.cost.json"
         ),
     output:
-        scores="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.h5",
-        cost="results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.cost.json",
+        scores=places.SCORES,
+        cost=places.SCORES_COST,
     log:
         "results/logs/gather_scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
     wildcard_constraints:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 FITTED = "{dataset}/{embedding}/{model}/seed-{seed}"
 MANIFEST = "results/data/{dataset}/manifest.csv"
+CHECKSUMS = "results/data/{dataset}/checksums.csv"
+VERIFICATION = "results/data/{dataset}/verification.{extension}"
+ACCEPTED = "results/data/{dataset}/accepted.txt"
 CASES = "results/data/{dataset}/cases.csv"
 TOKENS = "results/embeddings/{dataset}/{embedding}/{split}.h5"
 TOKENS_COST = "results/embeddings/{dataset}/{embedding}/{split}.cost.json"
