@@ -63,15 +63,22 @@ def origin_attributes(
 def writing(
     path: Path, kind: str, config: Mapping[str, Any], made_from: Mapping[str, str] | None = None
 ) -> Iterator[h5py.File]:
-    """Open a temporary HDF5 file beside ``path``; it takes the name ``path`` when the block ends without an error."""
+    """Open an HDF5 file in memory; it is written under the name ``path`` when the block ends without an error.
+
+    HDF5 itself never writes it: it may crash where it cannot, on a full disk.
+    """
     with replaced_file(path) as temporary:
-        with h5py.File(temporary, "w", track_order=False, userblock_size=HEAD_BYTES) as file:
+        options: dict[str, Any] = {"driver": "core", "backing_store": False, "userblock_size": HEAD_BYTES}
+        with h5py.File(temporary, "w", track_order=False, **options) as file:
             file.attrs.update(origin_attributes(kind, config, made_from))
             yield file
             if kind == LARGE and IMAGE_DIGESTS not in file:
                 tokens = file["tokens"]
                 digests = [image_digest(tokens[index]) for index in range(len(tokens))]
                 write_image_digests(file, digests)
+            file.flush()
+            image = file.id.get_file_image()  # all that follows the head
+        temporary.write_bytes(bytes(HEAD_BYTES) + image)
         seal(temporary, kind)
 
 
