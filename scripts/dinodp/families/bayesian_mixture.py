@@ -40,7 +40,7 @@ class BayesianMixtureOptions(MixtureOptions):
         from sklearn.mixture import BayesianGaussianMixture  # a second of imports that other jobs need not pay
 
         from dinodp.families.fitting import spread_embeddings
-        from dinodp.models.online_mixture import finite_matrix
+        from dinodp.models.components import finite_matrix
 
         drawn = spread_embeddings(task.train, self.max_embeddings, task.generator)[: self.max_embeddings]
         x = finite_matrix(drawn).double().numpy()

@@ -12,7 +12,7 @@ from dinodp.errors import InputError
 from dinodp.families.base import EmbeddingSource, FeatureOptions
 from dinodp.families.soundness import Layout, Stored
 from dinodp.jobs.logs import progress
-from dinodp.models.online_mixture import finite_matrix
+from dinodp.models.components import finite_matrix
 
 IMAGES_PER_READ = 8
 EPS = 1e-5  # rounding of a unit vector

@@ -70,7 +70,7 @@ class Gaussian:
         """Scores float32 [B, row, col] of embeddings [B, row, col, D]. Raises InputError for other than finite ones."""
         import torch
 
-        from dinodp.models.online_mixture import finite_matrix
+        from dinodp.models.components import finite_matrix
 
         x = finite_matrix(tokens.flatten(0, 2), len(self._mean)).to(self._mean) - self._mean
         squared = torch.linalg.solve_triangular(self._factor, x.T, upper=False).square().sum(0)
@@ -90,7 +90,7 @@ def moments(train: Source) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     from dinodp.families.features import chunks
-    from dinodp.models.online_mixture import finite_matrix
+    from dinodp.models.components import finite_matrix
 
     total, square, count = torch.zeros(()), torch.zeros(()), 0
     for x in (finite_matrix(chunk).double() for chunk in chunks(train)):

@@ -41,7 +41,7 @@ class KMeansOptions(BatchOptions, EpochOptions):
         from sklearn.cluster import MiniBatchKMeans  # a second of imports that other jobs need not pay
 
         from dinodp.families.fitting import spread_embeddings
-        from dinodp.models.online_mixture import finite_matrix
+        from dinodp.models.components import finite_matrix
 
         train, generator, k = task.train, task.generator, self.components
         self._require_enough(min(self.images_per_batch, train.n_images) * train.n_patches)

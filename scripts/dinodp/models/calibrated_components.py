@@ -7,20 +7,18 @@ import numpy as np
 import torch
 
 from dinodp.errors import InputError, require_known
-from dinodp.models.components import Components, posterior
-from dinodp.models.online_mixture import finite_matrix
+from dinodp.models.components import HasComponents, posterior
 from dinodp.models.row_stream import ROWS_PER_CHUNK
 from dinodp.models.separable_covariance import DiagonalComponents
 from dinodp.options.choices import CALIBRATED_SCORES
 
 
-class CalibratedComponents:
+class CalibratedComponents(HasComponents):
     """``components_`` (weights, means and variances, float32) with their scores; ``volume_exponent`` is gamma.
 
     Beside them: ``counts_`` [K] (training embeddings of each), ``nu_`` and ``inflation_`` of the variances, ``alpha_``.
     """
 
-    components_: Components
     counts_: torch.Tensor
     nu_: float
     inflation_: float
@@ -35,26 +33,6 @@ class CalibratedComponents:
         volumes = variances.double().log().sum(1)
         self.penalties_ = (self.volume_exponent * (volumes - volumes.min())).to(self.device, torch.float32)
 
-    @property
-    def means_(self) -> torch.Tensor:
-        """Means [K, D]."""
-        return self.components_.means
-
-    @property
-    def covariances_(self) -> torch.Tensor:
-        """Variances [K, D]."""
-        return self.components_.covariances
-
-    @property
-    def weights_(self) -> torch.Tensor:
-        """Weights [K]."""
-        return self.components_.weights
-
-    @property
-    def active_(self) -> torch.Tensor:
-        """Which components are active [K]."""
-        return self.components_.is_active
-
     def scores(self, x: torch.Tensor, names: Sequence[str] = CALIBRATED_SCORES) -> dict[str, torch.Tensor]:
         """Scores [n], float32, of embeddings [n, D], higher is more anomalous.
 
@@ -63,17 +41,13 @@ class CalibratedComponents:
         """
         for name in names:
             require_known("score of calibrated components", name, CALIBRATED_SCORES)
+        x = self._checked(x)
         parts = [self._chunk_scores(chunk, names) for chunk in self._chunks(x)]
         return {name: torch.cat([part[name] for part in parts]) for name in names}
 
-    def assign(self, x: torch.Tensor) -> torch.Tensor:
-        """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
-        best = [self.components_.cosines(chunk).argmax(1) for chunk in self._chunks(x)]
-        return self.components_.active[torch.cat(best)]
-
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Rows minus the mixture's centre."""
-        for chunk in finite_matrix(x, self.means_.shape[1]).split(ROWS_PER_CHUNK):
+        for chunk in x.split(ROWS_PER_CHUNK):
             yield chunk.to(self.device, torch.float32) - self.components_.centre
 
     def _chunk_scores(self, centred: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -6,11 +6,14 @@ and log-densities. `COVARIANCE_TYPES` in `online_mixture` names them.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
+
+from dinodp.errors import InputError
 
 EPS = float(np.finfo(np.float32).eps)
 ACTIVE_WEIGHT = 1e-6
@@ -95,6 +98,51 @@ class Components(ABC):
         return (centred - means[nearest]).square_().sum(1).sqrt_()
 
 
+class HasComponents(ABC):
+    """What every fitted mixture shows of its ``components_``."""
+
+    components_: Components
+
+    @abstractmethod
+    def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Rows of embeddings [n, D] minus the centre, a bounded number at a time."""
+
+    def _require_parameters(self) -> None:
+        if not hasattr(self, "components_"):
+            raise InputError("The mixture has no parameters yet: call initialize or load_state first.")
+
+    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` if it is [n, D] and finite. Raises InputError for anything else, and where nothing was fitted."""
+        self._require_parameters()
+        return finite_matrix(x, self.means_.shape[1])
+
+    @property
+    def means_(self) -> torch.Tensor:
+        """Means [K, D]."""
+        return self.components_.means
+
+    @property
+    def covariances_(self) -> torch.Tensor:
+        """Covariances, in the shape of their type."""
+        return self.components_.covariances
+
+    @property
+    def weights_(self) -> torch.Tensor:
+        """Weights [K]."""
+        return self.components_.weights
+
+    @property
+    def active_(self) -> torch.Tensor:
+        """Which components are active [K]: those whose weight is above 1e-6."""
+        return self.components_.is_active
+
+    def assign(self, x: torch.Tensor) -> torch.Tensor:
+        """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
+        x = self._checked(x)
+        nearest = [self.components_.cosines(chunk).argmax(1) for chunk in self._chunks(x)]
+        return self.components_.active[torch.cat(nearest)]
+
+
 def posterior(log_densities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Responsibilities [n, K], in the place of the weighted log-densities [n, K], and log-likelihood [n].
 
@@ -106,3 +154,15 @@ def posterior(log_densities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     torch.threshold_(relative, NEGLIGIBLE * (1 + 1e-3), 0.0)
     total = relative.sum(1, keepdim=True)
     return relative.div_(total), (largest + total.log()).squeeze(1)
+
+
+def finite_matrix(x: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """``x`` if it is [n, dim], n > 0, and finite."""
+    if x.ndim != 2 or len(x) == 0 or (dim is not None and x.shape[1] != dim):
+        raise InputError(
+            f"Embeddings have shape {tuple(x.shape)}; [n, {'D' if dim is None else dim}] with n > 0 is needed."
+        )
+    # a sum is finite unless a value is not, or it overflows: only then look at every value
+    if not (bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())):
+        raise InputError("Embeddings contain values that are not finite.")
+    return x

@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from dinodp.errors import InputError
 from dinodp.jobs.logs import progress
 from dinodp.jobs.prefetch import prefetched
-from dinodp.models.online_mixture import finite_matrix
+from dinodp.models.components import finite_matrix
 
 BANK_PER_CHUNK = 32768  # remembered embeddings that a device looks at at once, and that are read at once from a file
 ROWS_PER_BLOCK = 1024  # of queries

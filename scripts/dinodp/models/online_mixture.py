@@ -6,33 +6,28 @@ prior's, and each mixture's own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
 
 from dinodp.errors import InputError, require_known
 from dinodp.jobs.processes import Group, sum_over
-from dinodp.models.components import EPS, Components, posterior
+from dinodp.models.components import EPS, Components, HasComponents, finite_matrix, posterior
 from dinodp.models.full_covariance import FullComponents
 from dinodp.models.separable_covariance import DiagonalComponents, SphericalComponents
+from dinodp.options.choices import DISTANCES, MIXTURE_SCORES, CovarianceType, Distance, Init, Schedule
 
 ROWS_PER_GPU_CHUNK = 8192  # a GPU waits for the host between chunks
 
-CovarianceType = Literal["diag", "full", "spherical"]
 COVARIANCE_TYPES: dict[CovarianceType, type[Components]] = {
     "diag": DiagonalComponents,
     "full": FullComponents,
     "spherical": SphericalComponents,
 }
-Schedule = Literal["ema", "exp"]
-Init = Literal["paper", "spread"]
-Distance = Literal["cosine", "euclidean", "mahalanobis"]
-DISTANCES: tuple[Distance, ...] = get_args(Distance)
-SCORES = (*DISTANCES, "log_likelihood")
 
 
-class OnlineMixture(ABC):
+class OnlineMixture(HasComponents, ABC):
     """Mixture of K = ``n_components`` Gaussians, fitted one mini-batch at a time.
 
     Parameters are float32 on ``device``: ``stick_fractions_`` [K], ``weights_`` [K], ``means_`` [K, D],
@@ -130,26 +125,6 @@ class OnlineMixture(ABC):
         means, covariances = (values.to(self.device, torch.float32).clone() for values in (means, covariances))
         self.components_ = self._kind(log_weights(self.stick_fractions_), means, covariances)
 
-    @property
-    def means_(self) -> torch.Tensor:
-        """Means [K, D]."""
-        return self.components_.means
-
-    @property
-    def covariances_(self) -> torch.Tensor:
-        """Covariances, in the shape of their type."""
-        return self.components_.covariances
-
-    @property
-    def weights_(self) -> torch.Tensor:
-        """Weights [K]."""
-        return self.components_.weights
-
-    @property
-    def active_(self) -> torch.Tensor:
-        """Which components are active [K]: those whose weight is above 1e-6."""
-        return self.components_.is_active
-
     # --- E-step ----------------------------------------------------------------------------------------------------
 
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -222,13 +197,13 @@ class OnlineMixture(ABC):
         require_known("distance", kind, DISTANCES)
         return self.scores(x, [kind])[kind]
 
-    def scores(self, x: torch.Tensor, names: Sequence[str] = SCORES) -> dict[str, torch.Tensor]:
+    def scores(self, x: torch.Tensor, names: Sequence[str] = MIXTURE_SCORES) -> dict[str, torch.Tensor]:
         """Scores [n] of embeddings [n, D], higher is more anomalous: distances, and minus the ``log_likelihood``.
 
-        What two of them need is computed once. Raises InputError for a name that is not in ``SCORES``.
+        What two of them need is computed once. Raises InputError for a name that is not in ``MIXTURE_SCORES``.
         """
         for name in names:
-            require_known("score of a mixture", name, SCORES)
+            require_known("score of a mixture", name, MIXTURE_SCORES)
         x = self._checked(x)
         parts = [self._chunk_scores(chunk, set(names)) for chunk in self._chunks(x)]
         return {name: torch.cat([part[name] for part in parts]) for name in names}
@@ -247,12 +222,6 @@ class OnlineMixture(ABC):
         if densities is not None:  # last: it overwrites the densities
             found["log_likelihood"] = -posterior(densities)[1]
         return found
-
-    def assign(self, x: torch.Tensor) -> torch.Tensor:
-        """Index [n], int64, of the active component with the highest cosine similarity to each embedding [n, D]."""
-        x = self._checked(x)
-        nearest = [self.components_.cosines(chunk).argmax(1) for chunk in self._chunks(x)]
-        return self.components_.active[torch.cat(nearest)]
 
     # --- state -----------------------------------------------------------------------------------------------------
 
@@ -302,29 +271,9 @@ class OnlineMixture(ABC):
     def _shape(self, k: int, d: int) -> tuple[int, ...]:
         return self._kind.shape(k, d)
 
-    def _require_parameters(self) -> None:
-        if not hasattr(self, "components_"):
-            raise InputError("The mixture has no parameters yet: call initialize or load_state first.")
-
-    def _checked(self, x: torch.Tensor) -> torch.Tensor:
-        self._require_parameters()
-        return finite_matrix(x, self.means_.shape[1])
-
 
 def log_weights(sticks: torch.Tensor) -> torch.Tensor:
     """Log-weights [K] of stick fractions [K]: log stick_k + sum_{j<k} log(1 - stick_j), float32."""
     sticks = sticks.double()
     remaining = torch.cat([torch.zeros_like(sticks[:1]), torch.log1p(-sticks[:-1]).cumsum(0)])
     return (sticks.log() + remaining).float()
-
-
-def finite_matrix(x: torch.Tensor, dim: int | None = None) -> torch.Tensor:
-    """``x`` if it is [n, dim], n > 0, and finite."""
-    if x.ndim != 2 or len(x) == 0 or (dim is not None and x.shape[1] != dim):
-        raise InputError(
-            f"Embeddings have shape {tuple(x.shape)}; [n, {'D' if dim is None else dim}] with n > 0 is needed."
-        )
-    # a sum is finite unless a value is not, or it overflows: only then look at every value
-    if not (bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())):
-        raise InputError("Embeddings contain values that are not finite.")
-    return x

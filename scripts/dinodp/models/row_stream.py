@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from dinodp.errors import InputError
-from dinodp.models.online_mixture import finite_matrix
+from dinodp.models.components import finite_matrix
 
 ROWS_PER_CHUNK = 4096
 Reader = Callable[[], Iterable[torch.Tensor]]
