@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,20 @@ def snakemake(
     result.text = result.stdout + result.stderr
     assert not check or result.returncode == 0, result.text[-4000:]
     return result
+
+
+def kill_when(folder: Path, pattern: str, *arguments: str) -> None:
+    """Start a run, kill all its processes as soon as there is a file ``pattern``, and remove its lock."""
+    with (folder / "killed.log").open("a") as log:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--rerun-incomplete", *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 600
+        while not list(folder.glob(pattern)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    result = snakemake(folder, *arguments, check=False)
+    assert "It can be removed with the --unlock argument" in result.text
+    snakemake(folder, "--unlock", *arguments)

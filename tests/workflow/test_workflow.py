@@ -6,11 +6,7 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from project_copy import ROOT, copy_project, small_run, snakemake
+from project_copy import ROOT, copy_project, kill_when, small_run, snakemake
 
 SMALL = small_run(
     (24, 10, 12),
@@ -180,23 +176,6 @@ def test_same_seed_same_bytes(finished):
     before = model.read_bytes(), metrics.read_bytes()
     snakemake(finished, "--configfile", "config/small.yaml", "--forcerun", "fit_model", "--until", "evaluate")
     assert (model.read_bytes(), metrics.read_bytes()) == before
-
-
-def kill_when(folder, pattern, *arguments):
-    """Start a run, kill all its processes as soon as there is a file ``pattern``, and remove its lock."""
-    with (folder / "killed.log").open("a") as log:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--rerun-incomplete", *arguments]
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 600
-        while not list(folder.glob(pattern)):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    result = snakemake(folder, *arguments, check=False)
-    assert "It can be removed with the --unlock argument" in result.text
-    snakemake(folder, "--unlock", *arguments)
 
 
 def test_shards_and_kills_change_no_byte_of_a_result(finished, tmp_path):
