@@ -32,7 +32,6 @@ CONFIG = {
         "mask_rules": ["gt0"],
         "smoothing_sigma": 0,
         "published_embedding": EMBEDDING,
-        "tolerance": 1.0,
         "baseline": "memory_bank",
     },
     "datasets": {DATASET: {"source": "image_folder", "accept": ["image_size"]}},

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import t as student
 
 from dinodp import store
 from dinodp.evaluation.collecting import digests_of, read_evaluations
 from dinodp.jobs.origin import name_of, write_table
 
-LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
+LEVEL = 0.975  # of each end of a 95 % interval
 MIN_SUBJECTS = 3  # with an anomaly; resamples of one are all the same, of two take three values
 Floats = npt.NDArray[np.float64]
 Quantity = tuple[str, str, str, str, str]  # dataset, embedding, score, mask rule, metric
@@ -35,16 +37,31 @@ class Resampled:
     n_subjects: int
 
 
-def interval(replicates: Floats, n_subjects: int) -> tuple[float, float] | tuple[None, None]:
-    """95 % percentile interval of a metric's resamples [resample]; None where it rests on fewer than MIN_SUBJECTS.
+def interval(
+    value: float, replicates: Floats, n_subjects: int, *, difference: bool = False
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval about a metric's ``value`` from its resamples [resample]; None below MIN_SUBJECTS.
 
-    ``n_subjects``: how many of the resampled subjects have an anomaly (`anomalous_subjects`). None as well where a
+    Student's t with n - 1 degrees of freedom times the standard deviation of the resamples, times sqrt(n / (n - 1)), on
+    the logit of a metric, or of a ``difference`` of two as it is. Percentiles of the resamples of few subjects are too
+    narrow: `benchmarks/interval_coverage.py` simulates both.
+    ``n_subjects`` n: how many of the resampled subjects have an anomaly (`anomalous_subjects`). None as well where a
     resample has no value, as where few of them have an anomalous pixel under a mask rule.
     """
     if n_subjects < MIN_SUBJECTS or not len(replicates) or not np.isfinite(replicates).all():
         return None, None
-    low, high = np.percentile(replicates, LEVEL)
-    return float(low), float(high)
+    if difference:
+        return _student(value, replicates, n_subjects)
+    if min(value, replicates.min()) > 0 and max(value, replicates.max()) < 1:
+        low, high = _student(float(logit(value)), logit(replicates), n_subjects)
+        return float(expit(low)), float(expit(high))
+    low, high = _student(value, replicates, n_subjects)
+    return max(0.0, low), min(1.0, high)
+
+
+def _student(value: float, replicates: Floats, n: int) -> tuple[float, float]:
+    half = student.ppf(LEVEL, n - 1) * replicates.std() * np.sqrt(n / (n - 1))
+    return float(value - half), float(value + half)
 
 
 def anomalous_subjects(subjects: Sequence[str], anomalous: Iterable[bool]) -> int:
@@ -55,7 +72,7 @@ def anomalous_subjects(subjects: Sequence[str], anomalous: Iterable[bool]) -> in
 def collect_intervals(
     metrics: Sequence[Path], curves: Sequence[Path], baseline: str, intervals: Path, differences: Path
 ) -> None:
-    """Write 95 % percentile intervals of every metric, and of every model minus the ``baseline`` model.
+    """Write 95 % intervals of every metric, and of every model minus the ``baseline`` model.
 
     ``metrics`` and ``curves`` are the files of the same jobs in the same order. Both tables hold the mean over seeds;
     the interval is over subjects, and empty where too few have an anomaly. A difference uses the same resamples for
@@ -101,7 +118,7 @@ def _read(contents: Sequence[Mapping[str, Any]], curves: Sequence[Path]) -> dict
 
 def _interval_rows(model: str, places: Mapping[Quantity, Resampled]) -> Iterator[list[object]]:
     for (dataset, embedding, score, rule, metric), found in places.items():
-        low, high = interval(found.replicates, found.n_subjects)
+        low, high = interval(found.values.mean(), found.replicates, found.n_subjects)
         row = [dataset, embedding, model, score, rule, metric, len(found.values), found.values.mean(), low, high]
         yield row
 
@@ -115,6 +132,6 @@ def _difference_rows(
         if other is None:
             continue
         dataset, embedding, score, rule, metric = place
-        low, high = interval(found.replicates - other.replicates, found.n_subjects)
         difference = found.values.mean() - other.values.mean()
+        low, high = interval(difference, found.replicates - other.replicates, found.n_subjects, difference=True)
         yield [dataset, embedding, model, baseline, score, rule, metric, difference, low, high]

@@ -124,9 +124,9 @@ def _stratum_rows(
     shared |= {"images": len(rows), "subjects": len(set(subjects_of(chosen)))}
     wanted = ("prevalence", "pixel_auroc", "pixel_average_precision", *protocol.dice_metrics, "image_auroc")
     return [
-        {**shared, "metric": name, "value": values[name], **_interval(replicates.get(name), n_subjects)}
+        {**shared, "metric": name, "value": value, **_interval(value, replicates.get(name), n_subjects)}
         for name in wanted
-        if values.get(name) is not None
+        if (value := values.get(name)) is not None
     ]
 
 
@@ -135,8 +135,10 @@ def _bootstrap(frame: pd.DataFrame, labels: npt.NDArray[np.bool_], protocol: Pro
     return Bootstrap.of(subjects_of(frame), labels, n_resamples) if n_resamples else None
 
 
-def _interval(replicates: npt.NDArray[np.float64] | None, n_subjects: int) -> dict[str, float | None]:
-    low, high = (None, None) if replicates is None else interval(replicates, n_subjects)
+def _interval(
+    value: float, replicates: npt.NDArray[np.float64] | None, n_subjects: int
+) -> dict[str, float | None]:
+    low, high = (None, None) if replicates is None else interval(value, replicates, n_subjects)
     return {"interval_low": low, "interval_high": high}
 
 

@@ -12,6 +12,7 @@ class Metric:
     ``compute`` gives a value for each resample, [...], or one where its input has no leading axis:
     of ``pixels``, from `counts.CumulativeCounts`; at ``thresholds``, from `counts.CountsAbove`, [..., threshold] (names
     and headings get the threshold's appended); of ``images``, from scores [n], labels [n] and weights [..., n].
+    ``tolerance``: the share of a published value within which ours counts as reproduced.
     ``rank``: place among the metrics, the lowest first. ``decimals``: of the value as it is shown, in percent or not.
     """
 
@@ -21,6 +22,7 @@ class Metric:
     rank: int = 100
     decimals: int = 2
     percent: bool = True
+    tolerance: float = 0.05
     higher_is_better: bool = True
 
     @property

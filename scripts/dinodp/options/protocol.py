@@ -20,6 +20,22 @@ MASK_SIZES = {"schulthess2025": None, "schulthess2026": (448, 448)}  # to which 
 
 
 @dataclass(frozen=True)
+class PublishedBackbone:
+    """What embeds the images of a published run."""
+
+    backbone: str
+    square: bool
+    resolution: int = 448
+    layers: tuple[int, ...] = (-1,)
+
+
+PUBLISHED_BACKBONES = {  # by the name in published.csv
+    "dinov2_vits14": PublishedBackbone("facebook/dinov2-small", square=False),
+    "dinov3_vits16": PublishedBackbone("facebook/dinov3-vits16-pretrain-lvd1689m", square=True),
+}
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How maps become values: masks, smoothing, thresholds, form of the AUPR; and whose published values are compared.
 

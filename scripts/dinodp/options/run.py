@@ -94,12 +94,6 @@ class RunOptions(Options):
     published_embedding: str = option(
         "dinov2_vits14", "The embedding whose rows are compared with the published numbers."
     )
-    tolerance: float = option(
-        1.0,
-        "Distance from a published value within which the report calls it reproduced.",
-        unit="percentage points",
-        ge=0,
-    )
     tables: Names = option(("table1", "table2", "table3", "costs"), "Tables, by name.")
     figures: Names = option(
         ("anomaly_maps", "component_maps", "score_histograms", "roc_pr_curves", "training_history", "pca_components"),

@@ -4,9 +4,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from scipy.stats import t as student
 
+from dinodp.evaluation.intervals import LEVEL
 from dinodp.metrics.definitions import METRICS, metrics_of
 from dinodp.options.protocol import Protocol
+from dinodp.report.comparability import unlike_published
 from dinodp.report.tables.rows import published_values
 
 KEYS = [
@@ -15,9 +18,10 @@ KEYS = [
 PLACE = ["dataset", "embedding", "model", "score", "mask_rule", "metric"]
 REPRODUCED, WITHIN, DIFFERS = "reproduced", "within the interval", "differs"
 COMPARABLE = (REPRODUCED, WITHIN, DIFFERS)
-OTHER, OTHER_MASKS, OTHER_PROTOCOL, VARIANT, NOTHING = (
-    "other embedding", "other mask rule", "other protocol", "variant", "–"
+OTHER, OTHER_MASKS, OTHER_RUN, OTHER_PROTOCOL, VARIANT, NOTHING = (
+    "other embedding", "other mask rule", "other data or weights", "other protocol", "variant", "–"
 )  # fmt: skip
+MIN_SEEDS = 3  # of two, t is 12.7: any value would lie within
 COST_DIGITS = {
     "fit_seconds": 1,
     "backbone_ms_per_image": 1,
@@ -35,14 +39,15 @@ def result_rows(
     intervals: pd.DataFrame | None,
     published: pd.DataFrame,
     protocol: Protocol,
-    tolerance: float,
+    config: Mapping[str, Any],
 ) -> list[Record]:
     """One row per (data set, embedding, model, score, mask rule, metric), values as shown: most in percent.
 
     ``mean`` and ``std`` (n - 1) over seeds; ``low`` and ``high`` of the 95 % interval over subjects; ``published`` and
     its ``origin``; ``difference`` (ours minus published, percentage points) for the published embedding and mask rule
-    only; ``verdict`` against ``tolerance`` (percentage points), where model and protocol are the paper's: else what is
-    not. What is not known is None.
+    only; ``verdict`` where the run of ``config`` is the published one in model, data, weights and protocol: else what
+    is not. ``tolerance`` is the metric's share of the published value; `WITHIN` is an interval over subjects and seeds.
+    What is not known is None.
     """
     frame = _over_seeds(metrics[metrics["metric"].isin(METRICS)])
     frame["published"] = _published(frame, published)
@@ -55,7 +60,7 @@ def result_rows(
         {name: None if pd.isna(value) else value for name, value in record.items()}
         for record in frame.to_dict("records")
     ]
-    return [row | _verdict(row, published, protocol, tolerance) for row in rows]
+    return [row | _verdict(row, published, protocol, config) for row in rows]
 
 
 def _over_seeds(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -79,23 +84,40 @@ def _published(frame: pd.DataFrame, published: pd.DataFrame) -> "pd.Series[float
     return values
 
 
-def _verdict(row: Record, published: pd.DataFrame, protocol: Protocol, tolerance: float) -> Record:
+def _verdict(row: Record, published: pd.DataFrame, protocol: Protocol, config: Mapping[str, Any]) -> Record:
     if row["published"] is None:
-        return {"origin": None, "difference": None, "verdict": NOTHING}
+        return {"origin": None, "difference": None, "tolerance": None, "verdict": NOTHING}
     source, origin = _origin(row, published)
+    apart: Record = {"origin": origin, "difference": None, "tolerance": None}
     if row["embedding"] != protocol.published_embedding:
-        return {"origin": origin, "difference": None, "verdict": OTHER}
+        return apart | {"verdict": OTHER}
     if row["mask_rule"] != protocol.mask_rule:
-        return {"origin": origin, "difference": None, "verdict": OTHER_MASKS}
+        return apart | {"verdict": OTHER_MASKS}
     difference = row["mean"] - row["published"]
+    compared = apart | {"difference": difference, "tolerance": METRICS[row["metric"]].tolerance * row["published"]}
     if row["variant"]:
-        return {"origin": origin, "difference": difference, "verdict": VARIANT}
+        return compared | {"verdict": VARIANT}
+    if others := unlike_published(config, row["dataset"], protocol):
+        return compared | {"origin": f"{origin}; here {', '.join(others)}", "verdict": OTHER_RUN}
     if deviations := protocol.deviations(row["metric"], source):
-        origin = f"{origin}; here {', '.join(deviations)}"
-        return {"origin": origin, "difference": difference, "verdict": OTHER_PROTOCOL}
-    inside = row["low"] is not None and row["low"] <= row["published"] <= row["high"]
-    verdict = REPRODUCED if abs(difference) <= tolerance else WITHIN if inside else DIFFERS
-    return {"origin": origin, "difference": difference, "verdict": verdict}
+        return compared | {"origin": f"{origin}; here {', '.join(deviations)}", "verdict": OTHER_PROTOCOL}
+    if abs(difference) <= compared["tolerance"]:
+        return compared | {"verdict": REPRODUCED}
+    return compared | {"verdict": WITHIN if _holds(row, difference) else DIFFERS}
+
+
+def _holds(row: Record, difference: float) -> bool:
+    """Whether an interval over subjects and seeds holds the published value, which is one fit's.
+
+    The ends of the interval over subjects, and t times the spread of one more fit, add in squares; fewer than MIN_SEEDS
+    say nothing of the spread.
+    """
+    if row["low"] is None:
+        return False
+    subjects = row["mean"] - row["low"] if difference > 0 else row["high"] - row["mean"]
+    seeds = row["seeds"]
+    fits = student.ppf(LEVEL, seeds - 1) * row["std"] * (1 + 1 / seeds) ** 0.5 if seeds >= MIN_SEEDS else 0.0
+    return bool(abs(difference) <= (subjects**2 + fits**2) ** 0.5)
 
 
 def _origin(row: Record, published: pd.DataFrame) -> tuple[str, str]:
@@ -172,7 +194,8 @@ def _reading(low: float | None, high: float | None) -> str:
 def counts(rows: Sequence[Record]) -> dict[str, int]:
     """How many rows of a table have each verdict."""
     verdicts = [str(row["verdict"]) for row in rows]
-    return {name: verdicts.count(name) for name in (*COMPARABLE, VARIANT, OTHER_PROTOCOL, OTHER) if name in verdicts}
+    names = (*COMPARABLE, VARIANT, OTHER_PROTOCOL, OTHER_RUN, OTHER)
+    return {name: verdicts.count(name) for name in names if name in verdicts}
 
 
 def cost_rows(costs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     metrics = read_table(files.metrics, keep_default_na=False, dtype={"normalised": str})
     intervals, differences = _table(files.intervals), _table(files.differences)
     published = read_published(files.published, protocol)
-    rows = comparison.result_rows(metrics, intervals, published, protocol, run["tolerance"])
+    rows = comparison.result_rows(metrics, intervals, published, protocol, config)
     first = comparison.headline(rows, protocol)
     minus = comparison.difference_rows(differences, protocol.mask_rule, first)
     sections = galleries(files, protocol)

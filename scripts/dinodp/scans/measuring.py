@@ -229,7 +229,7 @@ def metric_rows(result: Evaluation) -> list[dict[str, Any]]:
     rows = []
     for name, value in result.values.items():
         known = name in result.replicates
-        low, high = interval(result.replicates[name], result.n_subjects) if known else (None, None)
+        low, high = interval(value, result.replicates[name], result.n_subjects) if known else (None, None)
         rows.append({"metric": name, "value": value, "low": low, "high": high})
     return rows
 
@@ -239,8 +239,8 @@ def difference_rows(first: Evaluation, second: Evaluation) -> list[dict[str, Any
     rows = []
     for name, value in first.values.items():
         if name in first.replicates and name in second.replicates:
-            low, high = interval(first.replicates[name] - second.replicates[name], first.n_subjects)
-            other = second.values[name]
+            other, replicates = second.values[name], first.replicates[name] - second.replicates[name]
+            low, high = interval(value - other, replicates, first.n_subjects, difference=True)
             rows.append(
                 {"metric": name, "first": value, "second": other, "difference": value - other, "low": low, "high": high}
             )

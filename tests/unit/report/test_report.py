@@ -35,6 +35,10 @@ from dinodp.report.run_files import ReportFiles
 
 PROTOCOL = Protocol()
 RESIZED = Protocol(mask_size=(448, 448))  # as in the follow-up
+PUBLISHED = {  # data and weights of the published run
+    "datasets": {DATASET: {"expect": {"counts": {"train": {"normal": 7500}}}, "accept": ["subject_in_two_splits"]}},
+    "embeddings": {EMBEDDING: {"backbone": "facebook/dinov2-small", "revision": "ed25f3a", "resolution": 448}},
+}
 COMMAND = "snakemake --cores 2 --configfile config/none.yaml"
 
 
@@ -53,7 +57,7 @@ def page(files: ReportFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
 def rows_of(files: ReportFiles, embedding: str = EMBEDDING, intervals: bool = True) -> dict[tuple[str, str], dict]:
     metrics = pd.read_csv(files.metrics, keep_default_na=False).assign(embedding=embedding)
     known = pd.read_csv(files.intervals) if intervals else None
-    rows = comparison.result_rows(metrics, known, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    rows = comparison.result_rows(metrics, known, read_published(files.published, PROTOCOL), PROTOCOL, PUBLISHED)
     return {(row["model"], row["metric"]): row for row in rows}
 
 
@@ -75,6 +79,49 @@ def test_verdicts_follow_tolerance_and_interval(files: ReportFiles) -> None:
     assert rows["memory_bank", "pixel_auroc"]["origin"].startswith("schulthess2026")
 
 
+def test_a_verdict_counts_how_much_fits_differ_from_three_seeds_on(files: ReportFiles) -> None:
+    """Dice 51 against 45.87, subjects 49 to 53: of three fits with a spread of 1.5, t (4.30) times 1.5 * sqrt(4/3)."""
+    rows = rows_of(files)
+    row = rows["dpmm_diag", "dice_fpr01"] | {"low": 49.0, "high": 53.0, "mean": 51.0, "std": 1.5, "seeds": 3}
+    assert comparison._holds(row, 51 - 45.87)
+    assert not comparison._holds(row | {"std": 0.5}, 51 - 45.87)  # sqrt(2^2 + 2.48^2) = 3.2 < 5.13
+    assert not comparison._holds(row | {"std": 5.0, "seeds": 2}, 51 - 45.87)
+    assert not comparison._holds(row | {"low": None, "high": None}, 0.0)
+
+
+def test_a_tolerance_is_a_share_of_the_published_value(files: ReportFiles) -> None:
+    rows = rows_of(files)
+    assert rows["dpmm_diag", "pixel_auroc"]["tolerance"] == pytest.approx(0.9621)
+    assert rows["dpmm_diag", "dice_fpr10"]["tolerance"] == pytest.approx(0.05 * 31.64)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"datasets": {"accept": ["counts"]}}, "accepted deviations of the data: counts"),
+        ({"datasets": {"expect": {}}}, "images are not compared with the published counts"),
+        (
+            {"embeddings": {"backbone": "data/weights"}},
+            "weights of data/weights (there: facebook/dinov2-small)",
+        ),
+        ({"embeddings": {"revision": None}}, "no pinned revision of facebook/dinov2-small"),
+        ({"embeddings": {"resolution": 224}}, "resolution 224 (there: 448)"),
+        ({"embeddings": {"square": True}}, "square true (there: false)"),
+        ({"embeddings": {"layers": [6]}}, "layers 6 (there: the last)"),
+    ],
+)
+def test_a_run_on_other_data_or_weights_gets_no_verdict(files: ReportFiles, change: dict, said: str) -> None:
+    config = {
+        kind: {name: entry | change.get(kind, {}) for name, entry in entries.items()}
+        for kind, entries in PUBLISHED.items()
+    }
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), PROTOCOL, config)
+    compared = [row for row in rows if row["published"] is not None]
+    assert {row["verdict"] for row in compared} == {"other data or weights"}
+    assert all(row["origin"].endswith(f"; here {said}") for row in compared)
+
+
 def test_without_a_published_value_or_interval_nothing_is_made_up(files: ReportFiles) -> None:
     bank = rows_of(files)["memory_bank", "dice_fpr10"]
     assert (bank["published"], bank["low"], bank["std"], bank["verdict"]) == (None, None, None, "–")
@@ -92,7 +139,7 @@ def test_variants_and_other_mask_rules_get_no_verdict(files: ReportFiles) -> Non
     both = pd.concat([metrics, metrics.assign(mask_rule="eq255")])
     published = read_published(files.published, PROTOCOL)
     both["variant"] = both["model"] == "dpmm_diag"
-    rows = comparison.result_rows(both, None, published, RESIZED, 1.0)
+    rows = comparison.result_rows(both, None, published, RESIZED, PUBLISHED)
     found = {(row["model"], row["mask_rule"]): row for row in rows if row["metric"] == "pixel_auroc"}
     assert found["dpmm_diag", "gt0"]["verdict"] == "variant"
     assert found["dpmm_diag", "gt0"]["difference"] == pytest.approx(95.6 - 96.21)
@@ -116,7 +163,7 @@ def test_another_protocol_gets_no_verdict(files: ReportFiles, protocol: Protocol
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
     names = {"dice_fpr10": "dice_pixel_fpr10", "pixel_aupr_trapezoid": "pixel_average_precision"}
     both = pd.concat([metrics, metrics.replace({"metric": names})]).drop_duplicates()
-    rows = comparison.result_rows(both, None, read_published(files.published, protocol), protocol, 1.0)
+    rows = comparison.result_rows(both, None, read_published(files.published, protocol), protocol, PUBLISHED)
     (row,) = [row for row in rows if (row["model"], row["metric"]) == ("dpmm_diag", metric)]
     assert row["verdict"] == verdict
     assert row["difference"] is not None
@@ -128,7 +175,7 @@ def test_anomalydinos_protocol_is_compared_with_no_value(files: ReportFiles, roo
     published = read_published(files.published, Protocol.of(run))
     assert published.empty
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
-    rows = comparison.result_rows(metrics, None, published, Protocol.of(run), 1.0)
+    rows = comparison.result_rows(metrics, None, published, Protocol.of(run), PUBLISHED)
     assert {row["verdict"] for row in rows} == {"–"}
     config = {**CONFIG, "run": {**CONFIG["run"], "published_sources": []}}
     assert "This run is compared with no published value." in limits(config, rows, [])
@@ -139,7 +186,7 @@ def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
     control = metrics[:1].assign(model="oracle", family="control", score="oracle")
     both = pd.concat([metrics, control, metrics.assign(embedding="classical")])
-    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, PUBLISHED)
     first = comparison.headline(rows, PROTOCOL)
     assert {(row["model"], row["embedding"]) for row in first} == {("memory_bank", EMBEDDING), ("dpmm_diag", EMBEDDING)}
     other = comparison.headline(rows, Protocol(published_embedding="dinov3"))
@@ -148,7 +195,7 @@ def test_headline_leaves_out_controls_and_other_embeddings(files: ReportFiles) -
 
 def test_without_masks_the_headline_is_image_auroc(files: ReportFiles) -> None:
     metrics = pd.read_csv(files.metrics, keep_default_na=False)[:2].assign(metric="image_auroc")
-    rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    rows = comparison.result_rows(metrics, None, read_published(files.published, PROTOCOL), PROTOCOL, PUBLISHED)
     assert [row["metric"] for row in comparison.headline(rows, PROTOCOL)] == ["image_auroc"]
 
 
@@ -157,7 +204,7 @@ def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
     corrected = metrics[metrics["model"] == "dpmm_diag"].assign(model="ours", value=metrics["value"] + 0.01)
     renamed = {"pixel_aupr_trapezoid": "pixel_average_precision", "dice_fpr10": "dice_pixel_fpr10"}
     both = pd.concat([metrics, corrected.replace({"metric": renamed})])
-    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, PUBLISHED)
     run = {
         **CONFIG["run"],
         "protocols": {
@@ -180,7 +227,7 @@ def test_protocols_stand_side_by_side(files: ReportFiles) -> None:
     assert found["Dice, FPR 1 %"]["difference"] is None
     assert protocol_table(CONFIG, rows) == {}
     renamed = both.assign(embedding="classical")
-    rows = comparison.result_rows(renamed, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    rows = comparison.result_rows(renamed, None, read_published(files.published, PROTOCOL), PROTOCOL, PUBLISHED)
     other = protocol_table({**config, "run": {**run, "embeddings": ["classical"]}}, rows)
     assert {row["published"] for row in other["rows"]} == {None}  # those are of DINOv2's embeddings
 
@@ -190,7 +237,7 @@ def test_the_first_score_is_the_catalogs_first(files: ReportFiles) -> None:
     metrics = pd.read_csv(files.metrics, keep_default_na=False)
     likelihood = metrics.assign(score="log_likelihood", value=metrics["value"] - 0.1)
     both = pd.concat([metrics.assign(primary=False), likelihood])
-    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, 1.0)
+    rows = comparison.result_rows(both, None, read_published(files.published, PROTOCOL), PROTOCOL, PUBLISHED)
     assert {row["score"] for row in comparison.headline(rows, PROTOCOL)} == {"log_likelihood"}
     models = comparison.by_model(rows, "gt0")[DATASET, EMBEDDING]
     assert {row["score"] for values in models.values() for row in values.values()} == {"log_likelihood"}
@@ -431,7 +478,7 @@ def test_page_says_what_it_is_made_of(page: str, files: ReportFiles) -> None:
     assert "brats2021 has 8 test subjects, which is few" in page
     assert "accepted deviations: image_size" in page
     assert "cpu, 1 threads" in page
-    assert "tolerance: 1.0" in page
+    assert "published_embedding: dinov2_vits14" in page
     assert "One seed" not in page
 
 
