@@ -21,7 +21,7 @@ from dinodp.commands.arguments import (
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
 from dinodp.jobs.logs import configure_logging
-from dinodp.scans.detecting.method import METHODS, PREFERRED_SCORES, entry_of
+from dinodp.scans.detecting.method import METHODS, entry_of
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.naming import card_of, require_name
 
@@ -97,10 +97,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     for key in SHORT:
         group.add_argument(f"--{key}", type=int, metavar="N", help=f"the same as the option {key}=N of the method")
-    group.add_argument(
-        "--score", metavar="NAME",
-        help=f"how the distance is measured (default: {' or '.join(PREFERRED_SCORES)} where the family has one)",
-    )  # fmt: skip
+    group.add_argument("--score", metavar="NAME", help="how the distance is measured (default: the method's first)")
     _number(group, "--seed", "seed", "N", "of all random choices")
 
 

@@ -34,10 +34,23 @@ def fetch_archive(name: str, options: ArchiveOptions, folder: Path) -> Path:
     if not packed.is_file():
         if options.url is None:
             raise InputError(f"Archive {name}: {options.instructions} Then put it at {packed} and run again.")
+        require_accepted_licence(name, options)
         download(options.url, packed, size=options.size)
     verify_checksum(packed, options.sha256)
     unpack(packed, folder)
     return folder
+
+
+def require_accepted_licence(name: str, options: ArchiveOptions) -> None:
+    """Log the licences of what is about to be fetched. Raises InputError where they are not accepted."""
+    if options.licence is None:
+        return
+    logger.info("Archive %s, %s: %s", name, options.url, options.licence)
+    if not options.accept_licence:
+        raise InputError(
+            f"Archive {name}: {options.licence} To fetch {options.url} under these terms set "
+            f"archives.{name}.accept_licence: true, or put your own copy at {options.file}."
+        )
 
 
 def download(url: str, path: Path, *, size: int | None = None, attempts: int = 5, wait_seconds: float = 2.0) -> None:

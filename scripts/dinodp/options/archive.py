@@ -11,6 +11,10 @@ class ArchiveOptions(Options):
     """Where data sets can be had."""
 
     url: str | None = option(None, "Address of a zip or tar archive.")
+    licence: str | None = option(
+        None, "Under which licences its data stand; where it is given, nothing is fetched before they are accepted."
+    )
+    accept_licence: bool = option(False, "`true`: `licence` was read and is accepted.", changes_result=False)
     sha256: str | None = option(
         None, "Checksum of the packed file; absent: only logged.", pattern="^[0-9a-f]{64}$"
     )

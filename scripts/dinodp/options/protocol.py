@@ -16,6 +16,7 @@ DICE = {
     "pixel": tuple(f"dice_pixel_{rate}" for rate in FALSE_POSITIVE_RATES),
 }
 
+AUPR_OF = {"schulthess2025": "trapezoid", "schulthess2026": "average_precision"}  # the papers' AUPR
 MASK_SIZES = {"schulthess2025": None, "schulthess2026": (448, 448)}  # to which the papers resize masks; None: their own
 
 
@@ -90,8 +91,9 @@ class Protocol:
         if self.mask_size != (size := MASK_SIZES.get(source)):
             there = "their own" if size is None else f"{size[0]}x{size[1]}"
             found.append(f"masks of another size (there: {there})")
-        if metric == AUPR["average_precision"]:
-            found.append("average precision (there: the trapezoid)")
+        there = AUPR_OF.get(source, "trapezoid")
+        if metric in AUPR.values() and metric != AUPR[there]:
+            found.append(f"another area under the curve (there: {AUPR_NAMES[there]})")
         if metric in DICE["pixel"]:
             found.append("thresholds of full-resolution maps (there: of patches)")
         return found

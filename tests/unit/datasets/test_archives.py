@@ -191,6 +191,21 @@ def test_from_address_to_folder(server, tmp_path):
     assert len(server.ranges) == 1  # the packed file is not fetched again
 
 
+def test_nothing_is_fetched_before_its_licence_is_accepted(server, tmp_path, caplog):
+    licence = "Research use only."
+    with pytest.raises(InputError) as told:
+        archives.fetch_archive("bmad", entry(server, tmp_path, licence=licence), tmp_path / "bmad")
+    assert str(told.value) == (
+        f"Archive bmad: Research use only. To fetch {server.url} under these terms set archives.bmad.accept_licence: "
+        f"true, or put your own copy at {tmp_path}/bmad.zip."
+    )
+    assert not server.ranges
+    with caplog.at_level("INFO", "dinodp"):
+        accepted = entry(server, tmp_path, licence=licence, accept_licence=True)
+        assert archives.fetch_archive("bmad", accepted, tmp_path / "bmad").is_dir()
+    assert "Research use only." in caplog.text
+
+
 def test_a_wrong_checksum_stops_before_unpacking(server, tmp_path):
     with pytest.raises(InputError, match=r"bmad.zip has sha256 .*, expected 0000"):
         archives.fetch_archive("bmad", entry(server, tmp_path, sha256="0" * 64), tmp_path / "bmad")

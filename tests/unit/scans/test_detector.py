@@ -270,7 +270,7 @@ def test_options_of_a_method_on_the_command_line():
 
 
 def test_a_method_is_a_family_or_a_model_of_the_catalog(root):
-    assert own_model("dpmm", None).scores == ("log_likelihood",)
+    assert own_model("dpmm", None).scores == ("cosine",)
     assert own_model("eb_mixture", None).scores == ("calibrated_distance",)
     assert own_model("k_means", None).scores == ("cosine",)
     assert own_model("dpmm_diag", None).scores == ("cosine",)  # the first of its entry
@@ -285,7 +285,7 @@ def test_a_method_is_a_family_or_a_model_of_the_catalog(root):
 
 def test_without_a_catalog_there_are_the_families(monkeypatch, tmp_path):
     monkeypatch.setattr("dinodp.scans.detecting.method.CATALOG", tmp_path / "none.yaml")
-    assert own_model("gaussian", None).scores == ("log_likelihood",)
+    assert own_model("gaussian", None).scores == ("mahalanobis",)
     with pytest.raises(InputError, match="Unknown method 'dpmm_diag': choose a family, bayesian_mixture, dpmm"):
         own_model("dpmm_diag", None)
 

@@ -12,7 +12,6 @@ from dinodp.families.base import ModelOptions
 
 CATALOG = Path(__file__).parents[4] / "config/catalog.yaml"  # of the checkout; an installed package has none
 DEFAULT_METHOD = "eb_mixture"
-PREFERRED_SCORES = ("calibrated_distance", "log_likelihood")  # the first that a family has
 BANK_EMBEDDINGS = 20_000  # of a bank that would hold all: they are in the model file
 METHODS = tuple(name for name, family in FAMILIES.items() if not family.IS_CONTROL)
 
@@ -30,14 +29,16 @@ def entry_of(method: str) -> dict[str, Any]:
 
 
 def own_model(method: str | Mapping[str, Any], score: str | None) -> ModelOptions:
-    """The options of a model of own scans, with one score: the chosen one, the first of the entry, else one of
-    ``PREFERRED_SCORES`` where the family has one. Raises InputError for whatever is not allowed."""
+    """The options of a model of own scans, with one score: the chosen one, else the first of the entry or the family.
+
+    Of the paper's mixture that is the cosine, as in the paper's table 3 for DINOv2. Raises InputError for whatever is not
+    allowed.
+    """
     entry = entry_of(method) if isinstance(method, str) else dict(method)
     model = model_options(entry, "method")
     if model.IS_CONTROL:
         raise InputError(f"The family {model.family!r} bounds the benchmark's metrics; it is no model of own scans.")
-    preferred = [] if entry.get("scores") else [name for name in PREFERRED_SCORES if name in model.SCORES]
-    chosen = {**model.plain(), "scores": [score or [*preferred, *model.scores][0]]}
+    chosen = {**model.plain(), "scores": [score or model.scores[0]]}
     if model.SEARCHES_TRAIN and not model.is_random:
         chosen["max_embeddings"] = BANK_EMBEDDINGS
     return model_options(chosen, "method")
