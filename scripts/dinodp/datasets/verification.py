@@ -62,7 +62,7 @@ def _read(row: Mapping[Any, Any]) -> Facts:
     except InputError as error:
         return {"error": str(error), "changed": changed, "mask_values": {}, "pixels": "", "bits": 0, "brightest": 1.0}
     values = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    pixels = hashlib.blake2b(image.pixels, key=str(image.pixels.shape).encode()).hexdigest()
+    pixels = hashlib.blake2b(image.pixels.tobytes(), key=str(image.pixels.shape).encode()).hexdigest()
     found = {"pixels": pixels, "bits": image.bits, "brightest": image.brightest}
     return {"error": "", "changed": changed, "mask_values": values, **found}
 
@@ -181,8 +181,9 @@ def _copies(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 def _dark(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Images of which a split uses the lowest quarter of the stored range, or less: of 16 bits, 14 or fewer."""
-    for (split, stored), rows in frame[frame["bits"] > 8].groupby(["split", "bits"]):
-        bits = int(stored)
+    deep = frame[frame["bits"] > 8]
+    for split, bits in deep[["split", "bits"]].drop_duplicates().itertuples(index=False, name=None):
+        rows = deep[(deep["split"] == split) & (deep["bits"] == bits)]
         if 0 < (brightest := rows["brightest"].max()) <= LEAST_BRIGHT:
             used = math.ceil(math.log2(brightest * (2 ** min(bits, 16) - 1) + 1))
             yield "unused_range", (
