@@ -16,10 +16,10 @@ from dinodp.commands.arguments import (
     number_or_name,
     require_file,
     say,
-    user_path,
 )
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
+from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 from dinodp.scans.detecting.method import METHODS, entry_of
 from dinodp.scans.detecting.settings import Settings

@@ -11,13 +11,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from dinodp.datasets.geometry import VolumeGeometry, require_affine
+from dinodp.datasets.walking import VOLUME_SUFFIXES
 from dinodp.errors import InputError, one_line
 
 Volume = npt.NDArray[np.float32]
 Foreground = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.uint8]
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = VOLUME_SUFFIXES
 MAX_VOXELS = 2**30  # 4 GiB as float32; a whole-body CT has half of them
 MAX_DEFLATION = 1032  # bytes that one of a compressed file can become, by its format
 PERCENTILES = (0.5, 99.5)  # of the foreground: where the grey values of a volume begin and end

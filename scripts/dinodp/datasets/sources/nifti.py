@@ -24,6 +24,7 @@ from dinodp.datasets.volumes import (
     slice_indices,
     window_of,
 )
+from dinodp.datasets.walking import Found, files_in, stem_of
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
@@ -52,7 +53,7 @@ class NiftiOptions(SliceOptions):
         A slice is anomalous when its mask is not empty; a test volume without segmentation is refused, a training or
         validation volume without one is normal. Raises InputError for whatever is wrong with the volumes.
         """
-        volumes = {split: _volumes(Path(self.root) / split, self.image_suffix) for split in SPLITS}
+        volumes = {split: _volumes(Path(self.root) / split, self.image_suffix, self.mask_suffix) for split in SPLITS}
         axis = AXES[self.axis]
         shapes = [open_volume(path).geometry(axis).stack_shape for paths in volumes.values() for path in paths]
         needed = max(length for shape in shapes for length in shape[1:])
@@ -72,14 +73,28 @@ class NiftiOptions(SliceOptions):
         )
 
 
-def _volumes(folder: Path, suffix: str) -> list[Path]:
+def _volumes(folder: Path, suffix: str, mask_suffix: str) -> list[Path]:
     """The volumes of a split, by name."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; the root must hold {', '.join(SPLITS)}.")
-    found = sorted(path for end in SUFFIXES for path in folder.glob(f"*{suffix}{end}"))
-    if not found:
-        raise InputError(f"the folder {folder} holds no volume named *{suffix}.nii.gz (key image_suffix).")
+    found = _without_masks(files_in(folder, SUFFIXES), suffix, mask_suffix)
+    found.where(lambda path: _ends(path, suffix), "volume of another name")
+    if not found.files:
+        left = f"; it holds {found.left_in_words()}" if found.left_in_words() else ""
+        raise InputError(f"the folder {folder} holds no volume named *{suffix}.nii.gz (key image_suffix){left}.")
+    return found.say()
+
+
+def _without_masks(found: Found, suffix: str, mask_suffix: str) -> Found:
+    """Without the segmentations that belong to a volume."""
+    masks = {path for path in found.files if _ends(path, mask_suffix) and not (suffix and _ends(path, suffix))}
+    subjects = {_subject(path, suffix) for path in found.files if path not in masks and _ends(path, suffix)}
+    found.files = [path for path in found.files if path not in masks or _subject(path, mask_suffix) not in subjects]
     return found
+
+
+def _ends(path: Path, suffix: str) -> bool:
+    return stem_of(path.name).endswith(suffix)
 
 
 def _mask_file(slices: Path, name: str) -> Path | None:
@@ -90,7 +105,7 @@ def _mask_file(slices: Path, name: str) -> Path | None:
 def _segmentation(path: Path, options: NiftiOptions, split: str) -> Path | None:
     """The segmentation beside a volume."""
     subject = _subject(path, options.image_suffix)
-    for end in SUFFIXES:
+    for end in (*SUFFIXES, *map(str.upper, SUFFIXES)):
         if (mask := path.with_name(f"{subject}{options.mask_suffix}{end}")).is_file():
             return mask
     if split == "test":
@@ -102,8 +117,7 @@ def _segmentation(path: Path, options: NiftiOptions, split: str) -> Path | None:
 
 
 def _subject(path: Path, suffix: str) -> str:
-    end = next(end for end in SUFFIXES if path.name.endswith(end))
-    return path.name[: -len(suffix + end)]
+    return stem_of(path.name).removesuffix(suffix)
 
 
 def _cut(

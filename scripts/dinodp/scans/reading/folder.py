@@ -14,8 +14,8 @@ from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.datasets.volumes import AXES, SUFFIXES, read_nifti
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_values
+from dinodp.jobs.files import RECORD
 from dinodp.jobs.logs import reading_of
-from dinodp.scans.naming import RECORD
 from dinodp.scans.reading.scan import Background, Scan, find_foreground
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
