@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.geometry import Affine, VolumeGeometry
 from dinodp.datasets.subjects import compile_pattern, subject_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
@@ -55,6 +55,7 @@ class Predictions:
     folder: Path
     model: str
     axis: int
+    frame: Affine | None
     map_range: tuple[float, float]
     thresholds: dict[str, float]
     scans: dict[str, PredictedScan]
@@ -69,6 +70,7 @@ class Predictions:
                 folder,
                 f"{content['model']} ({content['backbone']['backbone']})",
                 AXES[content["axis"]],
+                None if content["frame"] is None else np.array(content["frame"], dtype=np.float64).reshape(3, 3),
                 (float(low), float(high)),
                 {f"threshold_{name}": float(value) for name, value in content["thresholds"].items()},
                 {item["name"]: PredictedScan.of(folder, item) for item in content["scans"]},
@@ -107,7 +109,7 @@ class Predictions:
         scores, scored, affine = read_map(scan.map, self.map_range, scan.outside)
         if affine is None:
             return scores[None], scored[None], None
-        geometry = VolumeGeometry(scores.shape, affine, self.axis)
+        geometry = VolumeGeometry(scores.shape, affine, self.axis, frame=self.frame)
         return geometry.to_stack(scores), geometry.to_stack(scored), geometry
 
 

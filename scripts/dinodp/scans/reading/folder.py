@@ -1,6 +1,6 @@
 """Find and read scans: PNG, JPEG, TIFF, NIfTI (2D, 3D, 4D by index) and DICOM series."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.dicom import DICOM_SUFFIXES, is_slice, read_placed_series
-from dinodp.datasets.geometry import VolumeGeometry
-from dinodp.datasets.volumes import AXES, SUFFIXES, read_nifti
+from dinodp.datasets.dicom import DICOM_SUFFIXES, PlacedSeries, is_slice, read_placed_series, series_axes
+from dinodp.datasets.geometry import Affine
+from dinodp.datasets.volumes import AXES, SUFFIXES, NiftiVolume, open_nifti, read_nifti
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_values
 from dinodp.jobs.logs import reading_of
@@ -25,11 +25,13 @@ SMALLEST_SIDE = 16  # pixels: below it a picture is no scan
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How scans are read: slicing ``axis``, ``index`` of the volume in a 4D file, value of the background."""
+    """How scans are read: slicing ``axis``, ``index`` of the volume in a 4D file, value of the background, and the
+    ``frame`` [3, 3] of oblique volumes (`VolumeGeometry`)."""
 
     axis: str = "axial"
     index: int | None = None
     background: Background = "auto"
+    frame: Affine | None = None
 
     def __post_init__(self) -> None:
         require_known("axis", self.axis, AXES)
@@ -119,12 +121,23 @@ def read_scan(name: str, path: Path, options: ReadingOptions) -> Scan:
 
 def _read(name: str, path: Path, options: ReadingOptions) -> Scan:
     if path.is_dir():
-        return _volume(name, path, options, *read_placed_series(path))
+        return volume_scan(name, path, options, *read_placed_series(path))
     if path.name.lower().endswith(SUFFIXES):
-        return _volume(name, path, options, *read_nifti(path, options.index))
+        return volume_scan(name, path, options, *read_nifti(path, options.index))
     if options.index is not None:
         raise InputError(f"{path} is an image: an index ({options.index}) is for 4D volumes.")
     return image_scan(name, path, read_values(path), options)
+
+
+def axes_of(path: Path, options: ReadingOptions) -> Affine | None:
+    """Along which directions the voxels of a volume lie [4, 4], by its header; None of an image, and of what cannot be
+    read, which is told when it is."""
+    try:
+        if path.is_dir():
+            return series_axes(path)
+        return open_nifti(path, options.index).affine if path.name.lower().endswith(SUFFIXES) else None
+    except InputError:
+        return None
 
 
 def image_scan(name: str, path: Path, stored: npt.NDArray[Any], options: ReadingOptions) -> Scan:
@@ -140,14 +153,15 @@ def image_scan(name: str, path: Path, stored: npt.NDArray[Any], options: Reading
     return Scan(name, path, values, find_foreground(values, options.background, "image", path), None, depth)
 
 
-def _volume(
+def volume_scan(
     name: str,
     path: Path,
     options: ReadingOptions,
     voxels: npt.NDArray[np.float32],
-    geometry: Callable[[int], VolumeGeometry],
+    volume: NiftiVolume | PlacedSeries,
 ) -> Scan:
-    placed = geometry(AXES[options.axis])
+    """A scan of the voxels, as on disk, of a volume. Raises InputError for slices that are too small."""
+    placed = volume.geometry(AXES[options.axis], options.frame)
     values = np.ascontiguousarray(placed.to_stack(voxels))
     if min(values.shape[1:]) < SMALLEST_SIDE:
         size = " x ".join(map(str, placed.shape))

@@ -112,7 +112,7 @@ def _predict(
     """Score one scan; what is written goes to the list ``written``."""
     scorer, calibration = detector.scorer, detector.calibration
     scored = scorer.score(
-        read_scan(name, scan, scorer.settings.reading()), options.slice_step, force=options.force
+        read_scan(name, scan, scorer.preparation.reading()), options.slice_step, force=options.force
     )
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
