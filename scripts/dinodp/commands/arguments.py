@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dinodp.errors import InputError, reason_of, visible
+from dinodp.jobs.files import FOLDER_LOCK
 from dinodp.jobs.locks import exclusive
 
 Commands = argparse._SubParsersAction  # the type of what `add_subparsers` returns
-FOLDER_LOCK = ".dinodp.lock"
 SCANS = (
     "a folder (read with its subfolders), an image (PNG, JPEG, TIFF), a NIfTI volume, or the folder of a DICOM series"
 )
@@ -47,15 +47,6 @@ def add_pattern(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     parser.add_argument(
         "--pattern", metavar="GLOB", help="of the files in a folder, only those named like this, such as '*_t1.nii.gz'"
     )
-
-
-def user_path(text: str) -> Path:
-    """A path as a shell would have it: ~ is the home folder, which shells leave alone in --out=~/maps."""
-    path = Path(text)
-    try:
-        return path.expanduser()
-    except RuntimeError:  # ~ of a user that there is not
-        return path
 
 
 def say(*lines: str) -> None:

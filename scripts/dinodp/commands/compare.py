@@ -2,9 +2,10 @@
 
 import argparse
 
-from dinodp.commands.arguments import Commands, add_command, user_path
+from dinodp.commands.arguments import Commands, add_command
 from dinodp.commands.evaluate import add_masks, count_of, show, test_of
 from dinodp.errors import InputError
+from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\

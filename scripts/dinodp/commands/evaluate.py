@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from dinodp.commands.arguments import Commands, add_command, require_file, user_path
+from dinodp.commands.arguments import Commands, add_command, require_file
 from dinodp.errors import InputError, told
-from dinodp.jobs.files import write_text
+from dinodp.jobs.files import user_path, write_text
 from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\

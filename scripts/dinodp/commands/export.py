@@ -2,7 +2,8 @@
 
 import argparse
 
-from dinodp.commands.arguments import Commands, add_command, file_lock, require_file, say, user_path
+from dinodp.commands.arguments import Commands, add_command, file_lock, require_file, say
+from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\

@@ -16,10 +16,10 @@ from dinodp.commands.arguments import (
     number_or_name,
     require_file,
     say,
-    user_path,
 )
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
+from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 from dinodp.scans.detecting.method import METHODS, PREFERRED_SCORES, entry_of
 from dinodp.scans.detecting.settings import Settings
@@ -122,7 +122,7 @@ def _fit(options: argparse.Namespace, settings: Settings) -> int:
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
-    scans = find_all(options.healthy, options.pattern)
+    scans = find_all(options.healthy, options.pattern, with_copies=False)
     detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)

@@ -9,9 +9,9 @@ import h5py
 import pandas as pd
 
 from dinodp import store
-from dinodp.commands.arguments import Commands, add_command, say, user_path
+from dinodp.commands.arguments import Commands, add_command, say
 from dinodp.errors import InputError, told
-from dinodp.jobs.files import read_json
+from dinodp.jobs.files import read_json, user_path
 from dinodp.jobs.strangers import require_plain
 
 

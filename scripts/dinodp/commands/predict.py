@@ -13,9 +13,9 @@ from dinodp.commands.arguments import (
     require_new,
     require_writable,
     say,
-    user_path,
 )
 from dinodp.errors import told
+from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 

@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from dinodp.datasets.geometry import Affine, VolumeGeometry, require_affine, require_size
 from dinodp.datasets.volumes import MAX_VOXELS, Volume
+from dinodp.datasets.walking import is_passed_over
 from dinodp.errors import InputError, one_line
 from dinodp.jobs.logs import logger
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+DICOMDIR = "DICOMDIR"
 MAGIC_AT, MAGIC = 128, b"DICM"
 EVEN_GAPS = 0.02  # share of the median distance by which the gaps between slices may differ
 SAME_MM, SAME_DIRECTION = 1e-3, 1e-3  # of places in mm and of direction cosines: rounding
@@ -33,7 +35,7 @@ def is_dicom(file: Path) -> bool:
 
     Raises InputError when it cannot be read.
     """
-    if file.name == "DICOMDIR":
+    if file.name == DICOMDIR:
         return False
     if file.suffix.lower() in DICOM_SUFFIXES:
         return True
@@ -125,7 +127,7 @@ def _series(folder: Path) -> list[Any]:
 
 def _files(folder: Path) -> list[Path]:
     """The files of a folder in the order in which people number them: 2 before 10."""
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in folder.iterdir() if path.is_file() and not is_passed_over(path.name)]
     return sorted(files, key=lambda path: ([int(part) for part in re.findall(r"\d+", path.stem)], path.name))
 
 

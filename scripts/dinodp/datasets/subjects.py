@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dinodp.errors import InputError
+from dinodp.jobs.logs import logger
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -24,6 +25,26 @@ def subject_of(stem: str, pattern: re.Pattern[str]) -> str:
     """The subject in a file's name without suffix; the whole name where the pattern does not match."""
     match = pattern.search(stem)
     return match["subject"] if match else stem
+
+
+def subjects_of(names: Sequence[str], pattern: str | None, *, is_given: bool = True) -> list[str]:
+    """The subject of each name; without a pattern, every name is its own.
+
+    Names that the pattern does not fit are counted in the log. Raises InputError where it fits none, unless it
+    is a default (``is_given=False``), and where it is no pattern.
+    """
+    if not pattern:
+        return list(names)
+    compiled = compile_pattern(pattern)
+    strange = [name for name in names if compiled.search(name) is None]
+    if strange and len(strange) == len(names) and is_given:
+        raise InputError(f"subject_pattern {pattern!r} fits none of the {len(names)} names, such as {strange[0]!r}.")
+    if strange:
+        logger.warning(
+            "The subject pattern %r does not fit %d of %d names (such as %r): each of them is a subject of its own.",
+            pattern, len(strange), len(names), strange[0],
+        )  # fmt: skip
+    return [subject_of(name, compiled) for name in names]
 
 
 def draw(subjects: Sequence[str], fraction: float, seed: int) -> set[str]:

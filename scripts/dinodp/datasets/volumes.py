@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dinodp.datasets.geometry import Affine, VolumeGeometry, require_affine, require_size
+from dinodp.datasets.walking import VOLUME_SUFFIXES
 from dinodp.errors import InputError, one_line
 from dinodp.jobs.logs import logger
 
@@ -18,7 +19,7 @@ Volume = npt.NDArray[np.float32]
 Foreground = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.uint8]
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = VOLUME_SUFFIXES
 MAX_VOXELS = 2**30  # 4 GiB as float32; a whole-body CT has half of them
 MAX_DEFLATION = 1032  # bytes that one of a compressed file can become, by its format
 MM_PER_UNIT = (1.0, 1000.0, 1.0, 0.001)  # of the codes of NIfTI: unknown, m, mm, micrometre

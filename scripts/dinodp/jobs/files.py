@@ -16,10 +16,20 @@ from typing import Any
 from dinodp.errors import InputError, one_line
 from dinodp.jobs.space import full_disk_told
 
+RECORD = "predictions.json"  # in a folder that `dinodp predict` wrote
+FOLDER_LOCK = ".dinodp.lock"  # in one that it is writing, or was writing when it was killed
 ORIGIN_SUFFIX = ".origin.json"  # of what lies beside a CSV table (`dinodp.jobs.origin`)
 LEFT = re.compile(r"part\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\..*")  # machine, process, chance
 SECONDS_PER_DAY = 24 * 60 * 60
 NAME_KEPT = 60  # characters at the end of a name, with its suffixes: names have at most 255 bytes
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as a shell would have it: ~ is the home folder, also in --out=~/maps and in a configuration."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~ of a user that there is not
+        return Path(path)
 
 
 def write_text(path: Path, text: str) -> None:

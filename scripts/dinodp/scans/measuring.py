@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.datasets.geometry import Affine, VolumeGeometry
-from dinodp.datasets.subjects import compile_pattern, subject_of
+from dinodp.datasets.subjects import subjects_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
 from dinodp.evaluation.intervals import anomalous_subjects, interval
+from dinodp.jobs.files import RECORD
 from dinodp.jobs.logs import progress
 from dinodp.jobs.strangers import parsed_json
 from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.pixels import PixelCounter
 from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
-from dinodp.scans.naming import RECORD
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
 
@@ -136,8 +136,7 @@ class LabelledScans:
     def of(cls, names: Sequence[str], masks: Path, naming: MaskNaming, subject_pattern: str | None) -> "LabelledScans":
         """Raises InputError as `find_masks` does and for a pattern that is none."""
         found = find_masks(masks, list(names), naming)
-        pattern = compile_pattern(subject_pattern) if subject_pattern else None
-        return cls(found, [subject_of(name, pattern) if pattern else name for name in found])
+        return cls(found, subjects_of(list(found), subject_pattern))
 
 
 def evaluate_predictions(predictions: Predictions, test: LabelledScans, n_resamples: int) -> Evaluation:

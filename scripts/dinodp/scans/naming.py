@@ -5,7 +5,6 @@ from pathlib import Path
 from dinodp.errors import InputError
 
 MODEL_SUFFIX = ".h5"
-RECORD = "predictions.json"  # in a folder that `dinodp predict` wrote
 
 
 def require_name(model: Path) -> None:

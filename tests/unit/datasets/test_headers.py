@@ -199,7 +199,7 @@ def test_a_data_set_of_oblique_volumes_is_cut_along_one_direction(root, caplog):
     [
         ("test/p3_seg.nii.gz", np.zeros((*SHAPE, 2), np.uint8), AFFINE, "such as one channel per class"),
         ("test/p3_seg.nii.gz", np.full(SHAPE, 0.3, np.float32), AFFINE, "holds probabilities from 0 to 1: write it as"),
-        ("train/p1_t1.nii", head(1), AFFINE, "p1_t1.nii and .*p1_t1.nii.gz are one subject: leave one out"),
+        ("train/p1_t1.nii", head(1), AFFINE, "p1_t1.nii and p1_t1.nii.gz differ in their suffix only"),
         ("train/p1_t1.nii.gz", head(1), np.diag([1e3, 1e3, 1e3, 1]) @ AFFINE, "nobody is that large"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import field_validator
 
 from dinodp.datasets.subjects import compile_pattern
+from dinodp.jobs.files import user_path
 from dinodp.options.base import Options, option
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class DatasetOptions(Options):
     expect: Expected | None = option(None, "What is published of it, to compare with.")
     accept: tuple[str, ...] = option((), "Deviations (docs/data.md) that do not stop the run.")
 
+    @field_validator("root", "btcv", "lits", "released_copy", "patients", check_fields=False)
+    @classmethod
+    def _expand(cls, path: str | None) -> str | None:
+        return None if path is None else str(user_path(path))
+
     @classmethod
     def is_complete(cls) -> bool:
         """Whether it is a source, not what several of them share."""
@@ -56,6 +62,10 @@ class DatasetOptions(Options):
         """The keys, as plain values, that a manifest depends on: not those of other stages."""
         return {key: value for key, value in self.decisive().items() if key not in ("archive", "expect", "accept")}
 
+    def places(self) -> list[str]:
+        """Files and folders of the user that the manifest is made from: a change of them makes it anew."""
+        return []
+
     def prepare(self, folder: Path) -> pd.DataFrame:
         """The manifest; images that the source itself makes are written below ``folder``."""
         raise NotImplementedError
@@ -65,6 +75,10 @@ class RootedOptions(DatasetOptions):
     """Data sets that lie in one folder."""
 
     root: str = option(..., "The folder of the data set.")
+
+    def places(self) -> list[str]:
+        """The folder."""
+        return [self.root]
 
 
 class SliceOptions(RootedOptions):

@@ -10,8 +10,9 @@ import pandas as pd
 
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import SeededOptions, SubjectOptions
-from dinodp.datasets.sources.bmad_layouts import LABELS, Layout, list_images, recognise
-from dinodp.datasets.subjects import compile_pattern, hold_out, subject_of
+from dinodp.datasets.sources.bmad_layouts import LABELS, SPLITS, Layout, list_images, recognise
+from dinodp.datasets.sources.spelling import say_unused
+from dinodp.datasets.subjects import hold_out, subjects_of
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
 from dinodp.options.base import option
@@ -32,10 +33,13 @@ class BmadOptions(SeededOptions, SubjectOptions):
         """List images and masks below ``root``. Raises InputError for an unknown layout or a missing mask."""
         root, layout = recognise(Path(self.root), self.masks)
         logger.info("%s has the layout: %s.", root, layout.name)
-        pattern = compile_pattern(self.subject_pattern)
+        files = list(_files(root, layout, self.masks))
+        _say_unused(root, layout, files)
+        given = "subject_pattern" in self.model_fields_set
+        subjects = subjects_of([image.stem for _, _, image, _ in files], self.subject_pattern, is_given=given)
         frame = make_manifest(
-            image_row(split, label, image, mask, subject_of(image.stem, pattern), image.stem.rpartition("_")[2])
-            for split, label, image, mask in _files(root, layout, self.masks)
+            image_row(split, label, image, mask, subject, image.stem.rpartition("_")[2])
+            for (split, label, image, mask), subject in zip(files, subjects, strict=True)
         )
         if (frame["split"] == "valid").any():
             return frame
@@ -44,6 +48,20 @@ class BmadOptions(SeededOptions, SubjectOptions):
                 f"{root} has no split valid; set valid_fraction to hold out a share of the training subjects."
             )
         return make_manifest(hold_out(frame, self.valid_fraction, self.seed).to_dict("records"))
+
+
+def _say_unused(root: Path, layout: Layout, files: Sequence[tuple[str, str, Path, Path | None]]) -> None:
+    """Say which files below the root have no place in the layout; masks have one, also where they are not asked for."""
+    folders = {
+        folder
+        for pattern in (layout.images, layout.masks)
+        for split in SPLITS
+        for label in LABELS
+        for folder in layout.folders(root, pattern, split, label)
+    }
+    masks = [mask for folder in folders for mask in list_images(folder)]
+    parts = [folder.relative_to(root).parts for folder in (*folders, root / layout.train)]
+    say_unused(root, [*masks, *(image for _, _, image, _ in files)], {name for names in parts for name in names})
 
 
 def _files(root: Path, layout: Layout, with_masks: bool) -> Iterator[tuple[str, str, Path, Path | None]]:

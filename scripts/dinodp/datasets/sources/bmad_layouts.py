@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinodp.datasets.walking import files_in, folders_in
 from dinodp.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 SPLITS = {"valid": ("valid", "val"), "test": ("test",)}
 LABELS = {"normal": ("good",), "anomalous": ("Ungood", "ungood", "bad")}
 DEEPEST_ROOT = 3  # outer folders that an archive may put around the data set
@@ -55,9 +55,7 @@ def list_images(folder: Path) -> list[Path]:
     """The images directly in a folder by name; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    return files_in(folder).files
 
 
 def recognise(root: Path, with_masks: bool) -> tuple[Path, Layout]:
@@ -75,7 +73,7 @@ def recognise(root: Path, with_masks: bool) -> tuple[Path, Layout]:
         if found:
             candidates = "; ".join(f"{folder} ({layout.name})" for folder, layout in found)
             raise InputError(f"{root} fits several layouts: {candidates}; set root to the one that is meant.")
-        level = sorted(path for folder in level for path in folder.iterdir() if path.is_dir())
+        level = [inner for folder in level for inner in folders_in(folder)]
     looked_for = "; ".join(f"{layout.train} with {layout.images}" for layout in LAYOUTS)
-    there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing"
+    there = ", ".join([path.name for path in folders_in(root)][:10]) or "nothing"
     raise InputError(f"{root} has none of the known layouts; looked for {looked_for}; it holds {there}.")

@@ -44,6 +44,10 @@ class Brats2021Options(SeededOptions, RootedOptions):
     )
     allow_missing: bool = option(False, "Build from the patients that are there.")
 
+    def places(self) -> list[str]:
+        """The folders, and the list of patients."""
+        return [place for place in (self.root, self.released_copy, self.patients) if place]
+
     def prepare(self, folder: Path) -> pd.DataFrame:
         """Write the slices below ``folder/BraTS2021_slice`` in BMAD's layout and compare them with ``released_copy``.
 

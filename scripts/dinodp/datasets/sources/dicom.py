@@ -17,6 +17,7 @@ from dinodp.datasets.dicom import read_series
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import SliceOptions
 from dinodp.datasets.volumes import grey_slice, require_foreground, save_slice, slice_indices, window_of
+from dinodp.datasets.walking import folders_in
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
@@ -53,7 +54,8 @@ class DicomOptions(SliceOptions):
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
-    found = sorted(path for path in root.glob(pattern) if path.is_dir())
+    parent = (root / pattern).parent
+    found = folders_in(parent) if parent.is_dir() else []
     if not found:
         raise InputError(f"there is no folder {root / pattern}; the layout is a folder of .dcm files per series.")
     return found

@@ -6,21 +6,24 @@ training subjects is held out.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from dinodp.datasets.manifest import image_row, make_manifest
+from dinodp.datasets.manifest import SPLITS, image_row, make_manifest
 from dinodp.datasets.sources.base import SeededOptions, SubjectOptions
-from dinodp.datasets.subjects import compile_pattern, hold_out, subject_of
+from dinodp.datasets.sources.spelling import NORMAL as NORMAL_WORDS
+from dinodp.datasets.sources.spelling import means, say_unused
+from dinodp.datasets.subjects import hold_out, subjects_of
+from dinodp.datasets.walking import IMAGE_SUFFIXES, files_in, folders_in, require_folder, walk
 from dinodp.errors import InputError
+from dinodp.jobs.logs import logger
 from dinodp.options.base import option
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NORMAL = "good"
+LabelledFile = tuple[str, str, Path, Path | None]  # split, label, image, mask
 
 
 class ImageFolderOptions(SeededOptions, SubjectOptions):
@@ -35,63 +38,95 @@ class ImageFolderOptions(SeededOptions, SubjectOptions):
     )
 
     def prepare(self, folder: Path) -> pd.DataFrame:
-        """List the images below ``root``. Raises InputError for a missing folder, an empty one, or a missing mask."""
+        """List the images below ``root``.
+
+        Raises InputError for a missing folder, an empty one, a missing mask, and for a folder whose name means a split
+        or a label, but is not one that is read.
+        """
         root = Path(self.root)
-        if not root.is_dir():
-            raise InputError(f"there is no folder {root} (key root); it must hold train/{NORMAL} and test/<type>.")
-        others = sorted(path.name for path in (root / "train").glob("*/") if path.name != NORMAL)
-        if others:
-            raise InputError(f"{root / 'train'} holds the folder {others[0]}; training images are normal, in {NORMAL}.")
-        rows = list(_rows(root, "train", self))
-        for split in ("valid", "test"):
-            if split == "test" or (root / split).is_dir():
-                rows += _rows(root, split, self)
-        frame = make_manifest(rows)
+        require_folder(root, f" (key root); it must hold train/{NORMAL} and test/<type>")
+        files = [
+            file
+            for split in SPLITS
+            if split != "valid" or (root / split).is_dir()
+            for file in _files(root, split, self.masks)
+        ]
+        _say_unused(root, files)
+        frame = make_manifest(
+            image_row(split, label, image, mask, subject)
+            for (split, label, image, mask), subject in zip(files, _subjects(files, root, self), strict=True)
+        )
         if not (frame["split"] == "valid").any():
             frame = hold_out(frame, self.valid_fraction, self.seed)
         return make_manifest(frame.to_dict("records"))
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted by name. Raises InputError when it is missing or holds none."""
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}.")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not images:
-        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)}).")
-    return images
+def _files(root: Path, split: str, with_masks: bool) -> Iterator[LabelledFile]:
+    """(split, label, image, mask or None) of every image of a split."""
+    for folder in _types(root, split):
+        label = "normal" if folder.name == NORMAL else "anomalous"
+        masks = _masks(root / _truth(split) / folder.name) if with_masks else {}
+        for image in _images(folder):
+            mask = masks.get(f"{image.stem}_mask") or masks.get(image.stem)
+            if with_masks and label == "anomalous" and mask is None:
+                expected = root / _truth(split) / folder.name / f"{image.stem}_mask.png"
+                raise InputError(
+                    f"the anomalous image {image} has no mask: expected {expected} "
+                    "(set masks: false where there are none)."
+                )
+            yield split, label, image, mask
 
 
-def _rows(root: Path, split: str, options: ImageFolderOptions) -> Iterator[dict[str, object]]:
-    if not (root / split).is_dir():
-        raise InputError(
-            f"there is no folder {root / split}; the layout is train/{NORMAL}, test/<type>, ground_truth/<type>."
-        )
-    pattern = compile_pattern(options.subject_pattern) if options.subject_pattern else None
-    types = sorted(path for path in (root / split).iterdir() if path.is_dir())
+def _truth(split: str) -> str:
+    return "ground_truth" if split == "test" else f"ground_truth_{split}"
+
+
+def _types(root: Path, split: str) -> list[Path]:
+    """The class folders of a split. Raises InputError for none, and for one that is normal under another name."""
+    require_folder(root / split, f"; the layout is train/{NORMAL}, test/<type>, ground_truth/<type>")
+    types = folders_in(root / split)
     if not types:
         raise InputError(
             f"{root / split} holds no folder; expected {NORMAL} for normal images, any other name for anomalous ones."
         )
-    for folder in types:
-        label = "normal" if folder.name == NORMAL else "anomalous"
-        truth = root / ("ground_truth" if split == "test" else f"ground_truth_{split}") / folder.name
-        for image in list_images(folder):
-            mask = _mask(image, truth) if options.masks and label == "anomalous" else None
-            yield image_row(split, label, image, mask, _subject(image, root, pattern))
+    others = [path.name for path in types if path.name != NORMAL]
+    if split == "train" and others:
+        raise InputError(f"{root / split} holds the folder {others[0]}; training images are normal, in {NORMAL}.")
+    if wrong := [name for name in others if means(name, NORMAL_WORDS)]:
+        raise InputError(
+            f"{root / split} holds the folder {wrong[0]}, which would count as anomalous: normal images belong in "
+            f"{NORMAL}, in small letters."
+        )
+    if len(others) == len(types):
+        logger.warning("%s holds no folder %s: all its images count as anomalous.", root / split, NORMAL)
+    return types
 
 
-def _subject(image: Path, root: Path, pattern: re.Pattern[str] | None) -> str:
-    return subject_of(image.stem, pattern) if pattern else image.relative_to(root).as_posix()
+def _images(folder: Path) -> list[Path]:
+    """The images of a class. Raises InputError where there is none."""
+    found = files_in(folder)
+    if not found.files:
+        left = f"; it holds {found.left_in_words()}" if found.left_in_words() else ""
+        raise InputError(f"the folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}){left}.")
+    return found.files
 
 
-def _mask(image: Path, folder: Path) -> Path:
-    """The mask of an anomalous image: ``<name>_mask.<any>`` or the same name."""
-    for stem in (f"{image.stem}_mask", image.stem):
-        for suffix in SUFFIXES:
-            if (path := folder / f"{stem}{suffix}").is_file():
-                return path
-    raise InputError(
-        f"the anomalous image {image} has no mask: expected {folder / (image.stem + '_mask.png')} "
-        "(set masks: false where there are none)."
-    )
+def _masks(folder: Path) -> dict[str, Path]:
+    """Masks by their name without suffix; none where there is no folder."""
+    return {path.stem: path for path in files_in(folder).files} if folder.is_dir() else {}
+
+
+def _subjects(files: Sequence[LabelledFile], root: Path, options: ImageFolderOptions) -> list[str]:
+    images = [image for _, _, image, _ in files]
+    if options.subject_pattern is None:
+        return [image.relative_to(root).as_posix() for image in images]
+    return subjects_of([image.stem for image in images], options.subject_pattern)
+
+
+def _say_unused(root: Path, files: Sequence[LabelledFile]) -> None:
+    """Say which files have no place in the layout; masks have one, also where they are not asked for."""
+    used = [image for _, _, image, _ in files] + [mask for *_, mask in files if mask is not None]
+    folders = {name for *_, image, _ in files for name in image.relative_to(root).parts[:-1]}
+    ignored = [] if any(mask for *_, mask in files) else [root / _truth(split) for split in SPLITS]
+    used += [path for folder in ignored if folder.is_dir() for path in walk(folder).files]
+    say_unused(root, used, folders | {_truth(split) for split in ("valid", "test")})

@@ -6,6 +6,7 @@ Which slices BMAD chose is unpublished, so all with enough liver are taken; pati
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from PIL import Image
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import SeededOptions
 from dinodp.datasets.volumes import AXES, SUFFIXES, Grey, Volume, open_volume
+from dinodp.datasets.walking import files_in
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
@@ -37,6 +39,10 @@ class LiverVolumeOptions(SeededOptions):
     min_liver: float = option(0.02, "Least share of a slice that is liver.", ge=0, le=1)
     slice_step: int = option(1, "Every n-th of the slices with enough liver.", ge=1)
 
+    def places(self) -> list[str]:
+        """The folders of both collections."""
+        return [self.btcv, self.lits]
+
     def prepare(self, folder: Path) -> pd.DataFrame:
         """Write slices and masks (0, 255) as PNG below ``folder/slices``.
 
@@ -55,7 +61,9 @@ class LiverVolumeOptions(SeededOptions):
 
 def _pairs(folder: Path, volumes: str, segmentation: tuple[str, str]) -> list[tuple[Path, Path]]:
     """Volumes of a folder and their segmentations, whose paths differ by one replacement."""
-    found = sorted(path for end in SUFFIXES for path in folder.glob(f"{volumes}{end}"))
+    inner, name = (folder / volumes).parent, Path(volumes).name
+    files = files_in(inner, SUFFIXES).say() if inner.is_dir() else []
+    found = [path for path in files if fnmatch(path.name, name)]
     if not found:
         raise InputError(f"{folder} holds no volume {volumes}.nii.gz.")
     result = []

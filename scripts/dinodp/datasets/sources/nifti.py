@@ -28,6 +28,7 @@ from dinodp.datasets.volumes import (
     slice_indices,
     window_of,
 )
+from dinodp.datasets.walking import Found, files_in, stem_of
 from dinodp.errors import InputError
 from dinodp.images import resize_mask
 from dinodp.jobs.files import replaced_folder
@@ -68,7 +69,11 @@ class NiftiOptions(SliceOptions):
         A slice is anomalous when its mask is not empty; a test volume without segmentation is refused, a training or
         validation volume without one is normal. Raises InputError for whatever is wrong with the volumes.
         """
-        volumes = [(split, path) for split in SPLITS for path in _volumes(Path(self.root) / split, self.image_suffix)]
+        volumes = [
+            (split, path)
+            for split in SPLITS
+            for path in _volumes(Path(self.root) / split, self.image_suffix, self.mask_suffix)
+        ]
         cutting = Cutting.of([path for _, path in volumes], self)
         with replaced_folder(folder / "slices") as slices:
             tasks = progress(volumes, "Slices", unit="volume")
@@ -134,28 +139,28 @@ def _resampled(geometry: VolumeGeometry, spacing: float | None) -> tuple[int, in
     return max(1, round(height * rows / spacing)), max(1, round(width * columns / spacing))
 
 
-def _volumes(folder: Path, suffix: str) -> list[Path]:
-    """The volumes of a split, by name. Raises InputError for none, and for one that is there under two suffixes."""
+def _volumes(folder: Path, suffix: str, mask_suffix: str) -> list[Path]:
+    """The volumes of a split, by name."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; the root must hold {', '.join(SPLITS)}.")
-    ends = tuple(f"{suffix}{end}" for end in SUFFIXES)
-    found = sorted(
-        path for path in folder.iterdir() if not path.name.startswith(".") and _lowered_end(path.name).endswith(ends)
-    )
-    if not found:
-        raise InputError(f"the folder {folder} holds no volume named *{suffix}.nii.gz (key image_suffix).")
-    seen: dict[str, Path] = {}
-    for path in found:
-        other = seen.setdefault(_subject(path, suffix), path)
-        if other != path:
-            raise InputError(f"{other} and {path} are one subject: leave one out.")
+    found = _without_masks(files_in(folder, SUFFIXES), suffix, mask_suffix)
+    found.where(lambda path: _ends(path, suffix), "volume of another name")
+    if not found.files:
+        left = f"; it holds {found.left_in_words()}" if found.left_in_words() else ""
+        raise InputError(f"the folder {folder} holds no volume named *{suffix}.nii.gz (key image_suffix){left}.")
+    return found.say()
+
+
+def _without_masks(found: Found, suffix: str, mask_suffix: str) -> Found:
+    """Without the segmentations that belong to a volume."""
+    masks = {path for path in found.files if _ends(path, mask_suffix) and not (suffix and _ends(path, suffix))}
+    subjects = {_subject(path, suffix) for path in found.files if path not in masks and _ends(path, suffix)}
+    found.files = [path for path in found.files if path not in masks or _subject(path, mask_suffix) not in subjects]
     return found
 
 
-def _lowered_end(name: str) -> str:
-    """A name with its suffixes of NIfTI in small letters."""
-    end = next((end for end in SUFFIXES if name.lower().endswith(end)), "")
-    return name[: len(name) - len(end)] + end
+def _ends(path: Path, suffix: str) -> bool:
+    return stem_of(path.name).endswith(suffix)
 
 
 def _mask_file(slices: Path, name: str) -> Path | None:
@@ -166,9 +171,9 @@ def _mask_file(slices: Path, name: str) -> Path | None:
 def _segmentation(path: Path, options: NiftiOptions, split: str) -> Path | None:
     """The segmentation beside a volume."""
     subject = _subject(path, options.image_suffix)
-    names = {f"{subject}{options.mask_suffix}{end}" for end in SUFFIXES}
-    if masks := sorted(mask for mask in path.parent.iterdir() if _lowered_end(mask.name) in names):
-        return masks[0]
+    for end in (*SUFFIXES, *map(str.upper, SUFFIXES)):
+        if (mask := path.with_name(f"{subject}{options.mask_suffix}{end}")).is_file():
+            return mask
     if split == "test":
         raise InputError(
             f"the test volume {path} has no segmentation {subject}{options.mask_suffix}.nii.gz beside it "
@@ -178,9 +183,7 @@ def _segmentation(path: Path, options: NiftiOptions, split: str) -> Path | None:
 
 
 def _subject(path: Path, suffix: str) -> str:
-    name = _lowered_end(path.name)
-    end = next(end for end in SUFFIXES if name.endswith(end))
-    return name[: -len(suffix + end)]
+    return stem_of(path.name).removesuffix(suffix)
 
 
 def _cut(split: str, path: Path, cutting: Cutting, slices: Path) -> Iterator[tuple[str, str, str, str, int]]:

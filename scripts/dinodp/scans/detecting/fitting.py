@@ -12,7 +12,7 @@ import torch
 
 from dinodp.backbones import load_backbone
 from dinodp.datasets.geometry import CLEAR_TILT, Affine, VolumeGeometry, common_frame, direction_in_words
-from dinodp.datasets.subjects import compile_pattern, draw, subject_of
+from dinodp.datasets.subjects import draw, subjects_of
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
 from dinodp.families.stages import fit_state
@@ -105,8 +105,7 @@ def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[lis
 
     Raises InputError for fewer than two subjects.
     """
-    pattern = compile_pattern(settings.subject_pattern) if settings.subject_pattern else None
-    subjects = [subject_of(scan.name, pattern) if pattern else scan.name for scan in scans]
+    subjects = subjects_of([scan.name for scan in scans], settings.subject_pattern)
     distinct = sorted(set(subjects))
     if len(distinct) < 2:
         found = f"All {len(scans)} healthy scans are of one subject" if len(scans) > 1 else "There is one scan"

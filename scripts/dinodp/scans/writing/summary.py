@@ -9,9 +9,8 @@ import pandas as pd
 
 from dinodp import __version__
 from dinodp.errors import visible
-from dinodp.jobs.files import read_json, write_json, write_text
+from dinodp.jobs.files import RECORD, read_json, write_json, write_text
 from dinodp.scans.detecting.model_file import FittedDetector
-from dinodp.scans.naming import RECORD
 from dinodp.scans.writing.gallery import NOTE, write_gallery
 from dinodp.scans.writing.prediction import PredictionOptions, Result
 from dinodp.scans.writing.regions import Region
