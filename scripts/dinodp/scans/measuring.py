@@ -25,6 +25,7 @@ from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
+from dinodp.scans.writing.unfinished import require_finished
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms
@@ -58,11 +59,13 @@ class Predictions:
     frame: Affine | None
     map_range: tuple[float, float]
     thresholds: dict[str, float]
+    failed: tuple[str, ...]
     scans: dict[str, PredictedScan]
 
     @classmethod
     def read(cls, folder: Path) -> "Predictions":
-        """Raises InputError when the folder holds no predictions."""
+        """Raises InputError when the folder holds no predictions, or not all of them."""
+        require_finished(folder)
         try:
             content = parsed_json((folder / RECORD).read_bytes(), folder / RECORD)
             low, high = content["map_range"]
@@ -73,6 +76,7 @@ class Predictions:
                 None if content["frame"] is None else np.array(content["frame"], dtype=np.float64).reshape(3, 3),
                 (float(low), float(high)),
                 {f"threshold_{name}": float(value) for name, value in content["thresholds"].items()},
+                tuple(sorted(content["failed"])),
                 {item["name"]: PredictedScan.of(folder, item) for item in content["scans"]},
             )
         except OSError as error:
