@@ -168,8 +168,8 @@ def write_predictions(
         )
         truth[name] = (scores, lesion, scored)
     record = {
-        "axis": "axial", "backbone": {"backbone": "classical"}, "map_range": [-6.0, 9.0], "model": folder.name,
-        "scans": scans, "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
+        "axis": "axial", "failed": {}, "frame": None, "backbone": {"backbone": "classical"}, "map_range": [-6.0, 9.0],
+        "model": folder.name, "scans": scans, "thresholds": {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.5},
     }  # fmt: skip
     (folder / "predictions.json").write_text(json.dumps(record))
     return truth

@@ -3,7 +3,7 @@
 import argparse
 
 from dinodp.commands.arguments import Commands, add_command
-from dinodp.commands.evaluate import add_masks, count_of, show, test_of
+from dinodp.commands.evaluate import add_masks, count_of, say_failed, show, test_of
 from dinodp.errors import InputError
 from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
@@ -41,4 +41,5 @@ def run(options: argparse.Namespace) -> int:
     print(f"first: {first.model}   second: {second.model}")
     show(rows, options.out)
     print(count_of(test.subjects, test.masks))
+    say_failed(sorted({*first.failed, *second.failed}))
     return 0

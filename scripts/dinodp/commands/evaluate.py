@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from dinodp.commands.arguments import Commands, add_command, require_file
+from dinodp.commands.arguments import Commands, add_command, require_file, say
 from dinodp.errors import InputError, told
 from dinodp.jobs.files import user_path, write_text
 from dinodp.jobs.logs import configure_logging
@@ -57,7 +57,14 @@ def run(options: argparse.Namespace) -> int:
     rows = metric_rows(evaluate_predictions(predictions, test, options.resamples))
     show(rows, options.out)
     print(count_of(test.subjects, test.masks))
+    say_failed(predictions.failed)
     return 0
+
+
+def say_failed(names: Sequence[str]) -> None:
+    """Say which scans were not scored, and so are in no number."""
+    if names:
+        say(f"Not counted, since `dinodp predict` could not score them: {len(names)} (such as {names[0]}).")
 
 
 def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:

@@ -119,7 +119,7 @@ def _fit(options: argparse.Namespace, settings: Settings) -> int:
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
-    scans = find_all(options.healthy, options.pattern)
+    scans = find_all(options.healthy, options.pattern, with_copies=False)
     detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)

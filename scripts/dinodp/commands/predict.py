@@ -14,7 +14,7 @@ from dinodp.commands.arguments import (
     require_writable,
     say,
 )
-from dinodp.errors import told
+from dinodp.errors import InputError, told
 from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
@@ -30,6 +30,7 @@ Score new scans with a fitted model, and write into a folder:
   regions.csv   the largest regions above the threshold: centroid in mm, volume in ml
   gallery.html  all of it on one page
 
+A run that was stopped goes on when the same command is given again: what is done is not done again.
 A scan that cannot be scored does not stop the others; it is listed at the end, and the exit status is 1.
 A score says how far a scan lies from the healthy ones; it is no diagnosis."""
 
@@ -75,7 +76,6 @@ def run(options: argparse.Namespace) -> int:
         require_new(options.out, options.overwrite)
     require_writable(options.out)
     with folder_lock(options.out):
-        require_new(options.out, options.overwrite)
         return _predict(options)
 
 
@@ -84,21 +84,36 @@ def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.prediction import PredictionOptions, Result, predict_scans
     from dinodp.scans.writing.summary import remove_earlier, write_summary
+    from dinodp.scans.writing.unfinished import Progress, discard, job_of, unfinished_job
 
     names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force")
     chosen = PredictionOptions(**{name: getattr(options, name) for name in names})
+    job, earlier = job_of(options.model, chosen), unfinished_job(options.out)
+    if options.overwrite or earlier is None:
+        require_new(options.out, options.overwrite)
+    elif earlier != job:
+        raise InputError(
+            f"{options.out} holds an unfinished prediction with another model or other options: run that one again, "
+            "which goes on, or add --overwrite."
+        )
     scans = find_all(options.new, options.pattern)
     detector = load_detector(
         options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
     )
-    remove_earlier(options.out)
-    results: list[Result] = []
+    if options.overwrite:
+        remove_earlier(options.out)
+        discard(options.out)
+    kept, results = Progress(options.out, job, [name for name, _ in scans]), list[Result]()
     try:
-        results.extend(predict_scans(scans, detector, options.out, chosen))
+        results.extend(predict_scans(scans, detector, options.out, chosen, kept))
     finally:
         if results:
             with told(f"The tables of {options.out} cannot be written", place=options.out):
                 write_summary(options.out, results, detector, chosen, options.model.name)
+        if len(results) == len(scans):
+            kept.finish()
+        else:
+            kept.stop()
     failed = [item for item in results if item.failed]
     say(f"{len(results) - len(failed)} of {len(results)} scans scored: {options.out / 'gallery.html'}")
     if failed:

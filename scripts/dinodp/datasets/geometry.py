@@ -1,5 +1,6 @@
 """From the axes of a file to a stack of upright slices, and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,12 @@ import numpy.typing as npt
 from dinodp.errors import InputError
 
 Array = npt.NDArray[Any]
-SAME_GRID_MM = 0.01
+Affine = npt.NDArray[np.float64]
+SAME_GRID = 0.25  # of the shortest side of a voxel: how far two places of a voxel may lie apart
+LARGEST_MM = 3000.0  # of a volume along an axis, longer than any person
+CLEAR_TILT = 35.0  # degrees by which the axes of a volume may be turned before a frame is sought for its set
+LARGEST_TILT = 40.0  # beyond it, at 45 degrees, slices are cut along one axis as well as along another
+MOST_CANDIDATES = 50  # frames that are tried
 CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])  # axes run to the right, front and top
 
 
@@ -19,13 +25,15 @@ class VolumeGeometry:
 
     ``shape`` is that of one volume on disk (two or three dimensions), ``affine`` [4, 4] takes its voxel indices to mm
     (right, front, top positive), ``axis`` is the canonical axis along which it is sliced: 0 sagittal, 1 coronal, 2
-    axial. ``header`` is that of the NIfTI file, if there was one.
+    axial. ``header`` is that of the NIfTI file, if there was one. ``frame`` [3, 3] has in its columns what counts as
+    right, front and top for a set of oblique volumes (`common_frame`); None: the axes of the body.
     """
 
     shape: tuple[int, ...]
-    affine: npt.NDArray[np.float64]
+    affine: Affine
     axis: int
     header: Any = None
+    frame: Affine | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -38,11 +46,22 @@ class VolumeGeometry:
         return canonical[self.axis], rows, columns
 
     @property
-    def canonical_affine(self) -> npt.NDArray[np.float64]:
+    def canonical_affine(self) -> Affine:
         """Affine [4, 4] of the voxels once their axes run to the right, front and top."""
         turn = _orientations().inv_ornt_aff(self._orientation(), self._three_lengths)
-        found: npt.NDArray[np.float64] = self.affine @ turn
+        found: Affine = self.affine @ turn
         return found
+
+    @property
+    def tilt(self) -> float:
+        """Degrees by which the axes of the volume are turned against those of its frame, at most."""
+        return _tilt(self.affine, np.eye(3) if self.frame is None else self.frame)
+
+    @property
+    def letters(self) -> tuple[str, str, str, str]:
+        """Where the left, right, upper and lower side of an upright slice lie: R, L, A, P, S or I."""
+        columns, rows = (self.canonical_affine[:3, axis] for axis in range(3) if axis != self.axis)
+        return _letter(-columns), _letter(columns), _letter(rows), _letter(-rows)
 
     @property
     def voxel_ml(self) -> float:
@@ -90,31 +109,117 @@ class VolumeGeometry:
 
     def _orientation(self) -> Array:
         """Canonical axis and direction (1 or -1) of each axis on disk [3, 2]."""
-        orientation: Array = _orientations().io_orientation(self.affine)
-        return orientation
+        return _orientation_in(self.affine, self.frame)
 
 
 def same_grid(first: VolumeGeometry, second: VolumeGeometry) -> bool:
     """Whether the voxels of two volumes lie at the same places; they may be stored in another order."""
     if first.stack_shape != second.stack_shape:
         return False
-    return bool(np.allclose(first.canonical_affine, second.canonical_affine, atol=SAME_GRID_MM))
+    corners = np.stack([*np.ndindex(2, 2, 2)]) * (np.array(_canonical_shape(first)) - 1)
+    moved = corners @ (first.canonical_affine - second.canonical_affine)[:3, :3].T
+    apart = moved + (first.canonical_affine - second.canonical_affine)[:3, 3]
+    return bool(np.linalg.norm(apart, axis=1).max() <= SAME_GRID * _voxel_sizes(first.affine).min())
 
 
-def require_affine(affine: npt.NDArray[np.float64], name: object) -> None:
+def _canonical_shape(geometry: VolumeGeometry) -> tuple[int, ...]:
+    slices, rows, columns = geometry.stack_shape
+    lengths = [columns, rows]
+    lengths.insert(geometry.axis, slices)
+    return tuple(lengths)
+
+
+def common_frame(affines: Sequence[Affine]) -> Affine | None:
+    """Along which axes [3, 3] a whole set of volumes is sliced: None where those of the body are clear for most.
+
+    Near 45 degrees the axis of a volume that is nearest to one of the body jumps between volumes that hardly differ;
+    then the axes are those of the volume to which the others come nearest.
+    """
+    if not affines or max(_tilt(affine, np.eye(3)) for affine in affines) <= CLEAR_TILT:
+        return None
+    every = max(1, len(affines) // MOST_CANDIDATES)
+    candidates = [np.eye(3), *(_axes(affine) for affine in affines[::every])]
+    costs = []
+    for number, frame in enumerate(candidates):
+        tilts = np.array([_tilt(affine, frame) for affine in affines])
+        costs.append((int((tilts > CLEAR_TILT).sum()), number > 0, float(tilts.sum()), number))
+    chosen = min(costs)[-1]
+    return None if chosen == 0 else candidates[chosen]
+
+
+def direction_in_words(frame: Affine, axis: str) -> str:
+    """How a set of oblique volumes is sliced, for a sentence."""
+    direction = frame[:, ("sagittal", "coronal", "axial").index(axis)]
+    shown = ", ".join(f"{value:.2f}" for value in direction)
+    return f"and all are sliced along the direction ({shown}) to the right, front and top, nearest to {axis}"
+
+
+def _orientation_in(affine: Affine, frame: Affine | None) -> Array:
+    seen = affine if frame is None else _as_affine(frame.T @ affine[:3, :3])
+    orientation: Array = _orientations().io_orientation(seen)
+    return orientation
+
+
+def _as_affine(matrix: Affine) -> Affine:
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    return affine
+
+
+def _directions(affine: Affine, frame: Affine) -> Affine:
+    """Unit vectors [3, 3] along the axes of a volume, in its columns, in the order and sense of those of a frame."""
+    turn = _orientations().inv_ornt_aff(_orientation_in(affine, frame), (1, 1, 1))
+    matrix = affine[:3, :3] @ turn[:3, :3]
+    found: Affine = matrix / np.linalg.norm(matrix, axis=0)
+    return found
+
+
+def _axes(affine: Affine) -> Affine:
+    """The orthogonal axes [3, 3] nearest to those of a volume."""
+    left, _, right = np.linalg.svd(_directions(affine, np.eye(3)))
+    found: Affine = left @ right
+    return found
+
+
+def _tilt(affine: Affine, frame: Affine) -> float:
+    cosines = (_directions(affine, frame) * frame).sum(axis=0)
+    return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
+
+
+def _letter(direction: Affine) -> str:
+    axis = int(np.abs(direction).argmax())
+    return ("LR", "PA", "IS")[axis][int(direction[axis] > 0)]
+
+
+def require_size(affine: Affine, shape: Sequence[int], name: object) -> None:
+    """Raise InputError for a volume that is larger than any person: its voxel sizes or units are wrong."""
+    sizes = _voxel_sizes(affine)[: len(shape)]
+    lengths = sizes * shape[:3]
+    if lengths.max() > LARGEST_MM:
+        raise InputError(
+            f"{name} measures {_in_mm(lengths)} by its header (voxels of {_in_mm(sizes)}): nobody is that large; "
+            "correct its voxel sizes or their unit."
+        )
+
+
+def _in_mm(lengths: npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{length:.4g}" for length in lengths) + " mm"
+
+
+def require_affine(affine: Affine, name: object) -> None:
     """Raise InputError unless an affine is finite, invertible and has positive voxel sizes."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or not _has_axes(affine):
         raise InputError(f"{name} has an affine that cannot be inverted: where its voxels lie is not known.")
 
 
-def _has_axes(affine: npt.NDArray[np.float64]) -> bool:
+def _has_axes(affine: Affine) -> bool:
     """Whether each axis on disk has a length and a canonical axis of its own."""
     with np.errstate(all="ignore"):
         sizes = _voxel_sizes(affine)
         return bool(sizes.min() > 0 and np.isfinite(_orientations().io_orientation(affine)).all())
 
 
-def _voxel_sizes(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _voxel_sizes(affine: Affine) -> npt.NDArray[np.float64]:
     sizes: npt.NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)
     return sizes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dinodp.errors import InputError, visible
-from dinodp.jobs.files import FOLDER_LOCK, LEFT, ORIGIN_SUFFIX, RECORD
+from dinodp.jobs.files import FOLDER_LOCK, LEFT, ORIGIN_SUFFIX, RECORD, UNFINISHED
 from dinodp.jobs.logs import logger
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -211,7 +211,7 @@ class _Walk:
 
 def _is_mark(entry: os.DirEntry[str]) -> bool:
     """Whether an entry tells that dinodp wrote its folder, or is writing it."""
-    return entry.name in (RECORD, FOLDER_LOCK) or entry.name.endswith(ORIGIN_SUFFIX)
+    return entry.name in (RECORD, FOLDER_LOCK, UNFINISHED) or entry.name.endswith(ORIGIN_SUFFIX)
 
 
 def copies(paths: Iterable[Path]) -> dict[Path, Path]:

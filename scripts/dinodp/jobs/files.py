@@ -17,6 +17,7 @@ from dinodp.errors import InputError, one_line
 from dinodp.jobs.space import full_disk_told
 
 RECORD = "predictions.json"  # in a folder that `dinodp predict` wrote
+UNFINISHED = ".dinodp.unfinished"  # folder in it that says what is done so far
 FOLDER_LOCK = ".dinodp.lock"  # in one that it is writing, or was writing when it was killed
 ORIGIN_SUFFIX = ".origin.json"  # of what lies beside a CSV table (`dinodp.jobs.origin`)
 LEFT = re.compile(r"part\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\..*")  # machine, process, chance
@@ -121,7 +122,15 @@ def _clear_left(path: Path) -> None:
         names = [entry.name for entry in entries if entry.name.startswith("part.")]
     for name in names:
         if name.endswith("." + path.name[-NAME_KEPT:]) and _is_left(path.with_name(name)):
-            _remove(path.with_name(name))
+            remove(path.with_name(name))
+
+
+def clear_left(folder: Path) -> None:
+    """Remove all temporary files and folders in ``folder`` of processes that have ended."""
+    if folder.is_dir():
+        for path in folder.glob("part.*"):
+            if _is_left(path):
+                remove(path)
 
 
 def _is_left(path: Path) -> bool:
@@ -147,7 +156,8 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, where that is allowed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.geometry import VolumeGeometry
+from dinodp.datasets.geometry import Affine, VolumeGeometry
 from dinodp.datasets.subjects import subjects_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
@@ -25,6 +25,7 @@ from dinodp.metrics.streaming import Evaluation, image_metrics
 from dinodp.scans.detecting.calibration import evenly
 from dinodp.scans.reading.masks import Mask, MaskNaming, find_masks, read_image_mask, read_volume_mask
 from dinodp.scans.writing.maps import read_map
+from dinodp.scans.writing.unfinished import require_finished
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
 VALUES_PER_SCAN = 100_000  # sampled to place the bins of the histograms
@@ -55,13 +56,16 @@ class Predictions:
     folder: Path
     model: str
     axis: int
+    frame: Affine | None
     map_range: tuple[float, float]
     thresholds: dict[str, float]
+    failed: tuple[str, ...]
     scans: dict[str, PredictedScan]
 
     @classmethod
     def read(cls, folder: Path) -> "Predictions":
-        """Raises InputError when the folder holds no predictions."""
+        """Raises InputError when the folder holds no predictions, or not all of them."""
+        require_finished(folder)
         try:
             content = parsed_json((folder / RECORD).read_bytes(), folder / RECORD)
             low, high = content["map_range"]
@@ -69,8 +73,10 @@ class Predictions:
                 folder,
                 f"{content['model']} ({content['backbone']['backbone']})",
                 AXES[content["axis"]],
+                None if content["frame"] is None else np.array(content["frame"], dtype=np.float64).reshape(3, 3),
                 (float(low), float(high)),
                 {f"threshold_{name}": float(value) for name, value in content["thresholds"].items()},
+                tuple(sorted(content["failed"])),
                 {item["name"]: PredictedScan.of(folder, item) for item in content["scans"]},
             )
         except OSError as error:
@@ -107,7 +113,7 @@ class Predictions:
         scores, scored, affine = read_map(scan.map, self.map_range, scan.outside)
         if affine is None:
             return scores[None], scored[None], None
-        geometry = VolumeGeometry(scores.shape, affine, self.axis)
+        geometry = VolumeGeometry(scores.shape, affine, self.axis, frame=self.frame)
         return geometry.to_stack(scores), geometry.to_stack(scored), geometry
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from scan_phantoms import (
@@ -104,6 +105,28 @@ def series(edit=None, **tags):
 def mixed_series(folder):
     other = write_series(Path("other"), head(7)[:, :, :1], AFFINE, SeriesInstanceUID="9.9")
     shutil.copy(other / "000.dcm", folder / "x.dcm")
+
+
+def volume_in(edit, affine=None):
+    image = nib.Nifti1Image(head(7), affine)
+    edit(image.header)
+    nib.save(image, "new/b.nii")
+    return predict("new/b.nii")
+
+
+def turned_by(degrees):
+    angle = np.radians(degrees)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn @ AFFINE
+
+
+def echoes(folder):
+    other = write_series(Path("other"), head(8), AFFINE, EchoTime="30")
+    for path in other.iterdir():
+        item = pydicom.dcmread(path)
+        item.SOPInstanceUID += ".2"
+        item.save_as(folder / f"second_{path.name}")
 
 
 def image(pixels, model):
@@ -242,6 +265,12 @@ CASES = {
     "index for a 3D volume": lambda: [*fit("healthy"), "--index", "0"],
     "five dimensions": lambda: volume(np.stack([np.stack([head(7)] * 2, axis=3)] * 2, axis=4)),
     "affine that cannot be inverted": singular,
+    "voxel size of 0": lambda: volume_in(lambda header: header.__setitem__("pixdim", [1, 0, 2, 2, 0, 0, 0, 0])),
+    "larger than a person": lambda: volume(head(7), np.diag([1e3, 1e3, 1e3, 1]) @ AFFINE),
+    "surface or connectivity in NIfTI": lambda: volume_in(lambda header: header.set_intent("vector"), AFFINE),
+    "pixels in another unit": lambda: [*volume(head(7), np.diag([20, 20, 1, 1]) @ AFFINE), "--force"],
+    "one healthy scan in another unit": lambda: healthy_with("x.nii", head(7), np.diag([0.1, 0.1, 0.1, 1]) @ AFFINE),
+    "turned by 45 degrees": lambda: volume(head(7), turned_by(44)),
     "slices too small": lambda: volume(head(7)[10:22]),
     "nothing but background": lambda: volume(head(7) * 0),
     "no contrast": lambda: volume((head(7) > 0) * np.int16(300)),
@@ -250,6 +279,9 @@ CASES = {
     "image too small": lambda: image(photo(0)[:12], "images.h5"),
     "missing DICOM slice": lambda: series(lambda folder: (folder / "005.dcm").unlink()),
     "two DICOM series in one folder": lambda: series(mixed_series),
+    "several acquisitions in one DICOM series": lambda: series(echoes),
+    "the same DICOM image twice": lambda: series(lambda folder: shutil.copy(folder / "005.dcm", folder / "x.dcm")),
+    "several frames in one DICOM file": lambda: series(NumberOfFrames=2),
     "damaged DICOM file": lambda: series(lambda folder: (folder / "005.dcm").write_bytes(b"x")),
     "DICOM without geometry": lambda: series(ImagePositionPatient=None),
     "image for a model of volumes": lambda: image(photo(0), "model.h5"),
@@ -292,7 +324,11 @@ CASES = {
     "record that is another": lambda: (evaluation(), Path("maps/predictions.json").write_text("{}"), evaluated())[2],
     "scan without mask": unmasked,
     "mask on another grid": lambda: evaluation(mask=lambda lesion: (lesion.astype(np.uint8), AFFINE * 1.1)),
-    "mask that is no mask": lambda: evaluation(mask=lambda lesion: (lesion * np.float32(0.5), AFFINE)),
+    "mask that is no mask": lambda: evaluation(mask=lambda lesion: (lesion * np.float32(2.5), AFFINE)),
+    "mask of probabilities": lambda: evaluation(mask=lambda lesion: (lesion * np.float32(0.5), AFFINE)),
+    "mask with a channel per class": lambda: evaluation(
+        mask=lambda lesion: (np.stack([~lesion, lesion], axis=3).astype(np.uint8), AFFINE)
+    ),
     "masks without any lesion": no_lesion,
 }
 

@@ -31,7 +31,7 @@ from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.fitting import UnreadScan, split_subjects, unread_scans
 from dinodp.scans.detecting.method import BANK_EMBEDDINGS, own_model
 from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, PINNED_REVISIONS, Settings
-from dinodp.scans.reading.folder import find_scans
+from dinodp.scans.reading.folder import ReadingOptions, find_scans
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_images_as_arrays():
     assert abs(row - 30) < 12
     assert abs(column - 60) < 12
     assert detector.score_samples([spot, photo(10)]).argmin() == 0
-    with pytest.raises(InputError, match=r"shape \(8, 8\) and type float64 is no image: uint8"):
+    with pytest.raises(InputError, match=r"shape \(8, 8\) and type float64 is no image: those are uint8"):
         detector.score_samples([np.zeros((8, 8))])
 
 
@@ -229,7 +229,7 @@ def test_the_card_is_honest(detector, tmp_path):
 
 
 def unread(names):
-    return [UnreadScan(name, lambda: None) for name in names]
+    return [UnreadScan(name, lambda _: None, lambda: None, ReadingOptions()) for name in names]
 
 
 def test_no_subject_is_on_both_sides():

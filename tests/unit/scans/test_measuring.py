@@ -112,8 +112,8 @@ def test_images(tmp_path):
                       "slices": []})  # fmt: skip
         all_scores.append(levels.ravel())
         all_labels.append(lesion.ravel())
-    record = {"axis": "axial", "map_range": [-1, 3], "model": "m", "scans": scans, "thresholds": {"fpr01": 2.0},
-              "backbone": {"backbone": "classical"}}  # fmt: skip
+    record = {"axis": "axial", "failed": {}, "frame": None, "map_range": [-1, 3], "model": "m", "scans": scans,
+              "thresholds": {"fpr01": 2.0}, "backbone": {"backbone": "classical"}}  # fmt: skip
     (tmp_path / "maps_a/predictions.json").write_text(json.dumps(record))
     status, found = evaluate(tmp_path)
     assert status == 0
@@ -175,7 +175,7 @@ def test_mistakes(case, capsys):
     save(tmp_path / "masks/p2_a.nii.gz", truth["p2_a"][1].astype(np.uint8), AFFINE @ np.diag([1, 1, 1.1, 1]))
     assert evaluate(tmp_path)[0] == 1
     assert "does not lie on the grid of its map" in capsys.readouterr().err
-    save(tmp_path / "masks/p2_a.nii.gz", truth["p2_a"][1] * np.float32(0.5))
+    save(tmp_path / "masks/p2_a.nii.gz", truth["p2_a"][1] * np.float32(1.5))
     assert evaluate(tmp_path)[0] == 1
     assert "must hold labels 0, 1, 2" in capsys.readouterr().err
     for name in truth:
@@ -214,8 +214,8 @@ def test_pixels_of_an_image_that_were_not_scored_do_not_count(tmp_path, suffix):
     write_image(tmp_path / f"p/maps/x.{suffix}", scores, scored, (low, 9.0))
     save_photo(tmp_path / "masks/x.png", lesion.astype(np.uint8) * 255)
     record = {
-        "axis": "axial", "map_range": [low, 9.0], "model": "m", "thresholds": {"fpr01": 2.0},
-        "backbone": {"backbone": "classical"},
+        "axis": "axial", "failed": {}, "frame": None, "map_range": [low, 9.0], "model": "m",
+        "thresholds": {"fpr01": 2.0}, "backbone": {"backbone": "classical"},
         "scans": [{"name": "x", "map": f"maps/x.{suffix}", "outside": outside, "score": 1.0, "slices": []}],
     }  # fmt: skip
     (tmp_path / "p/predictions.json").write_text(json.dumps(record))

@@ -180,7 +180,7 @@ def test_a_canvas_as_large_as_the_memory_is_refused(tmp_path):
     healthy_folder(tmp_path / "healthy", 2)
     assert main(["fit", str(tmp_path / "healthy"), "--out", str(tmp_path / "dpmm.h5"), *FAST_FIT]) == 0
     (tmp_path / "copy").mkdir()
-    with pytest.raises(InputError, match="measures 1000000000 pixels; at most 16384"):
+    with pytest.raises(InputError, match="measures 1000000000 pixels; at most 8192"):
         load_detector(edited(tmp_path, tmp_path / "copy", "dpmm", told("healthy/side", 2e9)))
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from dinodp.backbones import Backbone
 from dinodp.datasets.volumes import to_grey
-from dinodp.scans.detecting.healthy import HealthyRange, bounds
+from dinodp.errors import InputError
+from dinodp.scans.detecting.healthy import LARGEST_CANVAS, HealthyRange, bounds
 from dinodp.scans.reading.scan import Scan
 
 Picture = npt.NDArray[np.uint8]
@@ -34,7 +35,10 @@ class Placement:
 
     @classmethod
     def of(cls, scan: Scan, healthy: HealthyRange) -> "Placement":
-        """An image stays as it is; a volume's foreground comes to the middle of the field of view."""
+        """An image stays as it is; a volume's foreground comes to the middle of the field of view.
+
+        Raises InputError for a slice that would be too large at that scale.
+        """
         height, width = scan.values.shape[1:3]
         if scan.spacing is None:
             return cls((height, width), (0, 0), None)
@@ -45,6 +49,11 @@ class Placement:
         ):
             factor = spacing / healthy.pixel
             resized = length if abs(factor - 1) < SAME_SPACING else max(1, round(length * factor))
+            if resized > LARGEST_CANVAS:
+                raise InputError(
+                    f"{scan.path}: its slices would measure {resized} pixels at the scale of the model, of which at "
+                    f"most {LARGEST_CANVAS} are allowed: correct its voxel sizes, or cut it."
+                )
             size.append(resized)
             offset.append(round((side - (first + last + 1) * resized / length) / 2))
         return cls((size[0], size[1]), (offset[0], offset[1]), side)

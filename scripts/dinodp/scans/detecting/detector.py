@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,18 +15,20 @@ from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.detecting.settings import Settings
-from dinodp.scans.reading.folder import ReadingOptions, find_scans, image_scan, read_scan
-from dinodp.scans.reading.scan import Background, Scan
+from dinodp.scans.reading.folder import ReadingOptions, axes_of, find_scans, read_scan
+from dinodp.scans.reading.memory import AnyScan, axes_in_memory, is_in_memory, read_memory
+from dinodp.scans.reading.scan import Background
 from dinodp.scans.writing.card import write_card
 
 DEFAULT = Settings()
-Scans = str | Path | Iterable[str | Path | npt.NDArray[np.uint8]]
+Scans = AnyScan | Iterable[AnyScan]
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Learns what healthy scans look like; scores new ones by how far they lie from that. A score is no diagnosis.
 
-    Scans are paths (files, folders of DICOM series, or one folder of scans) or images uint8 [H, W] or [H, W, 3]. As in
+    Scans are paths (files, folders of DICOM series, or one folder of scans), images uint8 [H, W] or [H, W, 3], images
+    of nibabel or SimpleITK, or pairs (voxels [i, j, k], affine [4, 4] to mm: right, front, top). As in
     scikit-learn, `score_samples` is higher for what looks healthier, and `predict` gives 1 (inlier) or -1 (outlier).
 
     - ``backbone``: a directory in Hugging Face format, a hub name (with ``revision``), or ``classical``; ``layers``
@@ -102,7 +105,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """1 for a scan that looks healthy, -1 for one that does not [n]."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def anomaly_map(self, scan: str | Path | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def anomaly_map(self, scan: AnyScan) -> npt.NDArray[np.float32]:
         """Score of every voxel or pixel, float32 in the shape of the scan; where nothing was scored 0, or less than
         every score if one is not above 0."""
         scored = self.score_scan(scan)
@@ -112,11 +115,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         )
         return found
 
-    def score_scan(self, scan: str | Path | npt.NDArray[np.uint8]) -> ScoredScan:
+    def score_scan(self, scan: AnyScan) -> ScoredScan:
         """Patch scores, anomaly map and scores of one scan. Raises InputError when it is not like the healthy ones."""
         fitted = self._fitted()
-        name = "image" if isinstance(scan, np.ndarray) else Path(scan).name
-        return fitted.scorer.score(_unread(name, scan, fitted.scorer.settings.reading()).read())
+        name = Path(scan).name if isinstance(scan, str | Path) else "scan"
+        preparation = fitted.scorer.preparation
+        return fitted.scorer.score(_unread(name, scan, preparation.settings.reading()).read(preparation.healthy.axes))
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model (HDF5) and, beside it, its model card."""
@@ -147,27 +151,18 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self.fitted_
 
 
-def _named(scans: Scans) -> Iterator[tuple[str, str | Path | npt.NDArray[np.uint8]]]:
+def _named(scans: Scans) -> Iterator[tuple[str, AnyScan]]:
     """Scans with a name each; a folder stands for the scans in it."""
     if isinstance(scans, str | Path):
-        yield from find_scans(Path(scans))
+        yield from find_scans(Path(scans).expanduser())
         return
-    for number, scan in enumerate(scans):
-        yield (f"image {number}", scan) if isinstance(scan, np.ndarray) else (str(scan), scan)
+    given: Iterable[AnyScan] = [scans] if is_in_memory(scans) else scans
+    for number, scan in enumerate(given):
+        yield (str(scan), scan) if isinstance(scan, str | Path) else (f"scan {number}", scan)
 
 
-def _unread(name: str, scan: str | Path | npt.NDArray[np.uint8], options: ReadingOptions) -> UnreadScan:
-    def read() -> Scan:
-        if isinstance(scan, np.ndarray):
-            return image_scan(name, Path(name), _checked(scan), options)
-        return read_scan(name, Path(scan), options)
-
-    return UnreadScan(name, read)
-
-
-def _checked(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise InputError(
-            f"An array of shape {image.shape} and type {image.dtype} is no image: uint8 [H, W] or [H, W, 3] is."
-        )
-    return image
+def _unread(name: str, scan: AnyScan, options: ReadingOptions) -> UnreadScan:
+    if isinstance(scan, str | Path):
+        path = Path(scan).expanduser()
+        return UnreadScan(name, partial(read_scan, name, path), partial(axes_of, path, options), options)
+    return UnreadScan(name, partial(read_memory, name, scan), partial(axes_in_memory, name, scan, options), options)

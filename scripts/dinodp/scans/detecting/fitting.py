@@ -11,34 +11,51 @@ import numpy as np
 import torch
 
 from dinodp.backbones import load_backbone
+from dinodp.datasets.geometry import CLEAR_TILT, Affine, VolumeGeometry, common_frame, direction_in_words
 from dinodp.datasets.subjects import draw, subjects_of
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
 from dinodp.families.stages import fit_state
 from dinodp.jobs.logs import logger, progress
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.detecting.healthy import HealthyRange, Measures, require_sensible_axis
+from dinodp.scans.detecting.healthy import (
+    HealthyRange,
+    Measures,
+    require_one_kind,
+    require_sensible_axis,
+    require_similar_size,
+)
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.detecting.token_file import TokenFile
-from dinodp.scans.reading.folder import read_scan
+from dinodp.scans.reading.folder import ReadingOptions, axes_of, read_scan
 from dinodp.scans.reading.scan import Scan
 
 
 @dataclass(frozen=True)
 class UnreadScan:
-    """A scan that is read when it is needed."""
+    """A scan that is read when it is needed, with the ``frame`` of oblique volumes; ``axes`` are those of its voxels
+    [4, 4], by its header (None of an image)."""
 
     name: str
-    read: Callable[[], Scan]
+    reader: Callable[[ReadingOptions], Scan]
+    axes: Callable[[], Affine | None]
+    options: ReadingOptions
+
+    def read(self, frame: Affine | None = None) -> Scan:
+        """Raises InputError for a scan that cannot be read."""
+        return self.reader(replace(self.options, frame=frame))
 
 
 def unread_scans(scans: Sequence[tuple[str, Path]], settings: Settings) -> list[UnreadScan]:
     """Scans on disk, by name and path."""
     options = settings.reading()
-    return [UnreadScan(name, partial(read_scan, name, path, options)) for name, path in scans]
+    return [
+        UnreadScan(name, partial(read_scan, name, path), partial(axes_of, path, options), options)
+        for name, path in scans
+    ]
 
 
 def fit_detector(
@@ -105,9 +122,10 @@ def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRa
     measured: list[Measures] = []
     faults: list[InputError] = []
     digest = hashlib.sha256()
+    frame = _frame(scans, settings.axis)
     for unread in progress(scans, "read", unit="scan"):
         try:
-            scan = unread.read()
+            scan = unread.read(frame)
             require_sensible_axis(scan, settings.axis)
             measured.append(Measures.of(scan))
             digest.update(np.ascontiguousarray(scan.values).tobytes())
@@ -116,17 +134,31 @@ def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRa
     if faults:
         others = f"{len(faults)} of the {len(scans)} scans cannot be used; the first: " if len(faults) > 1 else ""
         raise InputError(f"{others}{faults[0]}")
-    healthy = HealthyRange.over([scan.name for scan in scans], measured)
-    _require_alike(scans, measured)
-    return healthy, digest.hexdigest()
+    names = [scan.name for scan in scans]
+    require_one_kind(names, measured)
+    _require_alike(names, measured)
+    return HealthyRange.over(names, measured, frame), digest.hexdigest()
 
 
-def _require_alike(scans: Sequence[UnreadScan], measured: Sequence[Measures]) -> None:
-    """Raise InputError when the values of one healthy scan are unlike the median of all."""
-    low, high = (float(np.median([getattr(item, name) for item in measured])) for name in ("low", "high"))
-    typical = HealthyRange.over([""], [replace(measured[0], low=low, high=high)])
-    for scan, item in zip(scans, measured, strict=True):
-        typical.require_values(scan.name, item)
+def _frame(scans: Sequence[UnreadScan], axis: str) -> Affine | None:
+    """The common frame of the healthy volumes, which is said where it is not that of the body."""
+    found = [(scan.name, axes) for scan in scans if (axes := scan.axes()) is not None]
+    frame = common_frame([axes for _, axes in found])
+    if frame is not None:
+        logger.warning("The volumes are oblique, %s.", direction_in_words(frame, axis))
+    for name, axes in found:
+        if (tilt := VolumeGeometry((1, 1, 1), axes, 0, frame=frame).tilt) > CLEAR_TILT:
+            logger.warning("%s is turned by %.0f degrees against the direction of the slices.", name, tilt)
+    return frame
+
+
+def _require_alike(names: Sequence[str], measured: Sequence[Measures]) -> None:
+    """Raise InputError when the values or the size of one healthy scan are unlike the median of all."""
+    median = Measures.median(measured)
+    typical = HealthyRange.over([""], [median])
+    for name, item in zip(names, measured, strict=True):
+        require_similar_size(name, item, median)
+        typical.require_values(name, item)
 
 
 def _embed(
@@ -136,7 +168,7 @@ def _embed(
     file = TokenFile(folder / f"{what}.tokens")
     settings = preparation.settings
     for scan in progress(scans, what, unit="scan"):
-        prepared, first = preparation.of(scan.read(), settings.slice_step), 0
+        prepared, first = preparation.of(scan.read(preparation.healthy.axes), settings.slice_step), 0
         for tokens in seen_tokens(embedder, prepared, settings):
             if first == 0:
                 shown = prepared.patch_foreground(embedder.backbone, tokens.shape[1:3])
@@ -150,7 +182,7 @@ def _calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) 
     voxels, scores = [], []
     first = 0
     for scan in progress(held_out, "calibrate", unit="scan"):
-        prepared = scorer.preparation.of(scan.read(), scorer.settings.slice_step)
+        prepared = scorer.preparation.of(scan.read(scorer.preparation.healthy.axes), scorer.settings.slice_step)
         last = first + len(prepared.chosen)
         tokens = (file.read([index]).to(scorer.embedder.device) for index in range(first, last))
         scored = scorer.score_tokens(prepared, tokens)

@@ -1,12 +1,13 @@
 """What the healthy scans were like, and whether a new scan is like them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.datasets.geometry import LARGEST_TILT, Affine
 from dinodp.datasets.volumes import PERCENTILES, window_of
 from dinodp.errors import InputError, require_finite
 from dinodp.scans.reading.scan import Scan
@@ -14,7 +15,9 @@ from dinodp.scans.reading.scan import Scan
 VALUE_FACTOR = 4.0  # a range of values may be this much narrower or wider than any healthy one, and shifted as much
 SPACING_FACTOR = 2.0  # likewise for distances between voxels
 FIELD_MARGIN = 1.05  # the field of view is this much wider than the largest healthy foreground
-LARGEST_CANVAS = 16384  # pixels along a side of the field of view
+LARGEST_CANVAS = 8192  # pixels along a side of the field of view, and of a slice at its scale
+IMPOSSIBLE_FACTOR = 10.0  # sizes that differ by as much are of another unit, and not even forced
+SIZE_FACTOR = 4.0  # by which the body in one healthy scan may be larger or smaller than in most
 IDEAL_SPACING_RATIO = 2.5  # voxels of a slice that are longer than this: slices should be cut along another axis
 
 
@@ -32,6 +35,15 @@ class Measures:
     high: float
     spacing: tuple[float, float, float] | None
     extent: float
+    tilt: float = 0.0  # degrees of a volume's axes against those along which it is sliced
+
+    @classmethod
+    def median(cls, measured: Sequence["Measures"]) -> "Measures":
+        """The first of ``measured`` with the median of the numbers of all."""
+        low, high, extent = (
+            float(np.median([getattr(item, name) for item in measured])) for name in ("low", "high", "extent")
+        )
+        return replace(measured[0], low=low, high=high, extent=extent)
 
     @classmethod
     def of(cls, scan: Scan) -> "Measures":
@@ -39,7 +51,8 @@ class Measures:
         low, high = window_of(scan.values[scan.foreground], PERCENTILES, scan.path)
         sizes = (1.0, 1.0) if scan.spacing is None else scan.spacing[1:]
         sides = [(last + 1 - first) * size for (first, last), size in zip(bounds(scan.foreground), sizes, strict=True)]
-        return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides))
+        tilt = 0.0 if scan.geometry is None else scan.geometry.tilt
+        return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides), tilt)
 
 
 def bounds(foreground: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -61,6 +74,7 @@ class HealthyRange:
     spacing: tuple[tuple[float, float], ...]  # of slices, rows and columns: smallest and largest; empty for images
     side: float
     pixel: float  # the finest in-plane spacing: pixels of the field of view
+    frame: tuple[tuple[float, ...], ...] | None = None  # of oblique volumes (`VolumeGeometry`)
 
     def __post_init__(self) -> None:
         """Raises InputError for what no scans give: the numbers may come from a file."""
@@ -72,6 +86,15 @@ class HealthyRange:
                 raise InputError(f"The healthy range's {name} runs from {least:g} down to {most:g}.")
         self._require_lengths()
         self._require_kind()
+        if self.axes is not None and not (
+            self.axes.shape == (3, 3) and np.allclose(self.axes.T @ self.axes, np.eye(3), atol=1e-3)
+        ):
+            raise InputError("The healthy range's frame holds no three axes at right angles.")
+
+    @property
+    def axes(self) -> Affine | None:
+        """The frame as an array [3, 3]."""
+        return None if self.frame is None else np.array(self.frame, dtype=np.float64)
 
     def _require_lengths(self) -> None:
         require_finite("The field of view", self.side, self.pixel)
@@ -91,13 +114,11 @@ class HealthyRange:
             )
 
     @classmethod
-    def over(cls, names: Sequence[str], measures: Sequence[Measures]) -> "HealthyRange":
-        """Ranges over scans. Raises InputError for volumes among images, grey among colour, 8 among 16 bits."""
-        for what in ("kind", "channels", "depth"):
-            found = {_in_words(item, what): name for name, item in zip(names, measures, strict=True)}
-            if len(found) > 1:
-                examples = " and ".join(f"{words} ({name})" for words, name in sorted(found.items()))
-                raise InputError(f"The healthy scans are {examples}: fit a model for each.")
+    def over(
+        cls, names: Sequence[str], measures: Sequence[Measures], frame: Affine | None = None
+    ) -> "HealthyRange":
+        """Ranges over scans. Raises InputError for scans of several kinds."""
+        require_one_kind(names, measures)
         spacings = [item.spacing for item in measures if item.spacing is not None]
         return cls(
             kind=measures[0].kind,
@@ -109,13 +130,15 @@ class HealthyRange:
             spacing=tuple(_ends(values) for values in zip(*spacings, strict=True)),
             side=FIELD_MARGIN * max(item.extent for item in measures),
             pixel=min((min(spacing[1:]) for spacing in spacings), default=1.0),
+            frame=None if frame is None else tuple(tuple(row) for row in frame.tolist()),
         )
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "HealthyRange":
         """From what `to_json` gave."""
         pairs = {name: tuple(content[name]) for name in ("low", "high", "width")}
-        return cls(**{**content, **pairs, "spacing": tuple(tuple(pair) for pair in content["spacing"])})
+        frame = content["frame"] and tuple(tuple(row) for row in content["frame"])
+        return cls(**{**content, **pairs, "spacing": tuple(tuple(pair) for pair in content["spacing"]), "frame": frame})
 
     def to_json(self) -> dict[str, Any]:
         """As a mapping of plain values."""
@@ -130,11 +153,28 @@ class HealthyRange:
                     f"{_in_words(self, what)}."
                 )
 
+    def require_possible(self, scan: Scan, measures: Measures) -> None:
+        """Raise InputError when the pixels of a volume are of another order of size, as those in another unit are."""
+        if measures.spacing is None:
+            return
+        (smallest, _), (_, largest) = min(self.spacing[1:]), max(self.spacing[1:])
+        sizes = measures.spacing[1:]
+        if min(sizes) < smallest / IMPOSSIBLE_FACTOR or max(sizes) > largest * IMPOSSIBLE_FACTOR:
+            raise InputError(
+                f"{scan.path}: its pixels measure {sizes[0]:.3g} x {sizes[1]:.3g} mm, but those of the healthy scans "
+                f"{smallest:.3g} to {largest:.3g} mm: correct its voxel sizes or their unit (--force does not help)."
+            )
+
     def require_similar(self, scan: Scan, measures: Measures) -> None:
         """Raise InputError when values, spacing or size lie far outside those of the healthy scans."""
         self.require_values(scan.path, measures)
         if measures.spacing is not None:
             self._require_spacing(scan, measures.spacing)
+            if measures.tilt > LARGEST_TILT:
+                raise InputError(
+                    f"{scan.path}: its axes are turned by {measures.tilt:.0f} degrees against those along which the "
+                    f"model slices, of which at most {LARGEST_TILT:.0f} are clear: resample it."
+                )
             if measures.extent > self.side:
                 raise InputError(
                     f"{scan.path}: its foreground measures {measures.extent:.0f} mm within the slices, but the field "
@@ -164,6 +204,25 @@ class HealthyRange:
                     f"{scan.path}: its {what} lie {size:.3g} mm apart, but those of the healthy scans "
                     f"{smallest:.3g} to {largest:.3g} mm: resample it, or fit a model on scans like it."
                 )
+
+
+def require_one_kind(names: Sequence[str], measures: Sequence[Measures]) -> None:
+    """Raise InputError for volumes among images, grey among colour, 8 among 16 bits."""
+    for what in ("kind", "channels", "depth"):
+        found = {_in_words(item, what): name for name, item in zip(names, measures, strict=True)}
+        if len(found) > 1:
+            examples = " and ".join(f"{words} ({name})" for words, name in sorted(found.items()))
+            raise InputError(f"The healthy scans are {examples}: fit a model for each.")
+
+
+def require_similar_size(name: str, measures: Measures, median: Measures) -> None:
+    """Raise InputError when the body in one healthy volume is much larger or smaller than in most."""
+    factor = measures.extent / median.extent
+    if measures.kind == "volume" and not 1 / SIZE_FACTOR <= factor <= SIZE_FACTOR:
+        raise InputError(
+            f"{name}: its foreground measures {measures.extent:.4g} mm within the slices, but in most healthy scans "
+            f"about {median.extent:.4g} mm: voxel sizes in another unit, or another body part."
+        )
 
 
 def require_sensible_axis(scan: Scan, axis: str) -> None:

@@ -1,7 +1,7 @@
 """From a scan to what the backbone sees of it: which slices, where on the canvas, with which window."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from dinodp.errors import InputError
 from dinodp.scans.detecting.canvas import Picture, Placement, patches_with, pictures, slice_choice
 from dinodp.scans.detecting.healthy import HealthyRange, Measures
 from dinodp.scans.detecting.settings import Settings
+from dinodp.scans.reading.folder import ReadingOptions
 from dinodp.scans.reading.scan import Scan
 
 
@@ -66,6 +67,10 @@ class Preparation:
     settings: Settings
     healthy: HealthyRange
 
+    def reading(self) -> ReadingOptions:
+        """How new scans are read."""
+        return replace(self.settings.reading(), frame=self.healthy.axes)
+
     def of(self, scan: Scan, every: int) -> PreparedScan:
         """Choose every ``every``-th slice with enough foreground, place and window it.
 
@@ -79,6 +84,7 @@ class Preparation:
         """As `of`, but a scan unlike the healthy ones is refused; ``force`` allows other values, spacing and size."""
         prepared = self._prepared(scan, every)
         self.healthy.require_same_kind(scan, prepared.measures)
+        self.healthy.require_possible(scan, prepared.measures)
         if not force:
             self.healthy.require_similar(scan, prepared.measures)
         require_contrast(scan, prepared.window)

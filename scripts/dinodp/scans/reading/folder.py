@@ -1,6 +1,6 @@
 """Find and read scans: PNG, JPEG, TIFF, NIfTI (2D, 3D, 4D by index) and DICOM series."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,27 +9,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.dicom import DICOM_SUFFIXES, is_slice, read_placed_series
-from dinodp.datasets.geometry import VolumeGeometry
-from dinodp.datasets.volumes import AXES, SUFFIXES, read_nifti
+from dinodp.datasets.dicom import (
+    DICOM_SUFFIXES,
+    DICOMDIR,
+    PlacedSeries,
+    is_dicom,
+    is_slice,
+    read_placed_series,
+    series_axes,
+)
+from dinodp.datasets.geometry import Affine
+from dinodp.datasets.volumes import AXES, SUFFIXES, NiftiVolume, open_nifti, read_nifti
+from dinodp.datasets.walking import (
+    COPY,
+    IMAGE_SUFFIXES,
+    OTHER_FORMAT,
+    Found,
+    copies,
+    counted,
+    has_suffix,
+    stem_of,
+    walk,
+)
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_values
-from dinodp.jobs.files import RECORD
-from dinodp.jobs.logs import reading_of
+from dinodp.jobs.logs import logger, reading_of
 from dinodp.scans.reading.scan import Background, Scan, find_foreground
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 OTHER_VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img")
+NO_IMAGE = "DICOM folder without images"
 SMALLEST_SIDE = 16  # pixels: below it a picture is no scan
 
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How scans are read: slicing ``axis``, ``index`` of the volume in a 4D file, value of the background."""
+    """How scans are read: slicing ``axis``, ``index`` of the volume in a 4D file, value of the background, and the
+    ``frame`` [3, 3] of oblique volumes (`VolumeGeometry`)."""
 
     axis: str = "axial"
     index: int | None = None
     background: Background = "auto"
+    frame: Affine | None = None
 
     def __post_init__(self) -> None:
         require_known("axis", self.axis, AXES)
@@ -47,45 +67,52 @@ def find_scans(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]
         raise InputError(f"There is no file or folder {path}.")
     if path.is_file():
         _require_readable(path)
-        return [(_stem(path.name), path)]
-    found = _series_and_files(path)
-    if not found:
+        return [(stem_of(path.name), path)]
+    below = _series_and_files(path)
+    if not below.files:
+        said = f" It holds {below.left_in_words()}." if below.left_in_words() else ""
         raise InputError(
-            f"The folder {path} holds no scan: PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz) or DICOM series are read."
+            f"The folder {path} holds no scan: PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz) or DICOM series are read.{said}"
         )
+    found = below.say()
     chosen = [item for item in found if pattern is None or fnmatch(item.name, pattern)]
     if not chosen:
         raise InputError(f"None of the {len(found)} scans below {path} is named {pattern}; one is {found[0].name}.")
     return list(zip(_names(chosen, path), chosen, strict=True))
 
 
-def find_all(paths: Sequence[Path], pattern: str | None = None) -> list[tuple[str, Path]]:
-    """Names and paths of the scans below several paths. Raises InputError when two scans would have one name."""
+def find_all(
+    paths: Sequence[Path], pattern: str | None = None, *, with_copies: bool = True
+) -> list[tuple[str, Path]]:
+    """Names and paths of the scans below several paths; without ``with_copies``, of files with the same bytes the first
+    one. Raises InputError when two scans would have one name."""
     found = [item for path in paths for item in find_scans(path, pattern)]
+    again = {} if with_copies else copies(path for _, path in found if path.is_file())
+    if again:
+        copy, first = next(iter(again.items()))
+        logger.warning("%s left out (such as %s, of %s).", counted(len(again), COPY), copy, first)
     seen: dict[str, Path] = {}
     for name, path in found:
         if name in seen:
             raise InputError(f"{seen[name]} and {path} would both be named {name}: give a folder that holds both.")
         seen[name] = path
+    return [(name, path) for name, path in found if path not in again]
+
+
+def _series_and_files(folder: Path) -> Found:
+    """Image and NIfTI files, and folders with DICOM images, below a folder and itself."""
+    found = walk(folder)
+    single = [file for file in found.files if has_suffix(file, (*IMAGE_SUFFIXES, *SUFFIXES))]
+    dicom: dict[Path, list[Path]] = {}
+    for file in sorted(set(found.files).difference(single)):
+        if is_dicom(file):
+            dicom.setdefault(file.parent, []).append(file)
+        elif file.name != DICOMDIR:
+            found.left[OTHER_FORMAT].append(file)
+    series = [place for place, files in dicom.items() if any(map(is_slice, files))]
+    found.left[NO_IMAGE] += [files[0] for place, files in dicom.items() if place not in series]
+    found.files = sorted([*series, *single])
     return found
-
-
-def _series_and_files(folder: Path) -> list[Path]:
-    """Image and NIfTI files, and folders with DICOM files, below a folder and itself.
-
-    Passed over is what is hidden (.git, .ipynb_checkpoints), and what `dinodp predict` wrote into a folder of its own.
-    """
-    predictions = {record.parent for record in folder.rglob(RECORD)} - {folder}
-    files = [
-        file
-        for file in folder.rglob("*")
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and predictions.isdisjoint(file.parents)
-    ]
-    single = [file for file in files if file.name.lower().endswith((*IMAGE_SUFFIXES, *SUFFIXES))]
-    series = {file.parent for file in set(files).difference(single) if is_slice(file)}
-    return sorted([*series, *single])
 
 
 def _require_readable(file: Path) -> None:
@@ -98,15 +125,10 @@ def _require_readable(file: Path) -> None:
         raise InputError(f"{file} is no scan: PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz) or DICOM series are read.")
 
 
-def _stem(name: str) -> str:
-    end = next((end for end in (*SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(end)), "")
-    return name[: len(name) - len(end)]
-
-
 def _names(paths: list[Path], root: Path) -> list[str]:
     """One name per scan: folders joined by two underscores; with the suffix where two would be alike."""
     full = ["__".join(path.relative_to(root).parts) or root.name for path in paths]
-    short = [_stem(name) for name in full]
+    short = [stem_of(name) for name in full]
     taken = {name for name in short if short.count(name) > 1} if len(set(short)) < len(short) else set()
     return [name.replace(".", "_") if stem in taken else stem for name, stem in zip(full, short, strict=True)]
 
@@ -119,12 +141,23 @@ def read_scan(name: str, path: Path, options: ReadingOptions) -> Scan:
 
 def _read(name: str, path: Path, options: ReadingOptions) -> Scan:
     if path.is_dir():
-        return _volume(name, path, options, *read_placed_series(path))
+        return volume_scan(name, path, options, *read_placed_series(path))
     if path.name.lower().endswith(SUFFIXES):
-        return _volume(name, path, options, *read_nifti(path, options.index))
+        return volume_scan(name, path, options, *read_nifti(path, options.index))
     if options.index is not None:
         raise InputError(f"{path} is an image: an index ({options.index}) is for 4D volumes.")
     return image_scan(name, path, read_values(path), options)
+
+
+def axes_of(path: Path, options: ReadingOptions) -> Affine | None:
+    """Along which directions the voxels of a volume lie [4, 4], by its header; None of an image, and of what cannot be
+    read, which is told when it is."""
+    try:
+        if path.is_dir():
+            return series_axes(path)
+        return open_nifti(path, options.index).affine if path.name.lower().endswith(SUFFIXES) else None
+    except InputError:
+        return None
 
 
 def image_scan(name: str, path: Path, stored: npt.NDArray[Any], options: ReadingOptions) -> Scan:
@@ -140,14 +173,15 @@ def image_scan(name: str, path: Path, stored: npt.NDArray[Any], options: Reading
     return Scan(name, path, values, find_foreground(values, options.background, "image", path), None, depth)
 
 
-def _volume(
+def volume_scan(
     name: str,
     path: Path,
     options: ReadingOptions,
     voxels: npt.NDArray[np.float32],
-    geometry: Callable[[int], VolumeGeometry],
+    volume: NiftiVolume | PlacedSeries,
 ) -> Scan:
-    placed = geometry(AXES[options.axis])
+    """A scan of the voxels, as on disk, of a volume. Raises InputError for slices that are too small."""
+    placed = volume.geometry(AXES[options.axis], options.frame)
     values = np.ascontiguousarray(placed.to_stack(voxels))
     if min(values.shape[1:]) < SMALLEST_SIDE:
         size = " x ".join(map(str, placed.shape))

@@ -7,13 +7,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.geometry import VolumeGeometry
-from dinodp.datasets.volumes import SUFFIXES, labelled, read_nifti
+from dinodp.datasets.geometry import VolumeGeometry, same_grid
+from dinodp.datasets.volumes import SUFFIXES, labelled, open_mask
 from dinodp.errors import InputError, require_known
 from dinodp.images import read_lesion
 from dinodp.scans.reading.folder import find_scans
 
-SAME_GRID_MM = 0.01
 WITHOUT_MASK = ("refuse", "healthy", "skip")
 Mask = npt.NDArray[np.bool_]
 
@@ -65,16 +64,14 @@ def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
     """
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"The mask {path} of a volume must be NIfTI.")
-    values, placed = read_nifti(path, None)
-    own = placed(geometry.axis)
-    stack = own.to_stack(values)
-    expected = geometry.to_stack(np.empty(geometry.shape, dtype=np.bool_)).shape
-    if stack.shape != expected:
-        sizes = [" x ".join(map(str, shape)) for shape in (stack.shape, expected)]
+    mask = open_mask(path)
+    own = mask.geometry(geometry.axis, geometry.frame)
+    if own.stack_shape != geometry.stack_shape:
+        sizes = [" x ".join(map(str, shape)) for shape in (own.stack_shape, geometry.stack_shape)]
         raise InputError(f"The mask {path} does not lie on the grid of its map: {sizes[0]} against {sizes[1]} voxels.")
-    if not np.allclose(own.canonical_affine, geometry.canonical_affine, atol=SAME_GRID_MM):
+    if not same_grid(own, geometry):
         raise InputError(f"The mask {path} does not lie on the grid of its map: its affine is another one.")
-    return labelled(stack, path)
+    return labelled(own.to_stack(mask.voxels()), path)
 
 
 def read_image_mask(path: Path, shape: tuple[int, ...]) -> Mask:

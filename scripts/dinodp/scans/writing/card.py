@@ -1,12 +1,13 @@
 """The model card: what a fitted model was made from, what it is for, and what it is not."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from dinodp import __version__
+from dinodp.datasets.geometry import direction_in_words
 from dinodp.errors import visible
 from dinodp.jobs.files import write_text
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.detecting.healthy import HealthyRange
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.naming import card_of
 
@@ -82,7 +83,7 @@ def describe(name: str, detector: FittedDetector) -> str:
         depth=f", {healthy.depth} bits" if healthy.depth else f", {settings.axis} slices",
         low=f"{healthy.low[0]:g}",
         high=f"{healthy.high[1]:g}",
-        spacing=_spacing(healthy.spacing, healthy.side),
+        spacing=_spacing(healthy, settings.axis),
         digest=origin["voxels_sha256"],
         thresholds="\n".join(_threshold_rows(detector)),
         few=_warning(int(origin["held_out_scans"])),
@@ -90,11 +91,13 @@ def describe(name: str, detector: FittedDetector) -> str:
     )
 
 
-def _spacing(spacing: Sequence[Sequence[float]], side: float) -> str:
-    if not spacing:
+def _spacing(healthy: HealthyRange, axis: str) -> str:
+    if not healthy.spacing:
         return "No physical spacing: images."
-    pairs = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in zip(AXES_OF_SPACING, spacing, strict=True)]
-    return f"Spacing in mm: {', '.join(pairs)}. Field of view of a slice: {side:.0f} mm."
+    pairs = zip(AXES_OF_SPACING, healthy.spacing, strict=True)
+    sizes = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in pairs)
+    oblique = "" if healthy.axes is None else f" They are oblique, {direction_in_words(healthy.axes, axis)}."
+    return f"Spacing in mm: {sizes}. Field of view of a slice: {healthy.side:.0f} mm.{oblique}"
 
 
 def _threshold_rows(detector: FittedDetector) -> list[str]:

@@ -26,14 +26,15 @@ Mask = npt.NDArray[np.bool_]
 def write_volume(path: Path, values: npt.NDArray[Any], geometry: VolumeGeometry, description: str) -> None:
     """Write a NIfTI volume that lies where a scan lies: of its header, place, voxel sizes and units are kept.
 
-    Nothing else is, since texts and extensions may name the patient.
+    Nothing else is, since texts and extensions may name the patient. The affine of a header is in its own unit.
     """
+    affine = geometry.affine if geometry.header is None else geometry.header.get_best_affine()
     kind: Any = nib.Nifti2Image if isinstance(geometry.header, nib.Nifti2Header) else nib.Nifti1Image
     header = kind.header_class()
     if geometry.header is not None:
         for name in PLACE_FIELDS:
             header[name] = geometry.header[name]
-    image = kind(values, geometry.affine, header)
+    image = kind(values, affine, header)
     image.header.set_data_dtype(values.dtype)
     image.header["descrip"] = description.encode()[:79]
     if geometry.header is None:
@@ -94,7 +95,7 @@ def read_map(
 def _stored(path: Path) -> tuple[Map, npt.NDArray[np.float64] | None]:
     if path.suffix not in (".png", ".tiff"):
         volume = open_nifti(path)
-        return volume.voxels(), volume.image.affine
+        return volume.voxels(), volume.affine
     try:
         with Image.open(path) as picture:
             return np.asarray(picture).astype(np.float32), None

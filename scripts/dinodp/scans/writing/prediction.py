@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -72,15 +72,31 @@ class Result:
         return bool(self.message)
 
 
+class Kept(Protocol):
+    """Results of an earlier run that was stopped (`dinodp.scans.writing.unfinished.Progress`)."""
+
+    def done(self, name: str, path: Path) -> Result | None:
+        """The result for a scan, if there is one."""
+
+    def keep(self, result: Result) -> None:
+        """Note a result."""
+
+
 def predict_scans(
-    scans: Sequence[tuple[str, Path]], detector: FittedDetector, folder: Path, options: PredictionOptions
+    scans: Sequence[tuple[str, Path]], detector: FittedDetector, folder: Path, options: PredictionOptions, kept: Kept
 ) -> Iterator[Result]:
     """Score scans (name, path) one by one and write their maps, masks and overlays into ``folder``.
 
-    A scan that fails is recorded with its sentence, leaves no file, and does not stop the others.
+    A scan that fails is recorded with its sentence, leaves no file, and does not stop the others. One that an earlier
+    run has scored is not scored again.
     """
     for name, path in progress(scans, "predict", unit="scan"):
-        yield _attempt(name, path, detector, folder, options)
+        result = kept.done(name, path)
+        if result is None:
+            result = _attempt(name, path, detector, folder, options)
+            if not result.failed:
+                kept.keep(result)
+        yield result
 
 
 def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
@@ -112,7 +128,7 @@ def _predict(
     """Score one scan; what is written goes to the list ``written``."""
     scorer, calibration = detector.scorer, detector.calibration
     scored = scorer.score(
-        read_scan(name, scan, scorer.settings.reading()), options.slice_step, force=options.force
+        read_scan(name, scan, scorer.preparation.reading()), options.slice_step, force=options.force
     )
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry

@@ -98,6 +98,7 @@ def _record(
         "backbone": detector.scorer.embedder.backbone.provenance(),
         "score": settings.score_name,
         "axis": settings.axis,
+        "frame": detector.scorer.preparation.healthy.frame,
         "thresholds": dict(calibration.thresholds),
         "threshold": options.threshold,
         "map_range": list(calibration.map_range),
