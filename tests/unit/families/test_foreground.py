@@ -19,6 +19,7 @@ SMALL = {
     "bayesian_mixture": {"components": 3, "epochs": 2},
     "k_means": {"components": 3, "epochs": 2},
     "eb_mixture": {"components": 3, "epochs": 2},
+    "vmf": {"components": 3, "epochs": 2},
     "gaussian": {"reg_covar": 1e-3},
     "memory_bank": {},
 }

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dinodp.errors import InputError
 from dinodp.models import EmpiricalBayesMixture
-from dinodp.models.empirical_bayes_mixture import HELD_OUT_NU
+from dinodp.models.full_passes import HELD_OUT_NU
 from dinodp.models.normal_gamma import NormalGamma, Prior, Statistics
 from dinodp.models.spherical_k_means import Farthest, plus_plus
 from dinodp.options.choices import CALIBRATED_SCORES
