@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dinodp.models import EmpiricalBayesMixture, VonMisesFisherMixture
     from dinodp.store import Maps
 
-OWNED = 0.5  # embeddings that a component explains before it counts as active
-
 
 class FullPassOptions(ModelOptions):
     """Mixtures fitted by full passes of EM from k-means++.
@@ -63,9 +61,13 @@ class FullPassOptions(ModelOptions):
         logger.info("%d components, bound %.2f, nu %.1f", len(mixture.means_), mixture.bounds_[-1], mixture.nu_)
         self._shrink(mixture, task)
         logger.info("held-out images: nu %g, spread times %.3f", mixture.nu_, mixture.inflation_)
-        history = {"pass": np.arange(1, self.epochs + 1), "bound": np.array(mixture.bounds_)}
+        history = {
+            "epoch": np.arange(1, self.epochs + 1),
+            "bound": np.array(mixture.bounds_),
+            "active_components": np.array(mixture.active_counts_),
+        }
         state = {name: np.asarray(value) for name, value in mixture.state_dict().items()}
-        return Fitted(state, history, int((mixture.counts_ > OWNED).sum()))
+        return Fitted(state, history, mixture.active_counts_[-1])
 
     def _shrink(self, mixture: Any, task: FitTask) -> None:
         if task.valid.n_images:

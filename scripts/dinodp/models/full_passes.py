@@ -12,6 +12,7 @@ from dinodp.models.spherical_k_means import nearest, spherical_k_means
 START_ROWS_PER_COMPONENT = 6  # at least
 HELD_OUT_NU = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 NO_HELD_OUT = "There is no held-out embedding to calibrate with."
+OWNED = 0.5  # embeddings that a component explains before it counts as active
 LOWEST_LOG_RESPONSIBILITY = -40.0  # below float32's rounding of a sum; subnormal exponentials would be slow
 
 
@@ -46,7 +47,8 @@ class FullPassMixture(ABC):
     K = ``n_components`` is a truncation level; ``passes`` of EM follow ``lloyd_passes`` of spherical k-means, which
     start from k-means++ on max(``start_embeddings``, 6 K) embeddings. ``dtype`` is that of the fit's matrix products;
     its sums are float64. After a fit ``counts_`` [K] (training embeddings of each), ``nu_`` (strength of the prior),
-    ``inflation_`` (factor of the spread), ``alpha_`` and ``bounds_`` (per embedding, one per pass).
+    ``inflation_`` (factor of the spread), ``alpha_``, and of each pass ``bounds_`` (per embedding) and
+    ``active_counts_`` (components that explain an embedding).
     Raises InputError for embeddings that are not finite or of another dimension.
     """
 
@@ -110,10 +112,12 @@ class FullPassMixture(ABC):
             rows, n, self.n_components, start_rows=self.start_embeddings, passes=self.lloyd_passes, generator=generator
         )
         self._posterior, self.bounds_ = self._first(self._of_clusters(rows, centres)), list[float]()
+        self.active_counts_ = list[int]()
         for _ in range(self.passes):
             sums, bound = self._expected(rows, centres)
             self._posterior = self._posterior.updated(sums)
             self.bounds_.append(bound / n)
+            self.active_counts_.append(int((self._posterior.n > OWNED).sum()))
         self.alpha_, self.counts_ = self._posterior.alpha, self._posterior.n
         self._use(self._posterior.nu, 1.0)
         return self

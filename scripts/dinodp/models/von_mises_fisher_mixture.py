@@ -168,6 +168,11 @@ class VonMisesFisherMixture(FullPassMixture):
         self.weights_ = self.log_weights_.exp()
 
     @property
+    def covariances_(self) -> torch.Tensor:
+        """Variances along the sphere [K, D] of components that are narrow: 1 / kappa."""
+        return (1 / self.kappas_)[:, None].expand_as(self.means_)
+
+    @property
     def active_(self) -> torch.Tensor:
         """Which components are active [K]: those whose weight is above 1e-6."""
         return self.weights_ > ACTIVE_WEIGHT

@@ -140,4 +140,4 @@ def test_fewer_embeddings_than_components(content, tmp_path):
     assert len(fitted.state["means"]) <= content[1].sum() < 500
     assert fitted.active_components <= len(fitted.state["means"])
     assert (np.diff(fitted.history["bound"]) > -0.01).all()  # float32
-    assert len(fitted.history["pass"]) == 12
+    assert len(fitted.history["epoch"]) == 12
