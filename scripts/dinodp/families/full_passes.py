@@ -32,7 +32,7 @@ class FullPassOptions(ModelOptions):
     background: Background = option(
         "leave_out", "As of every model; what is black in all images would take components that anatomy needs."
     )
-    components: int = option(500, "Truncation level K; fewer where there are fewer different embeddings.", ge=2)
+    components: int = option(500, "Truncation level K; at most one per ten embeddings.", ge=2)
     epochs: int = option(12, "Passes of variational EM over all training embeddings.", ge=1)
     lloyd_passes: int = option(4, "Passes of spherical k-means before them.", ge=0)
     start_embeddings: int = option(20_000, "Embeddings that k-means++ sees, at least 6 K.", ge=1)

@@ -10,6 +10,7 @@ from dinodp.models.row_stream import Reader, RowStream
 from dinodp.models.spherical_k_means import nearest, spherical_k_means
 
 START_ROWS_PER_COMPONENT = 6  # at least
+ROWS_PER_COMPONENT = 10  # at least, of all; with fewer, artificial lesions are found worse (docs/beyond_the_paper.md)
 HELD_OUT_NU = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 NO_HELD_OUT = "There is no held-out embedding to calibrate with."
 OWNED = 0.5  # embeddings that a component explains before it counts as active
@@ -104,12 +105,13 @@ class FullPassMixture(ABC):
         """Fit to the embeddings of ``read()``, chunks [n, D] that are the same every time.
 
         It is called 3 + ``lloyd_passes`` + ``passes`` times. Memory: a chunk, K x D sums, the start's embeddings; time
-        is linear in n. There are at most as many components as different embeddings at the start.
+        is linear in n. There is at most a component per `ROWS_PER_COMPONENT`, and per different embedding at the start.
         """
         rows = self._rows(read)
         n, self._mean = rows.count_and_mean()
+        k = min(self.n_components, max(1, n // ROWS_PER_COMPONENT))
         centres = spherical_k_means(
-            rows, n, self.n_components, start_rows=self.start_embeddings, passes=self.lloyd_passes, generator=generator
+            rows, n, k, start_rows=self.start_embeddings, passes=self.lloyd_passes, generator=generator
         )
         self._posterior, self.bounds_ = self._first(self._of_clusters(rows, centres)), list[float]()
         self.active_counts_ = list[int]()

@@ -199,6 +199,13 @@ def test_what_cannot_be_calibrated_or_scored_is_refused():
         EmpiricalBayesMixture(0)
 
 
+@pytest.mark.parametrize(("n", "k"), [(5, 1), (39, 3), (2000, 20)])
+def test_at_most_a_component_per_ten_embeddings(n, k):
+    mixture = fitted(planted(n), 20, passes=1)
+    assert len(mixture.means_) == k
+    assert len(mixture.active_counts_) == len(mixture.bounds_) == 1
+
+
 def test_the_centres_of_the_start_are_all_different():
     x = planted(50)
     centres = plus_plus(torch.cat([x, x]), 100, seeded())
