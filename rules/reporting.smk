@@ -37,6 +37,10 @@ rule draw_figure:
         valid=beside(VALID_SCORES, FIGURE_MODELS, first_seed),
         metrics=beside(METRICS_FILE, FIGURE_MODELS, first_seed),
         curves=beside(CURVES_FILE, FIGURE_MODELS, first_seed),
+        fit_costs=beside(places.MODEL_COST, FIGURE_MODELS, first_seed),
+        score_costs=beside(
+            places.fill(places.SCORES_COST, split="test"), FIGURE_MODELS, first_seed
+        ),
     output:
         png=report(
             places.fill(places.FIGURE, extension="png"),

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 begin_job(snakemake)
 files = snakemake.input
-per_model = zip(files.models, files.test, files.valid, files.metrics, files.curves, strict=True)
+parts = (files.models, files.test, files.valid, files.metrics, files.curves, files.fit_costs, files.score_costs)
 data = load_figure_data(
     title=f"{snakemake.wildcards.dataset}, {snakemake.wildcards.embedding}",
     names=snakemake.params.names,
     manifest_path=Path(files.manifest),
     tokens=Path(files.tokens),
-    per_model=[FigureFiles(*map(Path, paths)) for paths in per_model],
+    per_model=[FigureFiles(*map(Path, paths)) for paths in zip(*parts, strict=True)],
     grid=snakemake.params.grid,
     mask_rule=snakemake.params.mask_rule,
 )

@@ -85,7 +85,7 @@ def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequ
     backbone_ms = {}
     for file in embeddings:
         names = places.parse(places.TOKENS_COST, file)
-        backbone_ms[names["dataset"], names["embedding"]] = _ms_per_image(_read_cost(file))
+        backbone_ms[names["dataset"], names["embedding"]] = ms_per_image(_read_cost(file))
     rows = []
     for fit_file, score_file in zip(fits, scores, strict=True):
         names = places.parse(places.MODEL_COST, fit_file)
@@ -97,7 +97,7 @@ def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequ
                 "seed": int(names["seed"]),
                 "fit_seconds": fit["seconds"],
                 "backbone_ms_per_image": backbone_ms[names["dataset"], names["embedding"]],
-                "scoring_ms_per_image": _ms_per_image(score),
+                "scoring_ms_per_image": ms_per_image(score),
                 "peak_host_mib": max(fit["peak_host_mib"], score["peak_host_mib"]),
                 "peak_gpu_mib": max(gpu) if gpu else None,
                 "model_mib": fit.get("model_mib"),
@@ -119,5 +119,6 @@ def _read_cost(path: Path) -> dict[str, Any]:
     return cost
 
 
-def _ms_per_image(cost: dict[str, float]) -> float | None:
+def ms_per_image(cost: Mapping[str, float]) -> float | None:
+    """What an image took; None where a job had none."""
     return 1000 * cost["seconds"] / cost["images"] if cost.get("images") else None

@@ -74,6 +74,8 @@ class Checkpoint(NamedTuple):
 class FitTask:
     """Normal images to fit on and to choose by, the one random generator, where to compute, where to note progress.
 
+    There may be no ``valid`` image for a family that `HOLDS_OUT`.
+
     ``self_contained``: the state must hold all that loading needs, for there will be no training split beside it.
     """
 
@@ -138,6 +140,7 @@ class ModelOptions(FeatureOptions):
     SHARES_FIT: ClassVar[bool] = False  # several processes can share one fit
     HAS_COMPONENTS: ClassVar[bool] = False  # that alignment compares with anatomy
     SEARCHES_TRAIN: ClassVar[bool] = False  # scoring searches the training split, which is worth several jobs
+    HOLDS_OUT: ClassVar[bool] = False  # without validation images a fit holds out training images, then fits all
     IS_CONTROL: ClassVar[bool] = False  # a bound of every metric, no model: without unit length or published values
 
     family: str = option(..., "Which kind of model (docs/method.md, variants).")

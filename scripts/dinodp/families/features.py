@@ -10,6 +10,7 @@ import torch
 
 from dinodp.errors import InputError
 from dinodp.families.base import EmbeddingSource, FeatureOptions
+from dinodp.families.holding_out import subjects_of
 from dinodp.families.soundness import Layout, Stored
 from dinodp.jobs.logs import progress
 from dinodp.models.components import finite_matrix
@@ -90,6 +91,7 @@ class FeatureSource:
         self.n_images, self.n_patches = source.n_images, source.n_patches
         dim = source.dim if features.axes is None else int(features.axes.shape[1])
         self.dim = dim + (APPENDED_DIMS if features.position == "appended" else 0)
+        self.subjects = subjects_of(source)
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return float32 [len(indices), row, col, dim]."""

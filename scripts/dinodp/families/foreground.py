@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from dinodp.families.base import FeatureOptions, MaskedSource, Source
+from dinodp.families.holding_out import subjects_of
 from dinodp.store import Maps
 
 
@@ -24,6 +25,8 @@ class ForegroundSource:
         self._counts, self.dim = counts[self._images], source.dim
         self.n_images = len(self._images)
         self.n_patches = int(self._counts.mean()) if self.n_images else 0
+        subjects = subjects_of(source)
+        self.subjects = [subjects[image] for image in self._images]
 
     def count(self, images: Sequence[int]) -> int:
         """Number of embeddings of these images."""

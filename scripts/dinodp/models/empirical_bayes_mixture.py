@@ -6,145 +6,115 @@ has the equations and what differs from the paper's mixture.
 """
 
 import math
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 
 from dinodp.errors import InputError
 from dinodp.models.calibrated_components import CalibratedComponents, quadratic_forms
+from dinodp.models.full_passes import NO_HELD_OUT, FullPassMixture
 from dinodp.models.normal_gamma import NormalGamma, Prior, Statistics
-from dinodp.models.row_stream import Reader, RowStream
-from dinodp.models.spherical_k_means import nearest, spherical_k_means
-from dinodp.models.stick_breaking import Sticks
+from dinodp.models.row_stream import RowStream
+from dinodp.models.stick_breaking import FIRST_ALPHA, Sticks
 
-FIRST_ALPHA = 2.0
-START_ROWS_PER_COMPONENT = 6  # at least
-HELD_OUT_NU = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 SMALLEST_INFLATION = 1e-6
-LOWEST_LOG_RESPONSIBILITY = -40.0  # below float32's rounding of a sum; subnormal exponentials would be slow
 
 
-class EmpiricalBayesMixture(CalibratedComponents):
+@dataclass(frozen=True)
+class GaussianPosterior:
+    """Of means, precisions and sticks, with the prior that they were found under."""
+
+    gaussians: NormalGamma
+    sticks: Sticks
+
+    @classmethod
+    def of(cls, statistics: Statistics, prior: Prior, alpha: float) -> Self:
+        """With improved hyperparameters; components come in falling order of their sizes."""
+        ordered = statistics.in_falling_order()
+        return cls(NormalGamma(prior.improved(ordered), ordered), Sticks.of(ordered.n, alpha))
+
+    @property
+    def n(self) -> torch.Tensor:
+        """Embeddings of each component [K]."""
+        return self.gaussians.statistics.n
+
+    @property
+    def alpha(self) -> float:
+        """Concentration of the sticks."""
+        return self.sticks.alpha
+
+    @property
+    def nu(self) -> float:
+        """Strength of the prior of the variances."""
+        return self.gaussians.prior.nu
+
+    def log_joint(self, x: torch.Tensor) -> torch.Tensor:
+        """E log pi + E log N [n, K] of embeddings minus their mean."""
+        means, variances = self.gaussians.means.to(x.dtype), self.gaussians.variances.to(x.dtype)
+        offsets = (self.sticks.log_weights + self.gaussians.log_offsets()).to(x.dtype)
+        return quadratic_forms(x, means, variances).mul_(-0.5).add_(offsets)
+
+    def divergence(self) -> float:
+        """Kullback-Leibler divergence of the posterior from the prior."""
+        return self.gaussians.divergence() + self.sticks.divergence()
+
+    def updated(self, sums: Statistics) -> Self:
+        """From the sums of another pass."""
+        return self.of(sums, self.gaussians.prior, self.alpha)
+
+
+class EmpiricalBayesMixture(FullPassMixture, CalibratedComponents):
     """Fit with `fit`, adapt to other subjects with `calibrate`, score with `scores`.
 
-    K = ``n_components`` is a truncation level; ``passes`` of variational EM follow ``lloyd_passes`` of spherical
-    k-means, which start from k-means++ on max(``start_embeddings``, 6 K) embeddings. ``volume_exponent`` is gamma of
-    the calibrated distance. ``dtype`` is that of the fit's matrix products; its sums are float64.
-    After a fit also ``prior_`` and ``bounds_`` (per embedding, one per pass).
-    Raises InputError for embeddings that are not finite or of another dimension.
+    ``volume_exponent`` is gamma of the calibrated distance; ``options`` are those of `FullPassMixture`. After a fit
+    also ``prior_``.
     """
 
+    _posterior: GaussianPosterior
+
     def __init__(
-        self,
-        n_components: int = 500,
-        *,
-        passes: int = 12,
-        lloyd_passes: int = 4,
-        start_embeddings: int = 20_000,
-        volume_exponent: float = 0.5,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
+        self, n_components: int = 500, *, volume_exponent: float = 0.5, device: str = "cpu", **options: Any
     ) -> None:
-        if n_components < 1 or passes < 1 or lloyd_passes < 0:
-            raise InputError("n_components and passes must be at least 1, lloyd_passes at least 0.")
-        self.n_components, self.passes, self.lloyd_passes = n_components, passes, lloyd_passes
-        super().__init__(volume_exponent, device)
-        self.start_embeddings = max(start_embeddings, START_ROWS_PER_COMPONENT * n_components)
-        self.dtype = dtype
+        FullPassMixture.__init__(self, n_components, device=device, **options)
+        CalibratedComponents.__init__(self, volume_exponent, device)
 
-    # --- fit -------------------------------------------------------------------------------------------------------
+    @property
+    def prior_(self) -> Prior:
+        """The prior that maximises the likelihood of the training data."""
+        return self._posterior.gaussians.prior
 
-    def fit(self, read: Reader, generator: torch.Generator) -> Self:
-        """Fit to the embeddings of ``read()``, chunks [n, D] that are the same every time.
+    def _seen(self, chunk: torch.Tensor) -> torch.Tensor:
+        return chunk - self._mean
 
-        It is called 3 + ``lloyd_passes`` + ``passes`` times. Memory: a chunk, K x D sums, the start's embeddings; time
-        is linear in n. There are at most as many components as different embeddings at the start.
-        """
-        rows = self._rows(read)
-        n, self._mean = rows.count_and_mean()
-        centres = spherical_k_means(
-            rows, n, self.n_components, start_rows=self.start_embeddings, passes=self.lloyd_passes, generator=generator
-        )
-        statistics = self._hard_statistics(rows, centres)
-        prior, alpha, self.bounds_ = Prior.first(statistics), FIRST_ALPHA, list[float]()
-        for _ in range(self.passes):
-            gaussians, sticks = maximised(statistics, prior, alpha)
-            prior, alpha = gaussians.prior, sticks.alpha
-            statistics, bound = self._expected(rows, gaussians, sticks)
-            self.bounds_.append(bound / n)
-        self._gaussians, self._sticks = maximised(statistics, prior, alpha)
-        self.prior_, self.alpha_, self.counts_ = self._gaussians.prior, self._sticks.alpha, self._gaussians.statistics.n
-        self._use(self.prior_.nu, 1.0)
-        return self
+    def _no_sums(self, like: torch.Tensor) -> Statistics:
+        return Statistics.zeros(like)
 
-    def _rows(self, read: Reader, dim: int | None = None) -> RowStream:
-        return RowStream(read, self.dtype, self.device, dim)
-
-    def _hard_statistics(self, rows: RowStream, centres: torch.Tensor) -> Statistics:
-        statistics = Statistics.zeros(centres)
-        for chunk in rows:
-            statistics.add_labels(nearest(chunk, centres)[1], chunk - self._mean)
-        return statistics
-
-    def _expected(self, rows: RowStream, gaussians: NormalGamma, sticks: Sticks) -> tuple[Statistics, float]:
-        """Sums under a posterior, and the bound of all embeddings together."""
-        means, variances = gaussians.means.to(self.dtype), gaussians.variances.to(self.dtype)
-        offsets = (sticks.log_weights + gaussians.log_offsets()).to(self.dtype)
-        statistics, total = Statistics.zeros(means), 0.0
-        for chunk in rows:
-            x = chunk - self._mean
-            r, log_norm = _responsibilities(quadratic_forms(x, means, variances).mul_(-0.5).add_(offsets))
-            total += float(log_norm.double().sum())
-            statistics.add(r, x)
-        return statistics, total - gaussians.divergence() - sticks.divergence()
-
-    # --- held-out shrinkage ----------------------------------------------------------------------------------------
-
-    def calibrate(self, read: Reader) -> Self:
-        """Choose nu and the variances' inflation by the likelihood of embeddings of subjects that were not fitted.
-
-        ``read`` as in `fit`; it is called once for each of ``HELD_OUT_NU``. Raises InputError for no embeddings.
-        """
-        rows = self._rows(read, self.components_.means.shape[1])
-        _, inflation, nu = min((*self._held_out(rows, nu), nu) for nu in HELD_OUT_NU)
-        self._use(nu, inflation)
-        return self
+    def _first(self, sums: Statistics) -> GaussianPosterior:
+        return GaussianPosterior.of(sums, Prior.first(sums), FIRST_ALPHA)
 
     def _held_out(self, rows: RowStream, nu: float) -> tuple[float, float]:
-        """Mean of min_k [Q_k + log|var_k|] after inflation, and the inflation, for one nu."""
-        means, variances = self._gaussians.means.to(self.dtype), self._gaussians.shrunk(nu)
+        """Mean of min_k [Q_k + log|var_k|] after inflation, and the inflation."""
+        gaussians = self._posterior.gaussians
+        means, variances = gaussians.means.to(self.dtype), gaussians.shrunk(nu)
         volumes, n, quadratic, volume = variances.log().sum(1), 0, 0.0, 0.0
         for chunk in rows:
-            forms = quadratic_forms(chunk - self._mean, means, variances.to(self.dtype))
+            forms = quadratic_forms(self._seen(chunk), means, variances.to(self.dtype))
             best = (forms + volumes.to(self.dtype)).argmin(1)
             quadratic += float(forms.gather(1, best[:, None]).double().sum())
             volume += float(volumes[best].sum())
             n += len(chunk)
         if n == 0:
-            raise InputError("There is no held-out embedding to calibrate with.")
+            raise InputError(NO_HELD_OUT)
         d = means.shape[1]
         inflation = max(quadratic / n / d, SMALLEST_INFLATION)
         return d + d * math.log(inflation) + volume / n, inflation
 
     def _use(self, nu: float, inflation: float) -> None:
-        """Set what the scores work with."""
         self.nu_, self.inflation_ = nu, inflation
+        gaussians = self._posterior.gaussians
         self._set_components(
-            self._sticks.log_mean_weights,
-            self._gaussians.means + self._mean,
-            self._gaussians.shrunk(nu) * inflation,
+            self._posterior.sticks.log_mean_weights,
+            gaussians.means + self._mean,
+            gaussians.shrunk(nu) * inflation,
         )
-
-
-def maximised(statistics: Statistics, prior: Prior, alpha: float) -> tuple[NormalGamma, Sticks]:
-    """Posterior and hyperparameters from sums over the data; components come in falling order of their sizes."""
-    ordered = statistics.in_falling_order()
-    return NormalGamma(prior.improved(ordered), ordered), Sticks.of(ordered.n, alpha)
-
-
-def _responsibilities(log_joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Responsibilities [n, K], in the place of the log-joint densities, and their log-norm [n, 1]."""
-    largest = log_joint.amax(1, keepdim=True)
-    r = log_joint.sub_(largest).clamp_min_(LOWEST_LOG_RESPONSIBILITY).exp_()
-    norm = r.sum(1, keepdim=True)
-    return r.div_(norm), largest + norm.log()

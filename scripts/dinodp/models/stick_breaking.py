@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+FIRST_ALPHA = 2.0
 ALPHA_RANGE = (1e-2, 1e6)
 ROUNDS = 5  # of alpha and the sticks in turn, per pass
 

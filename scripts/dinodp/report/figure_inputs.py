@@ -1,6 +1,6 @@
 """Gather from the run's files what the figures draw."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,23 +11,29 @@ import torch
 from dinodp import store
 from dinodp.datasets.manifest import read_manifest, require_unchanged_images, select
 from dinodp.embeddings import EmbeddingReader
+from dinodp.evaluation.collecting import ms_per_image
 from dinodp.evaluation.test_split import require_one_job, require_scores_of
 from dinodp.families import written_options
 from dinodp.families.base import FeatureOptions, ModelOptions
 from dinodp.families.features import Features
 from dinodp.families.stages import open_split
+from dinodp.jobs.costs import BYTES_PER_MIB
+from dinodp.jobs.files import read_json
 from dinodp.jobs.origin import read_result
 from dinodp.report.figures.data import FigureData, ModelData
 
 
 class FigureFiles(NamedTuple):
-    """Of one model and seed: the fitted model, scores of the test and validation images, metrics and curves."""
+    """Of one model and seed: the fitted model, scores of the test and validation images, metrics and curves, and what
+    fitting and scoring the test images cost."""
 
     fitted: Path
     test: Path
     valid: Path
     metrics: Path
     curves: Path
+    fit_cost: Path
+    score_cost: Path
 
 
 def load_figure_data(
@@ -75,7 +81,7 @@ def _mixture_reader(
     """The embeddings of the test images in the space that the means of the first mixture lie in, if there is one."""
     for files in per_model:
         config, state, _ = store.read_state(files.fitted)
-        if config["family"] == "dpmm":
+        if written_options(config).HAS_COMPONENTS:
             return _features_of(written_options(config), state, tokens, grid, manifest)
     return open_split(tokens, FeatureOptions(), grid, manifest, "test")
 
@@ -100,9 +106,9 @@ def _load_model(
     values = read_result(files.metrics)["metrics"]
     maps, valid_maps = (store.read_maps(path, mask_rule) for path in (files.test, files.valid))
     data: dict[str, Any] = {}
-    if config["family"] == "dpmm":
-        options = written_options(config)
-        reader = _features_of(options, state, tokens, grid, manifest)
+    options = written_options(config)
+    reader = _features_of(options, state, tokens, grid, manifest)
+    if options.HAS_COMPONENTS:
         fitted: Any = options.load(state, reader, seed=config["seed"], device="cpu")
         data = _mixture_data(fitted.mixture, reader, history)
     return ModelData(
@@ -112,7 +118,10 @@ def _load_model(
         normal_validation={score: values[normal] for score, values in valid_maps.items()},
         image_scores=store.read_image_scores(files.test),
         curves={score: store.read_curves(files.curves, score, mask_rule) for score in maps},
+        metrics={score: values[score][mask_rule] for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
+        vectors=_vectors(read_json(files.fit_cost), reader.dim),
+        scoring_ms=ms_per_image(read_json(files.score_cost)),
         **data,
     )
 
@@ -127,13 +136,21 @@ def _thresholds(values: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if name.startswith("threshold_fpr")}
 
 
+def _vectors(cost: Mapping[str, Any], dim: int) -> int | None:
+    """Active components, or what fits into a bank in memory, float32; None of what has neither."""
+    if cost.get("active_components") is not None:
+        return int(cost["active_components"])
+    return round(cost["model_mib"] * BYTES_PER_MIB / (4 * dim)) or None
+
+
 def _mixture_data(mixture: Any, reader: EmbeddingReader, history: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """Parameters of the active components, and which of them each patch belongs to."""
+    likelihoods = history.get("validation_log_likelihood")
     active = mixture.active_
     rank = (torch.cumsum(active, dim=0) - 1).numpy()
     return {
-        "history": history,
-        "chosen_epoch": int(history["epoch"][np.argmax(history["validation_log_likelihood"])]),
+        "history": history if "active_components" in history else None,
+        "chosen_epoch": None if likelihoods is None else int(history["epoch"][np.argmax(likelihoods)]),
         "means": mixture.means_[active].numpy(),
         "covariances_diag": _diagonals(mixture)[active].numpy(),
         "weights": mixture.weights_[active].numpy(),

@@ -19,6 +19,7 @@ SMALL = {
     "bayesian_mixture": {"components": 3, "epochs": 2},
     "k_means": {"components": 3, "epochs": 2},
     "eb_mixture": {"components": 3, "epochs": 2},
+    "vmf": {"components": 3, "epochs": 2},
     "gaussian": {"reg_covar": 1e-3},
     "memory_bank": {},
 }
@@ -139,4 +140,4 @@ def test_fewer_embeddings_than_components(content, tmp_path):
     assert len(fitted.state["means"]) <= content[1].sum() < 500
     assert fitted.active_components <= len(fitted.state["means"])
     assert (np.diff(fitted.history["bound"]) > -0.01).all()  # float32
-    assert len(fitted.history["pass"]) == 12
+    assert len(fitted.history["epoch"]) == 12

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dinodp.errors import InputError
 from dinodp.models import EmpiricalBayesMixture
-from dinodp.models.empirical_bayes_mixture import HELD_OUT_NU
+from dinodp.models.full_passes import HELD_OUT_NU
 from dinodp.models.normal_gamma import NormalGamma, Prior, Statistics
 from dinodp.models.spherical_k_means import Farthest, plus_plus
 from dinodp.options.choices import CALIBRATED_SCORES
@@ -197,6 +197,13 @@ def test_what_cannot_be_calibrated_or_scored_is_refused():
         mixture.scores(planted(5), ["euclidean"])
     with pytest.raises(InputError, match="must be at least 1"):
         EmpiricalBayesMixture(0)
+
+
+@pytest.mark.parametrize(("n", "k"), [(5, 1), (39, 3), (2000, 20)])
+def test_at_most_a_component_per_ten_embeddings(n, k):
+    mixture = fitted(planted(n), 20, passes=1)
+    assert len(mixture.means_) == k
+    assert len(mixture.active_counts_) == len(mixture.bounds_) == 1
 
 
 def test_the_centres_of_the_start_are_all_different():

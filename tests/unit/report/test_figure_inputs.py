@@ -13,7 +13,7 @@ from dinodp.datasets.manifest import image_row, make_manifest, manifest_digest, 
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.families import model_options
 from dinodp.families.stages import fit_model, load_model, open_split, score_split
-from dinodp.jobs.files import read_json
+from dinodp.jobs.files import read_json, write_json
 from dinodp.options.protocol import Protocol
 from dinodp.report.figure_inputs import FigureFiles, load_figure_data
 from dinodp.report.figures import FIGURES
@@ -23,6 +23,10 @@ MIXTURE = {
     "family": "dpmm", "normalise": True, "covariance": "diag", "components": 6, "init": "spread", "epochs": 2,
     "images_per_batch": 2, "reg_covar": 1e-3, "scores": ["cosine", "log_likelihood"],
 }  # fmt: skip
+OURS = {
+    "eb_mixture": {"family": "eb_mixture", "components": 6, "epochs": 3},
+    "vmf": {"family": "vmf", "components": 6, "epochs": 3},
+}
 BANK = {"family": "memory_bank", "normalise": True, "scores": ["cosine"]}
 
 
@@ -55,14 +59,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FigureFile
     return folder, [model(folder, manifest, name, options) for name, options in (("bank", BANK), ("dpmm", MIXTURE))]
 
 
+def files_of(folder, name):
+    ends = (".h5", "-test.h5", "-valid.h5", ".json", "-curves.h5", ".fit.json", ".score.json")
+    return FigureFiles(*(folder / f"{name}{end}" for end in ends))
+
+
 def model(folder, manifest, name, entry):
     options = model_options(entry)
     readers = {
         split: open_split(folder / f"{split}.h5", options, None, manifest, split)
         for split in ("train", "valid", "test")
     }
-    files = FigureFiles(*(folder / f"{name}{end}" for end in (".h5", "-test.h5", "-valid.h5", ".json", "-curves.h5")))
-    fit_model(files.fitted, options, readers["train"], readers["train"], seed=0, device="cpu")
+    files = files_of(folder, name)
+    cost = fit_model(files.fitted, options, readers["train"], readers["train"], seed=0, device="cpu")
+    write_json(files.fit_cost, cost)
+    write_json(files.score_cost, {"seconds": 0.5, "images": 4})
     fitted = load_model(files.fitted, options, readers["train"], device="cpu")
     for split, path in (("test", files.test), ("valid", files.valid)):
         made_from = {"manifest": manifest_digest(manifest), "model": store.digest_of(files.fitted)}
@@ -147,3 +158,30 @@ def test_components_of_every_covariance_type_have_a_diagonal(run, covariance):
 @pytest.mark.parametrize("name", sorted(FIGURES))
 def test_every_figure_draws_them(run, name):
     assert FIGURES[name](load(run)).axes
+
+
+def test_costs_are_those_of_the_jobs(run):
+    bank, mixture = load(run).models
+    assert bank.vectors == 4 * GRID * GRID  # remembered of the training images
+    assert mixture.vectors == len(mixture.means)
+    assert bank.scoring_ms == mixture.scoring_ms == 125
+    assert bank.metrics["cosine"]["pixel_average_precision"] > 0
+
+
+@pytest.mark.parametrize("family", OURS)
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_every_figure_draws_the_projects_own_mixture_and_its_rival(run, family, name):
+    folder = run[0]
+    files = files_of(folder, family)
+    if not files.fitted.exists():
+        model(folder, read_manifest(folder / "manifest.csv"), family, OURS[family])
+    data = load_figure_data(
+        title="made", names=[family], manifest_path=folder / "manifest.csv", tokens=folder / "test.h5",
+        per_model=[files], grid=None, mask_rule="gt0",
+    )  # fmt: skip
+    assert FIGURES[name](data).axes
+    (found,) = data.models
+    assert found.covariances_diag.shape == found.means.shape
+    assert found.assignments([0]).max() < len(found.means)
+    assert (np.diff(found.history["bound"]) > -1e-3).all()
+    assert found.chosen_epoch is None

@@ -20,7 +20,10 @@ from dinodp.report.figures.examples import (
 )
 
 GRID, SIDE, DIM, COMPONENTS, IMAGES = 16, 128, 12, 20, 9
-NAMES = {"anomaly_maps", "component_maps", "score_histograms", "roc_pr_curves", "training_history", "pca_components"}
+NAMES = {
+    "anomaly_maps", "component_maps", "frontier", "score_histograms", "roc_pr_curves", "training_history",
+    "pca_components",
+}  # fmt: skip
 
 
 def write_phantoms(folder: Path, rng: np.random.Generator) -> pd.DataFrame:
@@ -78,6 +81,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
     }
     mixture = replace(
         make_model("dpmm_diag", "dpmm", coverage, rng, 0.03),
+        metrics={"cosine": {"pixel_average_precision": 0.5}},
+        vectors=20,
         history=history,
         chosen_epoch=14,
         means=means,
@@ -85,7 +90,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
         weights=np.arange(COMPONENTS, 0, -1) / 210,
         assignments=lambda rows: chosen[list(rows)],
     )
-    bank = make_model("memory_bank", "memory_bank", coverage, rng, 0.02)
+    bank = replace(
+        make_model("memory_bank", "memory_bank", coverage, rng, 0.02),
+        metrics={"cosine": {"pixel_average_precision": 0.4}},
+        vectors=5000,
+        scoring_ms=30.0,
+    )
     return FigureData(
         title="phantoms, synthetic",
         manifest=manifest,
@@ -124,6 +134,7 @@ def test_figure_is_saved_with_equal_bytes(name: str, data: FigureData, tmp_path:
         ("component_maps", 2 * 4 + 1, ["20 active components", "Normal image"]),
         ("score_histograms", 2, ["10 %", "5 %", "1 %", "Density", "covers > 50 %", "1 − max cosine similarity"]),
         ("roc_pr_curves", 2, ["False positive rate", "Recall", "prevalence 3 %", "dpmm_diag", "memory_bank"]),
+        ("frontier", 2, ["Vectors", "ms per image", "Pixel average precision", "memory_bank", "first seed"]),
         ("training_history", 2, ["Epoch", "nat per patch", "Chosen epoch", "Active components"]),
         ("pca_components", 1, ["% of variance", "1 standard deviation", "2 standard deviations", "12 heaviest of 20"]),
     ],
@@ -141,6 +152,25 @@ def test_figure_shows(name: str, axes: int, words: list[str], data: FigureData) 
 def test_figure_of_a_mixture_needs_a_mixture(name: str, data: FigureData) -> None:
     with pytest.raises(InputError, match=f"'{name}' needs a mixture"):
         FIGURES[name](replace(data, models=data.models[:1]))
+
+
+def test_the_frontier_is_at_the_costs_and_precisions_of_the_models(data: FigureData) -> None:
+    left, right = FIGURES["frontier"](data).axes
+    drawn = [[line.get_xydata().tolist() for line in axes.lines] for axes in (left, right)]
+    assert drawn == [[[[5000, 0.4]], [[20, 0.5]]], [[[30.0, 0.4]], []]]  # nothing is known of the mixture's time
+    without = [replace(model, metrics={}) for model in data.models]
+    with pytest.raises(InputError, match="'frontier' needs the average precision of a model, and none has one"):
+        FIGURES["frontier"](replace(data, models=without))
+
+
+def test_a_mixture_of_full_passes_has_a_bound_and_no_chosen_epoch(data: FigureData) -> None:
+    history = {"epoch": np.arange(1, 4), "bound": np.array([1.0, 2, 3]), "active_components": np.array([9, 9, 8])}
+    ours = replace(data.models[1], name="ours", family="eb_mixture", history=history, chosen_epoch=None)
+    both = texts(FIGURES["training_history"](replace(data, models=[data.models[1], ours])))
+    assert all(word in both for word in ("dpmm_diag", "ours", "Bound (training)", "Validation", "Chosen epoch"))
+    alone = texts(FIGURES["training_history"](replace(data, models=[ours])))
+    assert "Chosen epoch" not in alone
+    assert "20 active components" in texts(FIGURES["component_maps"](replace(data, models=[ours])))
 
 
 @pytest.mark.parametrize("name", ["anomaly_maps", "component_maps", "score_histograms"])

@@ -25,6 +25,8 @@ METHODS = {
     "k_means": ("k_means", "components=8", "epochs=1"),
     "gaussian": ("gaussian",),
     "memory_bank": ("memory_bank", "max_embeddings=200"),
+    "eb_mixture": ("eb_mixture", "components=8", "epochs=1"),
+    "vmf": ("vmf", "components=8", "epochs=1"),
 }
 
 
@@ -138,6 +140,16 @@ STATES = [
     ("gaussian", put("factor", np.nan), "factor holds values that are not finite"),
     ("memory_bank", put("remembered", np.inf), "remembered holds values that are not finite"),
     ("memory_bank", put("images", -1), "images runs from -1"),
+    ("eb_mixture", put("variances", -1), "variances runs from -1"),
+    ("eb_mixture", put("log_weights", 1), "log_weights runs from"),
+    ("eb_mixture", put("inflation", 0), "inflation runs from 0 to 0; it must lie above 0"),
+    ("eb_mixture", replace("means", np.zeros((8, 7), np.float32)), "means has the shape (8, 7), but (any, 92) is"),
+    ("eb_mixture", replace("means", np.zeros((9, 92), np.float32)), "Log-weights, means and variances have shapes"),
+    ("vmf", put("kappas", 0), "kappas runs from 0 to"),
+    ("vmf", put("kappas", np.nan), "kappas holds values that are not finite"),
+    ("vmf", put("means", 7), "means runs from"),
+    ("vmf", lambda file, config: file.__delitem__("state/counts"), "lacks counts"),
+    ("vmf", replace("kappas", np.ones(9, np.float32)), "Log-weights, means and kappas have shapes"),
     ("memory_bank", replace("remembered", np.zeros((0, 92), np.float16)), "remembered has the shape (0, 92)"),
 ]
 CONFIGURATIONS = [

@@ -9,8 +9,9 @@ def test_token_file(tmp_path):
     file = TokenFile(tmp_path / "t")
     first, second = torch.rand(2, 3, 3, 5), torch.rand(1, 2, 4, 5)
     shown = [torch.rand(2, 3, 3) > 0.5, torch.rand(1, 2, 4) > 0.5]
-    file.append(first, shown[0])
-    file.append(second, shown[1])
+    file.append(first, shown[0], "a")
+    file.append(second, shown[1], "b")
+    assert file.subjects == ["a", "a", "b"]
     assert (file.n_images, file.dim) == (3, 5)
     found = file.read([2, 0])[0, 0]
     torch.testing.assert_close(found, torch.cat([second.reshape(-1, 5), first[0].reshape(-1, 5)]), atol=1e-3, rtol=0)
@@ -23,5 +24,5 @@ def test_token_file(tmp_path):
     assert torch.equal(file.foreground([2, 0])[0, 0], torch.cat([shown[1].flatten(), shown[0][0].flatten()]))
     assert file.n_patches == (9 + 9 + 8) // 3
     with pytest.raises(InputError, match="embeddings that are not finite"):
-        file.append(torch.full((1, 1, 1, 5), torch.inf), torch.ones(1, 1, 1, dtype=torch.bool))
+        file.append(torch.full((1, 1, 1, 5), torch.inf), torch.ones(1, 1, 1, dtype=torch.bool), "c")
     file.close()

@@ -17,9 +17,11 @@ class ModelData:
     """One fitted model.
 
     ``scores`` (in the order of the catalog) and ``normal_validation``: {score: [image, row, col]}; ``image_scores``:
-    {score: [image]}; ``curves``: {score: {fpr, tpr, recall, precision}}; ``thresholds``: {score: {name: value}}.
-    Mixtures also have ``history`` ({epoch, train_log_likelihood, validation_log_likelihood, active_components, ...}:
-    [epoch]), ``chosen_epoch``, and of the K active components ``means`` [K, D], ``covariances_diag`` [K, D],
+    {score: [image]}; ``curves``: {score: {fpr, tpr, recall, precision}}; ``metrics``: {score: {metric: value}};
+    ``thresholds``: {score: {name: value}}; ``vectors``: remembered embeddings or active components; ``scoring_ms``: per
+    image, without the backbone.
+    Mixtures also have ``history`` ({epoch, active_components, and log-likelihoods or a bound}: [epoch]), where an epoch
+    was chosen ``chosen_epoch``, and of the K active components ``means`` [K, D], ``covariances_diag`` [K, D],
     ``weights`` [K] and ``assignments`` (test rows -> component index [n, row, col]).
     """
 
@@ -29,7 +31,10 @@ class ModelData:
     normal_validation: dict[str, Array] = field(default_factory=dict)
     image_scores: dict[str, Array] = field(default_factory=dict)
     curves: dict[str, dict[str, Array]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)
+    vectors: int | None = None
+    scoring_ms: float | None = None
     history: dict[str, Array] | None = None
     chosen_epoch: int | None = None
     means: Array | None = None
@@ -70,9 +75,9 @@ def require_models(data: FigureData, figure: str) -> list[ModelData]:
 def require_mixture(data: FigureData, figure: str, *fields: str) -> ModelData:
     """The first mixture that has all ``fields``."""
     for model in data.models:
-        if model.family == "dpmm" and all(getattr(model, name) is not None for name in fields):
+        if all(getattr(model, name) is not None for name in fields):
             return model
     names = ", ".join(model.name for model in data.models) or "none"
     raise InputError(
-        f"Figure {figure!r} needs a mixture (dpmm) with {', '.join(fields)}; the models given are: {names}."
+        f"Figure {figure!r} needs a mixture with {', '.join(fields)}; the models given are: {names}."
     )

@@ -1,4 +1,4 @@
-"""Log-likelihood and number of active components of the mixtures over the epochs of training."""
+"""Log-likelihood or bound, and number of active components, of the mixtures over the epochs of training."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,13 +10,19 @@ from dinodp.report.figures.style import BLUE, GREEN, VERMILION, new_figure, styl
 
 NAME = "training_history"
 MARKERS_UP_TO = 60  # epochs
+SERIES = {
+    "train_log_likelihood": ("Training", BLUE, "-", "o"),
+    "validation_log_likelihood": ("Validation (normal images)", VERMILION, "--", "s"),
+    "bound": ("Bound (training)", BLUE, "-", "^"),
+}
 
 
 @styled
 def draw(data: FigureData) -> Figure:
-    """One column per mixture: log-likelihoods above, active components below; a line marks the chosen epoch."""
+    """One column per mixture: log-likelihoods or their bound above, active components below; a line marks the chosen
+    epoch, where one was chosen."""
     require_mixture(data, NAME, "history")
-    models = [model for model in data.models if model.family == "dpmm" and model.history is not None]
+    models = [model for model in data.models if model.history is not None]
     figure = new_figure(110)
     panels = figure.subplots(2, len(models), squeeze=False, sharex="col")
     for (above, below), model in zip(panels.T, models, strict=True):
@@ -26,7 +32,9 @@ def draw(data: FigureData) -> Figure:
     panels[0, 0].set_ylabel("Mean log-likelihood\n(nat per patch)")
     panels[1, 0].set_ylabel("Active components")
     figure.align_ylabels(list(panels[:, 0]))
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    drawn = [axes.get_legend_handles_labels() for axes in panels[0]]
+    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
     figure.suptitle(data.title)
     return figure
 
@@ -35,11 +43,10 @@ def _draw_likelihood(axes: Axes, model: ModelData) -> None:
     assert model.history is not None
     epochs = model.history["epoch"]
     size = 2.5 if len(epochs) <= MARKERS_UP_TO else 0
-    series = (("train", BLUE, "-", "o"), ("validation", VERMILION, "--", "s"))
-    for split, colour, line, shape in series:
-        values = np.asarray(model.history[f"{split}_log_likelihood"], dtype=float)
-        label = "Training" if split == "train" else "Validation (normal images)"
-        axes.plot(epochs, values, marker=shape, markersize=size, color=colour, linestyle=line, label=label)
+    for name, (label, colour, line, shape) in SERIES.items():
+        if name in model.history:
+            values = np.asarray(model.history[name], dtype=float)
+            axes.plot(epochs, values, marker=shape, markersize=size, color=colour, linestyle=line, label=label)
     _mark_chosen(axes, model)
 
 

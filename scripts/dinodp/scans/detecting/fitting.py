@@ -27,7 +27,7 @@ from dinodp.scans.detecting.healthy import (
 )
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.preparation import Preparation
-from dinodp.scans.detecting.scoring import Scorer, seen_tokens
+from dinodp.scans.detecting.scoring import NoEmbeddings, Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.detecting.token_file import TokenFile
 from dinodp.scans.reading.folder import ReadingOptions, axes_of, read_scan
@@ -85,7 +85,10 @@ def fit_detector(
             raise InputError(f"The backbone {backbone.name} gives the same embedding for every patch: use another one.")
         _require_one_grid(tokens, settings)
         device = str(embedder.device)
-        fitted = fit_state(settings.model, tokens[0], tokens[1], seed=settings.seed, device=device, self_contained=True)
+        model = settings.model
+        # the held-out scans calibrate thresholds: what can do without them must not be chosen by them
+        chosen_by = NoEmbeddings() if model.HOLDS_OUT else tokens[1]
+        fitted = fit_state(model, tokens[0], chosen_by, seed=settings.seed, device=device, self_contained=True)
         counts = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
         scorer = Scorer.of(preparation, embedder, fitted.state)
         calibration = _calibrate(held_out, tokens[1], scorer)
@@ -105,14 +108,14 @@ def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[lis
 
     Raises InputError for fewer than two subjects.
     """
-    subjects = subjects_of([scan.name for scan in scans], settings.subject_pattern)
-    distinct = sorted(set(subjects))
+    owners = subjects_of([scan.name for scan in scans], settings.subject_pattern)
+    distinct = sorted(set(owners))
     if len(distinct) < 2:
         found = f"All {len(scans)} healthy scans are of one subject" if len(scans) > 1 else "There is one scan"
         raise InputError(f"{found}: at least two are needed, since thresholds are calibrated on held-out ones.")
     chosen = draw(distinct, settings.held_out, settings.seed)
     parts: tuple[list[UnreadScan], list[UnreadScan]] = ([], [])
-    for scan, subject in zip(scans, subjects, strict=True):
+    for scan, subject in zip(scans, owners, strict=True):
         parts[subject in chosen].append(scan)
     return parts
 
@@ -167,12 +170,13 @@ def _embed(
     """Embeddings of every ``slice_step``-th slice of the scans."""
     file = TokenFile(folder / f"{what}.tokens")
     settings = preparation.settings
-    for scan in progress(scans, what, unit="scan"):
+    owners = subjects_of([scan.name for scan in scans], settings.subject_pattern)
+    for scan, subject in zip(progress(scans, what, unit="scan"), owners, strict=True):
         prepared, first = preparation.of(scan.read(preparation.healthy.axes), settings.slice_step), 0
         for tokens in seen_tokens(embedder, prepared, settings):
             if first == 0:
                 shown = prepared.patch_foreground(embedder.backbone, tokens.shape[1:3])
-            file.append(tokens, torch.from_numpy(shown[first : first + len(tokens)]))
+            file.append(tokens, torch.from_numpy(shown[first : first + len(tokens)]), subject)
             first += len(tokens)
     return file
 

@@ -31,7 +31,7 @@ def entry_of(method: str) -> dict[str, Any]:
 def own_model(method: str | Mapping[str, Any], score: str | None) -> ModelOptions:
     """The options of a model of own scans, with one score: the chosen one, else the first of the entry or the family.
 
-    Of the paper's mixture that is the cosine, as in the paper's table 3 for DINOv2. Raises InputError for whatever is not
+    Of the paper's mixture that is the cosine, as in the paper's table 3 for DINOv2. Raises InputError for what is not
     allowed.
     """
     entry = entry_of(method) if isinstance(method, str) else dict(method)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from dinodp import __version__
 from dinodp.errors import InputError
 from dinodp.families.base import FittedModel
-from dinodp.families.eb_mixture import CalibratedMixture
+from dinodp.families.full_passes import FullPassModel
 from dinodp.families.k_means import KMeans
 from dinodp.families.memory_bank import Bank
 from dinodp.families.mixture import Mixture
@@ -158,7 +158,7 @@ def _scores_of(model: FittedModel, name: str) -> nn.Module:
         return Cosine(model.bank.embeddings_)
     if isinstance(model, KMeans):
         return Cosine(model.means) if name == "cosine" else Scaled(model.means, torch.ones_like(model.means))
-    if isinstance(model, CalibratedMixture):
+    if isinstance(model, FullPassModel) and isinstance(model.mixture, CalibratedComponents):
         return _calibrated_score(model.mixture, name)
     if isinstance(model, Mixture) and model.mixture.covariance_type == "diag":
         return _mixture_score(model.mixture, name)

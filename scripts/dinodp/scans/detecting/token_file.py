@@ -20,20 +20,22 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self.path, self._starts, self.dim = path, [0], 0
         self.grids: list[tuple[int, int]] = []
+        self.subjects: list[str] = []  # whose each picture is
         self._foreground: list[torch.Tensor] = []
         self.n_images, self.n_patches = 0, 0
         self.is_constant = True  # so far: each embedding is the same
         self._example: npt.NDArray[np.float16] | None = None
         self._file = path.open("wb")
 
-    def append(self, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
-        """Add tokens [B, row, col, D], and which of them show foreground, bool [B, row, col]."""
+    def append(self, tokens: torch.Tensor, foreground: torch.Tensor, subject: str) -> None:
+        """Add tokens [B, row, col, D] of a subject, and which of them show foreground, bool [B, row, col]."""
         stored = tokens.half().cpu().numpy()
         if not np.isfinite(stored).all():
             raise InputError("The backbone gave embeddings that are not finite, or above 65504, the most of float16.")
         self.is_constant = self.is_constant and bool((stored == self._first(stored)).all())
         self.dim = stored.shape[-1]
         self._foreground.extend(foreground)
+        self.subjects.extend([subject] * len(tokens))
         for picture in stored:
             self._file.write(np.ascontiguousarray(picture).tobytes())
             self.grids.append((picture.shape[0], picture.shape[1]))

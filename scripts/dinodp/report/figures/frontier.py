@@ -1,0 +1,53 @@
+"""What accuracy costs: average precision against the number of vectors a model compares with, and against time."""
+
+from collections.abc import Callable
+from itertools import cycle
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dinodp.errors import InputError
+from dinodp.report.figures.data import FigureData, ModelData
+from dinodp.report.figures.style import COLOURS, new_figure, styled
+
+NAME = "frontier"
+METRIC = "pixel_average_precision"
+MARKERS = "osD^vPX*"
+Cost = Callable[[ModelData], float | None]
+COSTS: dict[str, Cost] = {
+    "Vectors (components or remembered embeddings)": lambda model: model.vectors,
+    "Scoring without the backbone (ms per image)": lambda model: model.scoring_ms,
+}
+
+
+@styled
+def draw(data: FigureData) -> Figure:
+    """A point per model, by its primary score; models of one family have one colour."""
+    models = [model for model in data.models if model.family != "control" and METRIC in _metrics(model)]
+    if not models:
+        raise InputError(f"Figure {NAME!r} needs the average precision of a model, and none has one: are there masks?")
+    families = list(dict.fromkeys(model.family for model in models))
+    figure = new_figure(92)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (label, cost) in zip(panels, COSTS.items(), strict=True):
+        for model, marker in zip(models, cycle(MARKERS)):
+            x, colour = cost(model), COLOURS[families.index(model.family) % len(COLOURS)]
+            y = _metrics(model)[METRIC]
+            axes.plot([] if x is None else [x], [] if x is None else [y], marker, color=colour, label=model.name)
+        _finish(axes, label)
+    panels[0].set_ylabel("Pixel average precision")
+    panels[0].set_ylim(bottom=0)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.suptitle(f"{data.title}: first seed")
+    return figure
+
+
+def _metrics(model: ModelData) -> dict[str, float]:
+    return model.metrics.get(model.primary_score, {})
+
+
+def _finish(axes: Axes, label: str) -> None:
+    axes.set(xscale="log", xlabel=label)
+    axes.grid(color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.margins(0.08)
