@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dinodp.errors import InputError, one_line
-from dinodp.jobs.space import full_disk_told
+from dinodp.errors import InputError, full_disk_told, one_line
 
 ORIGIN_SUFFIX = ".origin.json"  # of what lies beside a CSV table (`dinodp.jobs.origin`)
 LEFT = re.compile(r"part\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\..*")  # machine, process, chance
