@@ -51,8 +51,8 @@ rule collect_strata:
         strata=over(places.STRATA, models=FIGURE_MODELS, seeds=first_seed),
         origins=origin(over(places.STRATA, models=FIGURE_MODELS, seeds=first_seed)),
     output:
-        table="results/strata.csv",
-        origin=origin("results/strata.csv"),
+        table=places.STRATA_TABLE,
+        origin=origin(places.STRATA_TABLE),
     log:
         "results/logs/collect_strata.log",
     conda:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from dinodp.configuration import Configuration
+from dinodp.configuration.asked import asked_for
 from dinodp.datasets.walking import listing
 from dinodp.errors import InputError
 from dinodp.jobs.closure import CACHE, Closures
@@ -32,8 +33,11 @@ RUN = CONFIGURATION.run
 
 CLOSURES = Closures(Path(workflow.basedir, "scripts/dinodp"), CACHE)
 RUN_TABLES = [
-    f"results/{name}.csv"
-    for name in ("metrics", "costs", "intervals", "differences", "strata")
+    places.METRICS_TABLE,
+    places.COSTS_TABLE,
+    places.INTERVALS,
+    places.DIFFERENCES,
+    places.STRATA_TABLE,
 ]
 FIGURE_FORMATS = ["png", "pdf"]
 TABLE_FORMATS = ["csv", "md", "tex"]
@@ -190,10 +194,9 @@ def beside(pattern, models, seeds):
 
 
 def shards_of(pattern):
-    """The paths of all shards (run.shards) of a pattern with {shard}; its other wildcards stay."""
+    """The paths of all shards (run.shards) of a pattern; its other wildcards stay."""
     count = RUN.shards
-    names = [f"shard-{index}-of-{count}" for index in range(count)]
-    return [pattern.replace("{shard}", name) for name in names]
+    return [places.fill(pattern, shard=index, shards=count) for index in range(count)]
 
 
 def searching_models():
@@ -240,6 +243,10 @@ def protocol(*keys):
     return {key: choices[key] for key in keys if key in choices}
 
 
+# What jobs are told of the configuration: each result says what it was made for, and readers compare.
+config["asked"] = asked_for(CONFIGURATION, protocol(*EVALUATED), protocol(*COMPARED))
+
+
 def alignment_files(extension):
     """One per data set and embedding; none where the run names no models for it."""
     return expand(
@@ -249,8 +256,8 @@ def alignment_files(extension):
     )
 
 
-def all_tables():
-    return expand(places.TABLE, table=RUN.tables, extension=TABLE_FORMATS)
+def all_tables(*formats):
+    return expand(places.TABLE, table=RUN.tables, extension=formats or TABLE_FORMATS)
 
 
 def all_figures(*formats):

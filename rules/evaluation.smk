@@ -28,8 +28,8 @@ rule collect_metrics:
         metrics=over(METRICS_FILE),
         curves=over(CURVES_FILE),
     output:
-        table="results/metrics.csv",
-        origin=origin("results/metrics.csv"),
+        table=places.METRICS_TABLE,
+        origin=origin(places.METRICS_TABLE),
     log:
         "results/logs/collect_metrics.log",
     conda:
@@ -48,9 +48,9 @@ rule collect_intervals:
         metrics=over(METRICS_FILE),
         curves=over(CURVES_FILE),
     output:
-        intervals="results/intervals.csv",
-        differences="results/differences.csv",
-        origins=origin(["results/intervals.csv", "results/differences.csv"]),
+        intervals=places.INTERVALS,
+        differences=places.DIFFERENCES,
+        origins=origin([places.INTERVALS, places.DIFFERENCES]),
     log:
         "results/logs/collect_intervals.log",
     conda:
@@ -75,8 +75,8 @@ rule collect_costs:
         fits=over(places.MODEL_COST),
         scores=over(places.fill(places.SCORES_COST, split="test")),
     output:
-        table="results/costs.csv",
-        origin=origin("results/costs.csv"),
+        table=places.COSTS_TABLE,
+        origin=origin(places.COSTS_TABLE),
     log:
         "results/logs/collect_costs.log",
     conda:

@@ -1,8 +1,8 @@
 rule make_table:
     input:
-        metrics="results/metrics.csv",
-        costs="results/costs.csv",
-        origins=origin(["results/metrics.csv", "results/costs.csv"]),
+        metrics=places.METRICS_TABLE,
+        costs=places.COSTS_TABLE,
+        origins=origin([places.METRICS_TABLE, places.COSTS_TABLE]),
         published=local(Path(workflow.basedir, "resources/published/published.csv")),
     output:
         csv=report(
@@ -13,6 +13,9 @@ rule make_table:
         ),
         md=places.fill(places.TABLE, extension="md"),
         tex=places.fill(places.TABLE, extension="tex"),
+        origins=origin(
+            [places.fill(places.TABLE, extension=kind) for kind in TABLE_FORMATS]
+        ),
     log:
         "results/logs/make_table/{table}.log",
     conda:
@@ -68,9 +71,10 @@ rule draw_figure:
 
 rule summarise:
     input:
-        tables=expand(places.fill(places.TABLE, extension="md"), table=RUN.tables),
+        tables=all_tables("md"),
+        origins=origin(all_tables("md")),
     output:
-        summary="results/summary.md",
+        summary=places.SUMMARY,
     log:
         "results/logs/summarise.log",
     conda:
@@ -88,11 +92,11 @@ rule summarise:
 
 rule write_report:
     input:
-        metrics="results/metrics.csv",
-        costs="results/costs.csv",
-        intervals="results/intervals.csv",
-        differences="results/differences.csv",
-        strata="results/strata.csv",
+        metrics=places.METRICS_TABLE,
+        costs=places.COSTS_TABLE,
+        intervals=places.INTERVALS,
+        differences=places.DIFFERENCES,
+        strata=places.STRATA_TABLE,
         origins=origin(RUN_TABLES),
         alignment=alignment_files("csv"),
         alignment_origins=origin(alignment_files("csv")),
@@ -102,13 +106,14 @@ rule write_report:
         manifests=expand(places.MANIFEST, dataset=RUN.datasets),
         manifest_origins=expand(origin(places.MANIFEST), dataset=RUN.datasets),
         checksums=expand(places.CHECKSUMS, dataset=RUN.datasets),
+        checksum_origins=expand(origin(places.CHECKSUMS), dataset=RUN.datasets),
         test=over(TEST_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         valid=over(VALID_SCORES, models=FIGURE_MODELS, seeds=first_seed),
         model_metrics=over(METRICS_FILE, models=FIGURE_MODELS, seeds=first_seed),
         curves=over(CURVES_FILE, models=FIGURE_MODELS, seeds=first_seed),
     output:
         report=report(
-            "results/report.html",
+            places.REPORT,
             caption="../report/comparison.rst",
             category="Comparison report",
         ),

@@ -15,10 +15,8 @@ ruleorder: gather_scores > score
 
 use rule embed as embed_shard with:
     output:
-        tokens="results/embeddings/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.h5",
-        cost=temp(
-            "results/embeddings/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.cost.json"
-        ),
+        tokens=places.TOKENS_SHARD,
+        cost=temp(places.TOKENS_SHARD_COST),
     log:
         "results/logs/embed/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.log",
     params:
@@ -27,10 +25,8 @@ use rule embed as embed_shard with:
 
 rule gather_embeddings:
     input:
-        tokens=shards_of("results/embeddings/{dataset}/{embedding}/{split}/{shard}.h5"),
-        costs=shards_of(
-            "results/embeddings/{dataset}/{embedding}/{split}/{shard}.cost.json"
-        ),
+        tokens=shards_of(places.TOKENS_SHARD),
+        costs=shards_of(places.TOKENS_SHARD_COST),
     output:
         tokens=places.TOKENS,
         cost=places.TOKENS_COST,
@@ -49,12 +45,8 @@ rule gather_embeddings:
 
 use rule score as score_shard with:
     output:
-        scores=temp(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/shard-{shard}-of-{shards}.h5"
-        ),
-        cost=temp(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/shard-{shard}-of-{shards}.cost.json"
-        ),
+        scores=temp(places.SCORES_SHARD),
+        cost=temp(places.SCORES_SHARD_COST),
     log:
         "results/logs/score/{dataset}/{embedding}/{model}/seed-{seed}/{split}/shard-{shard}-of-{shards}.log",
 
@@ -63,12 +55,8 @@ rule gather_scores:
     input:
         manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
-        scores=shards_of(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.h5"
-        ),
-        costs=shards_of(
-            "results/scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}/{shard}.cost.json"
-        ),
+        scores=shards_of(places.SCORES_SHARD),
+        costs=shards_of(places.SCORES_SHARD_COST),
     output:
         scores=places.SCORES,
         cost=places.SCORES_COST,

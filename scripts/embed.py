@@ -10,7 +10,6 @@ from dinodp.embeddings.shards import Shard
 from dinodp.jobs.costs import measured, set_threads, write_cost
 from dinodp.jobs.devices import take_device
 from dinodp.jobs.logs import begin_job
-from dinodp.jobs.space import full_disk_told
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -21,7 +20,7 @@ device = take_device(snakemake.params.device)
 options = embedding_options(snakemake.params.options)
 backbone = options.load(device)
 manifest = read_manifest(Path(snakemake.input.manifest))
-with measured(device) as cost, full_disk_told(Path(snakemake.output.tokens)):
+with measured(device) as cost:
     spent = embed_split(
         select(manifest, snakemake.wildcards.split),
         backbone,

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories: control, direction-changing, not UTF-8, ends of lines
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_IN_WORDS = re.compile(rf"errno = ({'|'.join(map(str, sorted(FULL)))})\b|inline_container.*unexpected pos")
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -57,20 +59,50 @@ def told(what: str, *kinds: type[Exception], place: Path | None = None) -> Itera
         raise InputError(f"{what} ({reason_of(error, place)}).") from error
 
 
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Raise InputError, with what is free, where ``path`` cannot be written in the block as its disk is full."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise _full_disk(path, "the disk or the quota is full") from error
+
+
+def require_space(path: Path, size: int) -> None:
+    """Raise InputError where a file of ``size`` bytes has no room on the disk that ``path`` lies on."""
+    if size > shutil.disk_usage(_existing(path) or path.parent).free:
+        raise _full_disk(path, f"it takes {size / 2**20:.1f} MiB")
+
+
+def _full_disk(path: Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be written: {why}{_free(path)}; free some space and run again.")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says that a disk or a quota is full."""
+    if getattr(error, "errno", None) in FULL or FULL_IN_WORDS.search(str(error)):
+        return True
+    return error.__cause__ is not None and is_full(error.__cause__)
+
+
 def reason_of(error: Exception, place: Path | None = None) -> str:
     """Why something failed: kind and words of the error, or file and reason of what the system refused.
 
     Of a full disk it says how much is free, of a forbidden place whose it is. ``place``: where, for an OSError that
     names no file.
     """
-    is_full = "errno = 28" in str(error)  # HDF5 tells it in words only
     if not isinstance(error, OSError):
-        return f"No space left on device{_free(place)}" if is_full else f"{type(error).__name__}: {one_line(error)}"
+        full = f"{os.strerror(errno.ENOSPC)}{_free(place)}"
+        return full if is_full(error) else f"{type(error).__name__}: {one_line(error)}"
     name = error.filename2 or error.filename  # the second one is the target of a renaming
     named = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
     file = Path(os.fsdecode(name)) if named else place
-    if is_full or error.errno in FULL:
-        return f"{named}{os.strerror(errno.ENOSPC if is_full else error.errno or 0)}{_free(file)}"
+    if is_full(error):
+        return f"{named}{os.strerror(error.errno or errno.ENOSPC)}{_free(file)}"
     reason = error.strerror or one_line(error)
     return f"{named}{reason}{_owner(file) if error.errno in FORBIDDEN else ''}"
 

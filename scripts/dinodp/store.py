@@ -2,7 +2,8 @@
 
 Every file begins with a line that says its kind, format version and the digest of its content, and carries ``format``,
 ``format_version``, ``library_digest`` (of the code that makes files of its kind, whoever calls it),
-``package_versions``, ``config`` and ``made_from`` (JSON; the digest of each input by role).
+``package_versions``, ``config``, ``made_from`` (JSON; the digest of each input by role) and, in the workflow,
+``made_for`` (JSON; `dinodp.jobs.asked`).
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.errors import InputError, one_line
+from dinodp.jobs.asked import made_for, require_made_for
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.files import replaced_file
 from dinodp.jobs.origin import AGAIN, sha256
@@ -40,15 +42,20 @@ HEAD = re.compile(
 BLOCK_BYTES = 2**20
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 IMAGE_DIGESTS = "image_sha256"
+MADE_FOR = "made_for"
 FOREGROUND = "foreground"  # bool [image, row, col]: patches that show a pixel that is not black
 DIGEST_BYTES = 32
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)  # what h5py raises for damage
 
 
 def origin_attributes(
-    kind: str, config: Mapping[str, Any], made_from: Mapping[str, str] | None = None
+    path: Path, kind: str, config: Mapping[str, Any], made_from: Mapping[str, str] | None = None
 ) -> dict[str, str | int]:
-    """The attributes that every file carries; ``made_from``: the digest of each input by its role."""
+    """The attributes that every file carries; ``made_from``: the digest of each input by its role.
+
+    ``made_for`` (JSON) only where the workflow asks for something at this place.
+    """
+    wanted = made_for(path)
     return {
         "format": kind,
         "format_version": FORMAT_VERSION,
@@ -56,6 +63,7 @@ def origin_attributes(
         "package_versions": json.dumps(package_versions(), sort_keys=True),
         "config": json.dumps(dict(config), sort_keys=True),
         "made_from": json.dumps(dict(made_from or {}), sort_keys=True),
+        **({MADE_FOR: json.dumps(wanted, sort_keys=True)} if wanted else {}),
     }
 
 
@@ -70,7 +78,7 @@ def writing(
     with replaced_file(path) as temporary:
         options: dict[str, Any] = {"driver": "core", "backing_store": False, "userblock_size": HEAD_BYTES}
         with h5py.File(temporary, "w", track_order=False, **options) as file:
-            file.attrs.update(origin_attributes(kind, config, made_from))
+            file.attrs.update(origin_attributes(path, kind, config, made_from))
             yield file
             if kind == LARGE and IMAGE_DIGESTS not in file:
                 tokens = file["tokens"]
@@ -179,8 +187,9 @@ def digest_of(path: Path) -> str:
 def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
     """Open a file of this project for reading, when it is whole: of embeddings all but the images (`image_digests`).
 
-    Raises InputError when the file is missing, damaged, changed, of another kind or version, or is put together from
-    shards of which one is missing; and where HDF5 cannot read what the block asks for.
+    Raises InputError when the file is missing, damaged, changed, of another kind or version, made for another
+    configuration than the workflow asks for, or is put together from shards of which one is missing or damaged; and
+    where HDF5 cannot read what the block asks for.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
@@ -189,15 +198,14 @@ def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
         raise InputError(f"{path} holds {head.kind}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")
     with _opened(path, head) as file:
         _check_shards(file, path)
+        require_made_for(path, made_for_of(file))
         yield file
 
 
 @contextmanager
 def _opened(path: Path, head: Head) -> Iterator[h5py.File]:
     """A file that is as its head says. HDF5, which may not end on damage, opens no other."""
-    changed = InputError(f"{path} is not as it was written: it was changed, cut or damaged; {AGAIN}.")
-    if bytes_digest(path, head.start, head.stop) != head.whole:
-        raise changed
+    _require_bytes(path, head)
     with hdf5_errors(path):
         file = h5py.File(path, "r")
     with file:
@@ -205,8 +213,22 @@ def _opened(path: Path, head: Head) -> Iterator[h5py.File]:
         if head.kind == LARGE:
             identity, place = _large_digest(file), place_of_images(file)
         if (identity, place) != (head.identity, (head.start, head.stop)):
-            raise changed
+            raise _changed(path)
         yield file
+
+
+def require_whole(path: Path) -> None:
+    """Raise InputError unless all but the images' embeddings is as it was written: HDF5 may not end on damage."""
+    _require_bytes(path, Head.read(path))
+
+
+def _require_bytes(path: Path, head: Head) -> None:
+    if bytes_digest(path, head.start, head.stop) != head.whole:
+        raise _changed(path)
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(f"{path} is not as it was written: it was changed, cut or damaged; {AGAIN}.")
 
 
 @contextmanager
@@ -221,7 +243,7 @@ def hdf5_errors(path: Path) -> Iterator[None]:
 
 
 def _check_shards(file: h5py.File, path: Path) -> None:
-    """HDF5 itself would read zeros where a source of a virtual data set is missing."""
+    """HDF5 itself would read zeros where a source of a virtual data set is missing, and opens one that is damaged."""
     for item in file.values():
         if isinstance(item, h5py.Dataset) and item.is_virtual:
             names = [source.file_name for source in item.virtual_sources()]
@@ -230,6 +252,14 @@ def _check_shards(file: h5py.File, path: Path) -> None:
                     f"{path} is put together from shards, of which {', '.join(absent)} is missing beside it: keep the "
                     "shards, or make them again with `snakemake --forcerun gather_embeddings`."
                 )
+            for name in names:
+                require_whole(path.parent / name)
+
+
+def made_for_of(file: h5py.File) -> dict[str, str]:
+    """What of the configuration an open file was made for, by level."""
+    found: dict[str, str] = json.loads(file.attrs.get(MADE_FOR, "{}"))
+    return found
 
 
 def inputs_of(file: h5py.File) -> dict[str, str]:

@@ -41,7 +41,10 @@ def finished(project):
 def test_every_table_and_figure_is_there(finished):
     tables = {path.name for path in (finished / "results/tables").iterdir()}
     assert tables == {
-        f"{name}.{ext}" for name in ("table1", "table2", "table3", "costs") for ext in ("csv", "md", "tex")
+        f"{name}.{kind}{end}"
+        for name in ("table1", "table2", "table3", "costs")
+        for kind in ("csv", "md", "tex")
+        for end in ("", ".origin.json")
     }
     figures = list((finished / "results/figures/phantoms/classical").iterdir())
     assert len(figures) == 12

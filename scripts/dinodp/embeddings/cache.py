@@ -97,6 +97,7 @@ class TokenRows:
 
 
 def _open(path: Path) -> h5py.File:
+    store.require_whole(path)
     with store.hdf5_errors(path):
         return h5py.File(path, "r")
 
@@ -144,16 +145,19 @@ def _digest(text: str) -> str:
 
 
 def _copied(path: Path, copy: Path) -> bool:
-    """Copy the tokens alone, through HDF5, so that what is gathered from several files becomes one."""
+    """Copy the images alone, through HDF5, so that what is gathered from several files becomes one."""
     with h5py.File(path, "r") as source:
         tokens = source["tokens"]
         needed, free = tokens.size * 2, shutil.disk_usage(copy.parent).free
         if needed > free:
             logger.warning("No copy of %s in %s: %d MiB are free.", path, copy.parent, free // 2**20)
             return False
-        with replaced_file(copy, synced=False) as temporary, h5py.File(temporary, "w") as target:
-            data = target.create_dataset("tokens", tokens.shape, "float16", chunks=(1, *tokens.shape[1:]))
-            for first in range(0, len(tokens), IMAGES_PER_COPY):
-                data[first : first + IMAGES_PER_COPY] = tokens[first : first + IMAGES_PER_COPY]
+        with replaced_file(copy, synced=False) as temporary:
+            with h5py.File(temporary, "w", userblock_size=store.HEAD_BYTES) as target:
+                data = target.create_dataset("tokens", tokens.shape, "float16")
+                for first in range(0, len(tokens), IMAGES_PER_COPY):
+                    data[first : first + IMAGES_PER_COPY] = tokens[first : first + IMAGES_PER_COPY]
+                store.write_image_digests(target, [digest.tobytes() for digest in store.image_digests(source)])
+            store.seal(temporary, store.LARGE)
     logger.info("Copied %s to %s (%d MiB).", path, copy, needed // 2**20)
     return True

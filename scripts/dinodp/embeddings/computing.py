@@ -15,7 +15,7 @@ from dinodp.backbones import Backbone
 from dinodp.embeddings.embedder import Embedder
 from dinodp.embeddings.shards import Shard
 from dinodp.embeddings.writer import TokenWriter
-from dinodp.errors import InputError
+from dinodp.errors import InputError, full_disk_told
 from dinodp.images import UInt8Array, read_image
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
@@ -64,12 +64,13 @@ def embed_split(
         made_from,
     )
     start, done = perf_counter(), writer.done
-    with writer:
+    with full_disk_told(path), writer:
         first, batches = done, Embedder(backbone, batch_size, workers).embed_shown(images[done:], _read_unchanged)
         for tokens, shown in progress(batches, "embed", total=len(images) - done, per_item=batch_size):
             writer.write(first, tokens, shown)
             first += len(tokens)
-    writer.finish(path)
+    with full_disk_told(path):
+        writer.finish(path)
     return {"seconds": perf_counter() - start, "images": float(len(images) - done)}
 
 

@@ -13,7 +13,7 @@ from dinodp.embeddings.cache import TokenRows
 from dinodp.errors import InputError, require_known
 from dinodp.jobs.origin import AGAIN
 
-ACCIDENTAL = ("library_digest", "package_versions", "dtype")  # splits may be embedded on different machines
+ACCIDENTAL = ("library_digest", "package_versions", "dtype", store.MADE_FOR)  # splits may be of different machines
 RESAMPLING = ("after_normalisation", "before_normalisation")
 
 

@@ -62,7 +62,7 @@ def gather_embeddings(parts: Sequence[Path], path: Path) -> None:
         first += shape[0]
     with store.reading(next(iter(filled)), "embeddings") as origin, store.writing(path, "embeddings", {}) as file:
         file.create_virtual_dataset("tokens", layout)
-        file.attrs.update(origin.attrs)
+        file.attrs.update({name: value for name, value in origin.attrs.items() if name != store.MADE_FOR})
         store.write_image_digests(file, [digest for part in filled for digest in _digests(part)])
         foreground = np.concatenate([_foreground(part) for part in filled])
         file.create_dataset(store.FOREGROUND, data=foreground, track_times=False)

@@ -17,12 +17,13 @@ import torch
 
 from dinodp import store
 from dinodp.backbones import Backbone
-from dinodp.errors import InputError
+from dinodp.errors import InputError, full_disk_told, require_space
 from dinodp.jobs.files import sync
 from dinodp.jobs.logs import logger
 
 PENDING = 2  # batches that may wait to be written
 STRUCTURE = store.HEAD_BYTES + 24  # bytes: before it HDF5 notes whether the file is open
+BESIDE_IMAGES = 2**16  # bytes: structure and attributes of the file
 SECONDS_BETWEEN_NOTES = 2.0  # an interruption loses as much
 
 
@@ -58,7 +59,7 @@ class TokenWriter:
         made_from: Mapping[str, str] | None = None,
     ) -> None:
         self.path, self.key, self.n_images, self.backbone = path, key, n_images, backbone
-        self._attributes = store.origin_attributes("embeddings", config, made_from)
+        self._attributes = store.origin_attributes(path.with_suffix(""), "embeddings", config, made_from)
         self._attributes |= {name: str(value) for name, value in backbone.provenance().items()}
         self._written = _finished_images(path, key, n_images, self._attributes)
 
@@ -68,9 +69,11 @@ class TokenWriter:
         return len(self._written)
 
     def __enter__(self) -> Self:
+        size = None if self.path.is_file() else store.HEAD_BYTES
+        if size is not None:
+            self._reserve(BESIDE_IMAGES)
         with store.hdf5_errors(self.path):
-            size = None if self.path.is_file() else store.HEAD_BYTES
-            self._file = h5py.File(self.path, "a", userblock_size=size)
+            self._file = h5py.File(self.path, "a" if size is None else "w", userblock_size=size)
         self._number = self.path.stat().st_ino
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
@@ -109,6 +112,12 @@ class TokenWriter:
         sync(path.parent)
         _progress_file(self.path).unlink(missing_ok=True)
 
+    def _reserve(self, size: int) -> None:
+        """Have room on the disk before HDF5 writes: it may crash on a disk that is full."""
+        with full_disk_told(self.path), self.path.open("ab") as stream:
+            require_space(self.path, size + BESIDE_IMAGES)
+            os.posix_fallocate(stream.fileno(), 0, size)
+
     def _complete(self) -> None:
         """Write what is known of all images at the end: where it lies, the partial file stays as it was noted."""
         digests = b"".join(image.digest for image in self._written)
@@ -139,6 +148,7 @@ class TokenWriter:
                 f"for image rows {first} to {first + len(tokens) - 1}."
             )
         if "tokens" not in self._file:
+            self._reserve(self.n_images * (half[0].nbytes + half[0, ..., 0].numel() + store.DIGEST_BYTES))
             _create_tokens(self._file, (self.n_images, *half.shape[1:]))
             self._file.attrs.update(self._attributes)
         data = self._file["tokens"]

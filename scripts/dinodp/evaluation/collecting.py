@@ -8,7 +8,6 @@ import pandas as pd
 
 from dinodp import store
 from dinodp.errors import InputError
-from dinodp.jobs.files import read_json
 from dinodp.jobs.origin import AGAIN, name_of, origin_of, read_result, require_made_from, write_table
 from dinodp.options import places
 
@@ -85,11 +84,11 @@ def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequ
     backbone_ms = {}
     for file in embeddings:
         names = places.parse(places.TOKENS_COST, file)
-        backbone_ms[names["dataset"], names["embedding"]] = ms_per_image(_read_cost(file))
+        backbone_ms[names["dataset"], names["embedding"]] = ms_per_image(read_result(file))
     rows = []
     for fit_file, score_file in zip(fits, scores, strict=True):
         names = places.parse(places.MODEL_COST, fit_file)
-        fit, score = _read_cost(fit_file), _read_cost(score_file)
+        fit, score = read_result(fit_file), read_result(score_file)
         gpu = [value for value in (fit["peak_gpu_mib"], score["peak_gpu_mib"]) if value is not None]
         rows.append(
             {
@@ -106,17 +105,6 @@ def collect_costs(embeddings: Sequence[Path], fits: Sequence[Path], scores: Sequ
             }
         )
     write_table(path, pd.DataFrame(rows).to_csv(index=False), __name__, {})
-
-
-def _read_cost(path: Path) -> dict[str, Any]:
-    """What a job cost. Raises InputError for a file that lacks a number."""
-    cost = read_json(path)
-    for name in ("seconds", "peak_host_mib", "peak_gpu_mib", "device"):
-        value = cost.get(name, "nothing")
-        known = isinstance(value, str) if name == "device" else isinstance(value, int | float)
-        if not known and not (name == "peak_gpu_mib" and value is None):
-            raise InputError(f"{path} says {value} for {name}, so it holds no costs: {AGAIN}.")
-    return cost
 
 
 def ms_per_image(cost: Mapping[str, float]) -> float | None:

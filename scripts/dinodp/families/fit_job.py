@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dinodp.datasets.manifest import read_manifest
 from dinodp.errors import InputError
 from dinodp.families import model_options
 from dinodp.families.stages import fit_model, open_split
+from dinodp.jobs.asked import ask, asked
 from dinodp.jobs.costs import measured, set_threads, write_cost
 from dinodp.jobs.devices import take_device, visible_devices
 from dinodp.jobs.logs import configure_logging, report_errors
@@ -44,6 +45,7 @@ class FitJob:
     device: str
     threads: int
     cache: str = "none"
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, processes: int = 1) -> None:
         """Fit, and write the model and its cost. Raises InputError as ``fit_model`` does."""
@@ -79,7 +81,7 @@ def _device_of_all(device: str, processes: int) -> str:
 
 def _run_processes(job: FitJob, processes: int) -> None:
     """Start ``torchrun``, pass on what its first process says, and end with its end."""
-    share = {**asdict(job), "threads": max(1, job.threads // processes)}
+    share = {**asdict(job), "asked": asked(), "threads": max(1, job.threads // processes)}
     library = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
@@ -111,6 +113,7 @@ def main() -> None:
     configure_logging()
     report_errors()
     job = FitJob(**json.loads(sys.argv[1]))
+    ask(job.asked)
     join(job.device)
     job.run()
     leave()

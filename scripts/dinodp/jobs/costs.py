@@ -2,16 +2,14 @@
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 
-from dinodp.errors import InputError
-from dinodp.jobs.files import read_json, write_json
+from dinodp.jobs.origin import read_result, write_result
 
 KIB_PER_MIB = 1024
 BYTES_PER_MIB = 2**20
@@ -48,7 +46,7 @@ def measured(device: str) -> Iterator[dict[str, float | str | None]]:
 
 def gather_costs(parts: Sequence[Path], path: Path) -> None:
     """The cost of a work that several jobs shared: seconds and images summed, the highest peaks."""
-    costs = [_read_part(part) for part in parts]
+    costs = [read_result(part) for part in parts]
     gpu = [cost["peak_gpu_mib"] for cost in costs if cost["peak_gpu_mib"] is not None]
     total = {
         "seconds": sum(cost["seconds"] for cost in costs),
@@ -57,16 +55,9 @@ def gather_costs(parts: Sequence[Path], path: Path) -> None:
         "peak_gpu_mib": max(gpu) if gpu else None,
         "device": costs[0]["device"],
     }
-    write_json(path, total)
+    write_cost(path, total)
 
 
-def _read_part(part: Path) -> dict[str, Any]:
-    cost = read_json(part)
-    if absent := {"seconds", "images", "peak_host_mib", "peak_gpu_mib", "device"} - set(cost):
-        raise InputError(f"{part} lacks {', '.join(sorted(absent))}, so it holds no costs: delete it and run again.")
-    return cost
-
-
-def write_cost(path: Path, cost: dict[str, float | str | None]) -> None:
+def write_cost(path: Path, cost: Mapping[str, float | str | None]) -> None:
     """Write what one job cost as JSON."""
-    write_json(path, cost)
+    write_result(path, cost, __name__, {})

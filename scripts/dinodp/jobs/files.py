@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dinodp.errors import InputError, one_line
-from dinodp.jobs.space import full_disk_told
+from dinodp.errors import InputError, full_disk_told, one_line
 
 RECORD = "predictions.json"  # in a folder that `dinodp predict` wrote
 UNFINISHED = ".dinodp.unfinished"  # folder in it that says what is done so far

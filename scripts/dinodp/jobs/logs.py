@@ -16,6 +16,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from dinodp.errors import InputError, one_line, reason_of, visible
+from dinodp.jobs.asked import ask
 from dinodp.jobs.closure import CACHE, LIBRARY, Closures
 
 Item = TypeVar("Item")
@@ -141,12 +142,14 @@ def log_to_file(path: str) -> None:
 
 
 def begin_job(job: Any) -> None:
-    """Start the script of a rule: ``job`` is its ``snakemake`` object, whose first log file takes all that it says.
+    """Start the script of a rule: ``job`` is its ``snakemake`` object, whose first log file takes all that it says, and
+    whose configuration says what is asked for (`dinodp.jobs.asked`).
 
     Raises InputError where what the script runs of the imported library is not that of the library beside the rules,
     whose digest is a parameter of them: results would not be of the code that they name.
     """
     log_to_file(job.log[0])
+    ask(job.config.get("asked", {}))
     wanted = job.params.get("library")
     if wanted is not None and wanted != Closures(cache=CACHE).digest(_running_script()):
         raise InputError(

@@ -7,7 +7,7 @@ everybody can read the table. HDF5 results: `dinodp.store`. Digests are SHA-256 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from dinodp.errors import InputError, one_line
+from dinodp.jobs.asked import made_for, require_made_for
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.files import ORIGIN_SUFFIX, read_json, write_json, write_text
 
@@ -24,11 +25,15 @@ ORIGIN = "origin"
 
 @dataclass(frozen=True)
 class Origin:
-    """Digest of a result's own content, of the code that made it, and of each of its inputs by role."""
+    """Digest of a result's own content, of the code that made it, and of each of its inputs by role.
+
+    ``made_for``: `dinodp.jobs.asked`.
+    """
 
     content_sha256: str
     library_digest: str
     made_from: Mapping[str, str]
+    made_for: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, content: Any, path: Path) -> "Origin":
@@ -37,12 +42,17 @@ class Origin:
             raise InputError(f"{path} does not say what it was made from: {AGAIN}.")
         return cls(**content)
 
+    @classmethod
+    def of(cls, path: Path, content_sha256: str, made_by: str, made_from: Mapping[str, str]) -> "Origin":
+        """Of what is written to ``path`` by the module ``made_by``."""
+        return cls(content_sha256, code_digest(made_by), dict(made_from), made_for(path))
+
 
 def _is_origin(content: Any) -> bool:
-    if not isinstance(content, dict) or set(content) != {"content_sha256", "library_digest", "made_from"}:
+    if not isinstance(content, dict) or set(content) != {item.name for item in fields(Origin)}:
         return False
-    made_from = content["made_from"]
-    return isinstance(made_from, dict) and all(isinstance(digest, str) for digest in made_from.values())
+    said = (content["made_from"], content["made_for"])
+    return all(isinstance(part, dict) and all(isinstance(text, str) for text in part.values()) for part in said)
 
 
 def sha256(content: bytes | str) -> str:
@@ -56,15 +66,15 @@ def origin_path(table: Path) -> Path:
 
 
 def write_table(path: Path, text: str, made_by: str, made_from: Mapping[str, str]) -> None:
-    """Write a CSV table and its origin; ``made_by``: the module that made it."""
+    """Write a table as text (CSV, Markdown, LaTeX) and its origin; ``made_by``: the module that made it."""
     write_text(path, text)
-    write_json(origin_path(path), asdict(Origin(sha256(text), code_digest(made_by), dict(made_from))))
+    write_json(origin_path(path), asdict(Origin.of(path, sha256(text), made_by, made_from)))
 
 
 def table_origin(path: Path) -> Origin:
-    """The origin of a CSV table, after a check that the table is whole and the one that was written.
+    """The origin of a table, after a check that the table is whole and the one that was written.
 
-    Raises InputError where the table or its origin is missing or changed.
+    Raises InputError where the table or its origin is missing or changed, or made for another configuration.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
@@ -74,6 +84,7 @@ def table_origin(path: Path) -> Origin:
     origin = Origin.read(read_json(place), place)
     if sha256(_bytes(path)) != origin.content_sha256:
         raise InputError(f"{path} is not as it was written: it was changed, cut or replaced; {AGAIN}.")
+    require_made_for(path, origin.made_for)
     return origin
 
 
@@ -81,6 +92,12 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     """A CSV table of the pipeline, checked as `table_origin` does; ``options`` are those of ``pandas.read_csv``."""
     table_origin(path)
     return parse_table(path, _bytes(path), **options)
+
+
+def read_text(path: Path) -> str:
+    """A text of the pipeline with its origin beside it, checked as `table_origin` does."""
+    table_origin(path)
+    return _bytes(path).decode("utf-8")
 
 
 def parse_table(path: Path, content: bytes, **options: Any) -> pd.DataFrame:
@@ -102,16 +119,17 @@ def _bytes(path: Path) -> bytes:
 def write_result(path: Path, content: Mapping[str, Any], made_by: str, made_from: Mapping[str, str]) -> None:
     """Write a JSON result with its origin inside."""
     plain = json.loads(json.dumps(content))  # as it will be read
-    origin = Origin(_content_digest(plain), code_digest(made_by), dict(made_from))
+    origin = Origin.of(path, _content_digest(plain), made_by, made_from)
     write_json(path, {**content, ORIGIN: asdict(origin)})
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A JSON result with its origin. Raises InputError where it is not as it was written."""
+    """A JSON result with its origin. Raises InputError where it is not as written, or made for something else."""
     content = read_json(path)
     origin = Origin.read(content.get(ORIGIN), path)
     if _content_digest(content) != origin.content_sha256:
         raise InputError(f"{path} is not as it was written: it was changed or damaged; {AGAIN}.")
+    require_made_for(path, origin.made_for)
     return content
 
 

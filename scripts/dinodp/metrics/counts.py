@@ -29,15 +29,15 @@ class CumulativeCounts:
 
     def fpr(self) -> Floats:
         """False positive rate from 0 (no pixel) to 1, [..., 1 + threshold]."""
-        return _from_zero(self.false_positives / self.false_positives[..., -1:])
+        return _from_zero(_share(self.false_positives, self.false_positives[..., -1:]))
 
     def recall(self) -> Floats:
         """True positive rate from 0 to 1, [..., 1 + threshold]."""
-        return _from_zero(self.true_positives / self.anomalous)
+        return _from_zero(_share(self.true_positives, self.anomalous))
 
     def coverage(self) -> Floats:
         """Mean share of a region that is covered, from 0 to 1, [..., 1 + threshold]."""
-        return _from_zero(self.region_weight / self.n_regions[..., None])
+        return _from_zero(_share(self.region_weight, self.n_regions[..., None]))
 
     def precision(self) -> Floats:
         """Precision, [..., 1 + threshold]; of no pixel it is 1, or in coarse bins that of the first."""
@@ -70,6 +70,11 @@ class CountsAbove:
     true_positives: Floats
     positives: Floats
     anomalous: Floats
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """NaN where a resample has no such pixel or region."""
+    return np.asarray(np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0))
 
 
 def _from_zero(values: Floats) -> Floats:

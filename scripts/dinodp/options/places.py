@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from dinodp.jobs.asked import names_in
+
+COST = ".cost.json"  # of what a job made, beside it
 FITTED = "{dataset}/{embedding}/{model}/seed-{seed}"
 MANIFEST = "results/data/{dataset}/manifest.csv"
 CHECKSUMS = "results/data/{dataset}/checksums.csv"
@@ -10,17 +13,26 @@ VERIFICATION = "results/data/{dataset}/verification.{extension}"
 ACCEPTED = "results/data/{dataset}/accepted.txt"
 CASES = "results/data/{dataset}/cases.csv"
 TOKENS = "results/embeddings/{dataset}/{embedding}/{split}.h5"
-TOKENS_COST = "results/embeddings/{dataset}/{embedding}/{split}.cost.json"
+TOKENS_SHARD = "results/embeddings/{dataset}/{embedding}/{split}/shard-{shard}-of-{shards}.h5"
 MODEL = f"results/models/{FITTED}.h5"
-MODEL_COST = f"results/models/{FITTED}.cost.json"
 SCORES = f"results/scores/{FITTED}/{{split}}.h5"
-SCORES_COST = f"results/scores/{FITTED}/{{split}}.cost.json"
+SCORES_SHARD = f"results/scores/{FITTED}/{{split}}/shard-{{shard}}-of-{{shards}}.h5"
 METRICS = f"results/metrics/{FITTED}.json"
 CURVES = f"results/curves/{FITTED}.h5"
 STRATA = f"results/strata/{FITTED}.csv"
 ALIGNMENT = "results/alignment/{dataset}/{embedding}.{extension}"
 FIGURE = "results/figures/{dataset}/{embedding}/{figure}.{extension}"
+METRICS_TABLE = "results/metrics.csv"
+COSTS_TABLE = "results/costs.csv"
+INTERVALS = "results/intervals.csv"
+DIFFERENCES = "results/differences.csv"
+STRATA_TABLE = "results/strata.csv"
+SUMMARY = "results/summary.md"
+REPORT = "results/report.html"
 TABLE = "results/tables/{table}.{extension}"
+TOKENS_COST, TOKENS_SHARD_COST, MODEL_COST, SCORES_COST, SCORES_SHARD_COST = (
+    pattern.removesuffix(".h5") + COST for pattern in (TOKENS, TOKENS_SHARD, MODEL, SCORES, SCORES_SHARD)
+)
 
 
 def fill(pattern: str, **names: object) -> str:
@@ -30,9 +42,7 @@ def fill(pattern: str, **names: object) -> str:
 
 def parse(pattern: str, path: Path | str) -> dict[str, str]:
     """The names in the path of a result, wherever its ``results`` folder lies. Raises ValueError for another path."""
-    parts = re.split(r"{(\w+)}", pattern)
-    names = (f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
-    found = re.search("(?:^|/)" + "".join(names) + "$", Path(path).as_posix())
-    if found is None:
+    names = names_in(pattern, path)
+    if names is None:
         raise ValueError(f"{path} does not lie at {pattern}")
-    return found.groupdict()
+    return names

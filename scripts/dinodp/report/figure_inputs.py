@@ -121,7 +121,7 @@ def _load_model(
         metrics={score: values[score][mask_rule] for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
         vectors=_vectors(read_json(files.fit_cost), reader.dim),
-        scoring_ms=ms_per_image(read_json(files.score_cost)),
+        scoring_ms=ms_per_image(read_result(files.score_cost)),
         **data,
     )
 

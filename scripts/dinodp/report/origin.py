@@ -1,6 +1,5 @@
 """What a report is made from and by: data, code, versions, machine; and what the run cannot show."""
 
-import hashlib
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from dinodp.datasets.manifest import SPLITS, read_manifest
 from dinodp.evaluation.intervals import MIN_SUBJECTS, anomalous_subjects
 from dinodp.evaluation.test_split import subjects_of
 from dinodp.jobs.closure import code_digest
-from dinodp.jobs.origin import read_table
+from dinodp.jobs.origin import read_table, sha256, table_origin
 from dinodp.jobs.provenance import package_versions
 from dinodp.report.comparison import Record
 from dinodp.report.run_files import ReportFiles
@@ -38,18 +37,14 @@ def _data_row(name: str, manifest: Path, checksums: Path | None) -> dict[str, An
         **{split: _images(frame[frame["split"] == split]) for split in SPLITS},
         "subjects": test["subject"].replace("", pd.NA).nunique() or None,
         "anomalous_subjects": anomalous_subjects(subjects_of(test), test["label"] == "anomalous"),
-        "manifest": _sha256(manifest),
-        "checksums": None if checksums is None else _sha256(checksums),
+        "manifest": table_origin(manifest).content_sha256,
+        "checksums": None if checksums is None else table_origin(checksums).content_sha256,
     }
 
 
 def _images(rows: pd.DataFrame) -> str:
     labels = rows["label"].value_counts()
     return " + ".join(f"{labels[label]} {label}" for label in ("normal", "anomalous") if label in labels)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def provenance(files: ReportFiles, commit: str) -> dict[str, str]:
@@ -64,7 +59,7 @@ def provenance(files: ReportFiles, commit: str) -> dict[str, str]:
         "Versions": "; and ".join(versions),
         "Machine of this page": machine(),
         "Devices of the run": "; ".join(sorted(set(read_table(files.costs)["device"].dropna()))),
-        "Published numbers": f"{files.published.name}, sha256 {_sha256(files.published)}",
+        "Published numbers": f"{files.published.name}, sha256 {sha256(files.published.read_bytes())}",
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dinodp.errors import require_known
 from dinodp.jobs.files import write_text
-from dinodp.jobs.origin import read_table
+from dinodp.jobs.origin import name_of, read_table, read_text, table_origin
 from dinodp.options.protocol import Protocol, read_published
 from dinodp.report.tables import TABLES
 from dinodp.report.tables.writing import write_table
@@ -30,10 +30,14 @@ def make_table(
     measured = read_table(metrics, keep_default_na=False, dtype={"normalised": str})
     measured = measured[measured["mask_rule"] == protocol.mask_rule]
     table = TABLES[name](measured, read_table(costs), read_published(published, protocol), protocol)
-    write_table(table, csv, md, tex)
+    made_from = {name_of(path): table_origin(path).content_sha256 for path in (metrics, costs)}
+    write_table(table, csv, md, tex, made_from)
 
 
 def summarise(title: str, note: str, tables: Sequence[Path], path: Path) -> None:
-    """Gather Markdown tables on one page under a title and the note that says what they show."""
-    parts = [f"# {title}", note, *(table.read_text(encoding="utf-8").strip() for table in tables)]
+    """Gather Markdown tables on one page under a title and the note that says what they show.
+
+    Raises InputError for tables that are not as they were written.
+    """
+    parts = [f"# {title}", note, *(read_text(table).strip() for table in tables)]
     write_text(path, "\n\n".join(parts) + "\n")

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,8 +33,8 @@ class MeanColour:
 
     name, device = "mean_colour", torch.device("cpu")
 
-    def __init__(self, calls=None, seconds=0.0):
-        self.calls, self.seconds = calls, seconds
+    def __init__(self, calls=None, seconds=0.0, patch=8):
+        self.calls, self.seconds, self.patch = calls, seconds, patch
 
     def provenance(self):
         return {"backbone": self.name}
@@ -47,7 +48,7 @@ class MeanColour:
             self.calls -= 1
             if self.calls < 0:
                 raise KeyboardInterrupt
-        return torch.nn.functional.avg_pool2d(pixels, 8).permute(0, 2, 3, 1)
+        return torch.nn.functional.avg_pool2d(pixels, self.patch).permute(0, 2, 3, 1)
 
 
 def images(folder):
@@ -143,6 +144,52 @@ def test_an_exchanged_shard_is_found(frame, tmp_path):
     assert len(reader.read([7])) == 1
     with pytest.raises(InputError, match=r"embeddings of image 8 in .*are not as they were written"):
         reader.read([8])
+
+
+def test_a_shard_whose_structure_is_damaged_is_not_opened(frame, tmp_path):
+    """HDF5, which may not end on damage, would open it by itself."""
+    parts = shards(frame, tmp_path, {"a": 1})
+    gather_embeddings(parts, tmp_path / "test.h5")
+    flip(parts[1], store.HEAD_BYTES + 100)
+    with pytest.raises(InputError, match=r"shard-1-of-2\.h5 is not as it was written"):
+        EmbeddingReader(tmp_path / "test.h5", grid=None)
+
+
+def test_a_copy_whose_structure_is_damaged_is_not_opened(whole, tmp_path, monkeypatch):
+    copy = local_copy(whole, str(tmp_path / "scratch"))
+    flip(copy, store.HEAD_BYTES + 100)
+    opened, really = [], h5py.File
+    monkeypatch.setattr("dinodp.embeddings.cache.h5py.File", lambda path, *_: opened.append(path) or really(path))
+    assert len(TokenRows(whole, range(N_IMAGES), str(tmp_path / "scratch")).read([0])) == 1
+    assert set(opened) == {whole}
+
+
+@pytest.mark.parametrize("size", [0, 100, 70_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_under_the_name(frame, tmp_path, size):
+    """A limit on the size of files in the place of the disk; 70,000 bytes are less than the images take."""
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT / 'scripts')!r}, {str(ROOT / 'tests')!r}]\n"
+        "import importlib.util, pathlib, resource, signal\n"
+        f"spec = importlib.util.spec_from_file_location('made', {__file__!r})\n"
+        "made = importlib.util.module_from_spec(spec); spec.loader.exec_module(made)\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\nframe = made.images(folder / 'images')\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "try:\n    made.embed_split(frame, made.MeanColour(patch=1), folder / 'x.h5', {'a': 1}, batch_size=2)\n"
+        "except made.InputError as error:\n    print('SAID', error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "x.h5" in done.stdout
+    assert "MiB are free on its file system; free some space and run again." in done.stdout
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_embeddings_that_have_no_room_are_refused_before_they_are_computed_further(frame, tmp_path, monkeypatch):
+    monkeypatch.setattr("dinodp.errors.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 65_600))
+    with pytest.raises(InputError, match=r"x\.h5\.partial cannot be written: it takes 0\.1 MiB; 0\.1 MiB are free"):
+        embed_split(frame, MeanColour(), tmp_path / "x.h5", {"a": 1}, batch_size=2)
 
 
 def test_shards_of_two_runs_are_not_gathered(frame, tmp_path):

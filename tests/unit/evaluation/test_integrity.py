@@ -1,18 +1,24 @@
 """Models, scores and metrics of another run under the right name are refused, by name."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
-from made_files import write_scores, write_tokens
+from made_files import write_csv, write_scores, write_tokens
 from PIL import Image
 
 from dinodp.cli import main
+from dinodp.configuration.asked import PLACES
 from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, write_manifest
 from dinodp.errors import InputError
 from dinodp.evaluation.collecting import read_evaluations
-from dinodp.evaluation.test_split import evaluate_scores, require_scores_of
+from dinodp.evaluation.test_split import evaluate_scores, require_scores_of, scores_made_from
 from dinodp.families import model_options
 from dinodp.families.stages import fit_model, load_model, open_split
+from dinodp.jobs.asked import ask
+from dinodp.jobs.origin import read_table
+from dinodp.options import places
 from dinodp.options.protocol import Protocol
 
 OPTIONS = {"family": "dpmm", "components": 2, "reg_covar": 1e-3, "epochs": 2, "images_per_batch": 2}
@@ -94,3 +100,85 @@ def test_scores_and_metrics_must_be_of_one_job(tmp_path):
     Image.new("L", (16, 16)).save(manifest["mask"].iloc[-1])
     with pytest.raises(InputError, match=r"test1\.png was changed after the manifest was made"):
         evaluate("masks")
+
+
+LEVELS = ("dataset", "embedding", "grid", "model", "scores", "evaluation", "run")
+NAMES = {"dataset": "d", "embedding": "e", "grid": "e", "model": "m", "scores": "m", "evaluation": "", "run": ""}
+
+
+def asked_for(other=""):
+    """What a configuration asks for; ``other``: the level in which it is another one."""
+    return {"places": PLACES, "levels": {level: {NAMES[level]: f"1{level == other}"} for level in LEVELS}}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run whose files fit together, each made for the first configuration."""
+    ask(asked_for())
+    folder, manifest = run(tmp_path / "a", 0)
+    at = {split: folder / f"results/embeddings/d/e/{split}.h5" for split in ("train", "valid", "test")}
+    names = {"dataset": "d", "embedding": "e", "model": "m", "seed": "0"}
+    model, metrics, curves = (
+        folder / places.fill(pattern, **names) for pattern in (places.MODEL, places.METRICS, places.CURVES)
+    )
+    options = model_options(OPTIONS)
+    train, valid = (opened((folder, manifest), split) for split in ("train", "valid"))
+    fit_model(model, options, train, valid, seed=0, device="cpu")
+    maps = np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)
+    scores = {
+        split: write_scores(folder / places.fill(places.SCORES, split=split, **names), {"cosine": maps}, manifest)
+        for split in ("test", "valid")
+    }
+    evaluate_scores(
+        test_scores=scores["test"], valid_scores=scores["valid"], manifest=manifest,
+        labels={**names, "options": {"scores": ["cosine"]}}, protocol=Protocol(resamples=0),
+        metrics_path=metrics, curves_path=curves,
+    )  # fmt: skip
+    table = folder / places.METRICS_TABLE
+    write_csv(pd.DataFrame({"a": [1]}), table)
+    steps = {
+        "manifest": lambda: read_manifest(folder / "results/data/d/manifest.csv"),
+        "embeddings": lambda: [opened((folder, manifest), split) for split in at],
+        "model": lambda: load_model(model, options, train, device="cpu", seed=0),
+        "scores": lambda: scores_made_from(manifest, scores["test"], scores["valid"]),
+        "metrics": lambda: read_evaluations([metrics], [curves]),
+        "table": lambda: read_table(table),
+    }
+    yield folder, steps
+    ask({})
+
+
+STEPS = ("manifest", "embeddings", "model", "scores", "metrics", "table")
+REFUSED = {  # the level in which another run differs: the steps that refuse its files
+    "": (),
+    "dataset": STEPS[:5],
+    "embedding": STEPS[1:5],
+    "grid": STEPS[2:5],
+    "model": STEPS[2:5],
+    "scores": STEPS[3:5],
+    "evaluation": STEPS[4:5],
+    "run": STEPS[5:],
+}
+
+
+@pytest.mark.parametrize("level", REFUSED)
+def test_a_whole_set_of_another_run_that_fits_together_is_refused(finished, level):
+    _, steps = finished
+    ask(asked_for(level))
+    for name, step in steps.items():
+        if name in REFUSED[level]:
+            with pytest.raises(InputError, match=rf"was made for another {level} than the configuration asks for here"):
+                step()
+        else:
+            step()
+
+
+def test_verify_finds_what_lies_under_the_name_of_another(finished, capsys):
+    folder, _ = finished
+    ask({})
+    shutil.rmtree(folder / "results/scores")  # they name no model that there is
+    assert main(["verify", str(folder)]) == 0
+    place = folder / "results/models/d/e"
+    (place / "m").rename(place / "other")
+    assert main(["verify", str(folder)]) == 1
+    assert "seed-0.h5 was made for the model m: it lies in another place" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_a_job_runs_the_library_that_its_rules_name(tmp_path, digest):
     script.write_text(
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from types import SimpleNamespace\nfrom dinodp.jobs.logs import begin_job\n"
-        "job = SimpleNamespace(log=['job.log'], params={'library': sys.argv[1] if sys.argv[1:] else None})\n"
+        "job = SimpleNamespace(log=['job.log'], config={}, params={'library': sys.argv[1] if sys.argv[1:] else None})\n"
         "begin_job(job)\nprint('began')"
     )
     given = {None: [], "own": [Closures().digest(script)], "another": ["0"]}[digest]

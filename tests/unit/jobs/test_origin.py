@@ -13,6 +13,7 @@ from dinodp.jobs.origin import (
     origin_path,
     read_result,
     read_table,
+    read_text,
     require_made_from,
     require_unchanged,
     sha256,
@@ -66,6 +67,13 @@ def test_an_origin_that_was_damaged_is_refused(table, damage):
     DAMAGES[damage](origin_path(table))
     with pytest.raises(InputError, match=r"t\.csv\.origin\.json is not valid JSON"):
         read_table(table)
+
+
+def test_a_text_beside_its_origin_comes_back(table):
+    assert read_text(table) == table.read_text()
+    table.write_text("")
+    with pytest.raises(InputError, match=r"t\.csv is not as it was written"):
+        read_text(table)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"content_sha256": 1, "library_digest": "", "made_from": []}', "[]"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from made_files import write_csv
+from made_files import flip, write_csv
 from PIL import Image
 from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
 
@@ -485,6 +485,17 @@ def test_page_says_what_it_is_made_of(page: str, files: ReportFiles) -> None:
 def test_same_input_same_bytes(files: ReportFiles, page: str, tmp_path: Path) -> None:
     write_report(tmp_path / "again.html", files, CONFIG, COMMAND, "0123abc")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_a_deleted_or_changed_table_of_checksums_is_named(files: ReportFiles, tmp_path: Path) -> None:
+    (made,) = files.checksums.values()
+    damages = ((lambda path: path.unlink(), "There is no file"), (lambda path: flip(path, 3), "is not as it was"))
+    for damage, sentence in damages:
+        write_csv(pd.read_csv(made), tmp_path / "checksums.csv")
+        damage(tmp_path / "checksums.csv")
+        damaged = replace(files, checksums=dict.fromkeys(files.checksums, tmp_path / "checksums.csv"))
+        with pytest.raises(InputError, match=sentence):
+            write_report(tmp_path / "report.html", damaged, CONFIG, COMMAND, "unknown")
 
 
 def test_page_without_intervals(files: ReportFiles, tmp_path: Path) -> None:

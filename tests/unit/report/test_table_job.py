@@ -7,6 +7,7 @@ import pytest
 from made_files import write_csv
 
 from dinodp.errors import InputError
+from dinodp.jobs.origin import table_origin, write_table
 from dinodp.options.protocol import Protocol
 from dinodp.report.table_job import make_table, summarise
 
@@ -46,6 +47,19 @@ def test_an_unknown_table_is_named(files: tuple[Path, Path], tmp_path: Path) -> 
 
 def test_the_summary_holds_title_note_and_tables(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / f"{name}.md").write_text(f"\n**{name}**\n\n")
+        write_table(tmp_path / f"{name}.md", f"\n**{name}**\n\n", "dinodp.report.tables.writing", {})
     summarise("Title", "What it says.", [tmp_path / "a.md", tmp_path / "b.md"], tmp_path / "s.md")
     assert (tmp_path / "s.md").read_text() == "# Title\n\nWhat it says.\n\n**a**\n\n**b**\n"
+
+
+def test_a_damaged_or_deleted_table_is_not_carried_into_the_summary(files: tuple[Path, Path], tmp_path: Path) -> None:
+    outputs = [tmp_path / f"t.{kind}" for kind in ("csv", "md", "tex")]
+    make_table("table1", *files, PUBLISHED, *outputs, protocol=Protocol())
+    for path in outputs:
+        assert set(table_origin(path).made_from) == {"metrics.csv", "costs.csv"}
+    outputs[1].write_text(outputs[1].read_text().replace("95", "99"))
+    with pytest.raises(InputError, match=r"t\.md is not as it was written: .*delete it and run again"):
+        summarise("Title", "", [outputs[1]], tmp_path / "s.md")
+    outputs[1].unlink()
+    with pytest.raises(InputError, match=r"There is no file .*t\.md"):
+        summarise("Title", "", [outputs[1]], tmp_path / "s.md")

@@ -263,7 +263,8 @@ def test_written_files(
     assert (r"\multicolumn" in latex) == (name != "costs")
     assert r"dpmm\_diag" in latex
     assert "±" not in latex
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.md", "t.tex"]
+    names = [f"t.{kind}{end}" for kind in ("csv", "md", "tex") for end in ("", ".origin.json")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_written_cells(metrics: pd.DataFrame, cost_rows: pd.DataFrame, published: pd.DataFrame, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Tables as files: numbers as CSV, text as Markdown and LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from dinodp.jobs.files import write_text
+from dinodp.jobs import origin
 from dinodp.report.tables.headings import HEADINGS, decimals_of
 from dinodp.report.tables.latex import grouped_table, plain_table
 from dinodp.report.tables.rows import KEYS
@@ -14,13 +14,22 @@ from dinodp.report.tables.table import SPREAD_NOTE, Table
 PUBLISHED_NOTE = "In italics: the published value; where the embedding is another, it is not comparable."
 
 
-def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> None:
-    """Write the numbers as CSV and the formatted table as Markdown and LaTeX; each file is complete or absent."""
+def write_table(
+    table: Table, csv_path: Path, md_path: Path, tex_path: Path, made_from: Mapping[str, str] | None = None
+) -> None:
+    """Write the numbers as CSV and the formatted table as Markdown and LaTeX, each with its origin beside it.
+
+    ``made_from``: digests of the tables that it was made from.
+    """
     shown, common = _display(table)
     caption = " ".join([table.caption, *common])
-    write_text(csv_path, table.frame.to_csv(index=False, float_format="%.6g"))
-    write_text(md_path, _markdown(shown, caption, table.notes))
-    write_text(tex_path, _latex(table, shown, common))
+    texts = {
+        csv_path: table.frame.to_csv(index=False, float_format="%.6g"),
+        md_path: _markdown(shown, caption, table.notes),
+        tex_path: _latex(table, shown, common),
+    }
+    for path, text in texts.items():
+        origin.write_table(path, text, __name__, made_from or {})
 
 
 def _display(table: Table) -> tuple[pd.DataFrame, list[str]]:
