@@ -18,7 +18,6 @@ from dinodp.families.base import FeatureOptions, ModelOptions
 from dinodp.families.features import Features
 from dinodp.families.stages import open_split
 from dinodp.jobs.costs import BYTES_PER_MIB
-from dinodp.jobs.files import read_json
 from dinodp.jobs.origin import read_result
 from dinodp.report.figures.data import FigureData, ModelData
 
@@ -120,7 +119,7 @@ def _load_model(
         curves={score: store.read_curves(files.curves, score, mask_rule) for score in maps},
         metrics={score: values[score][mask_rule] for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
-        vectors=_vectors(read_json(files.fit_cost), reader.dim),
+        vectors=_vectors(read_result(files.fit_cost), reader.dim),
         scoring_ms=ms_per_image(read_result(files.score_cost)),
         **data,
     )
