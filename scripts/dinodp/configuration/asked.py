@@ -63,7 +63,12 @@ def asked_for(
         "embedding": _each({name: options.decisive() for name, options in configuration.embeddings.items()}),
         "grid": _each({name: options.grid for name, options in configuration.embeddings.items()}),
         "model": _each({name: options.fit_options() for name, options in models.items()}),
-        "scores": _each({name: [options.decisive(), run.image_score_fraction] for name, options in models.items()}),
+        "scores": _each(
+            {
+                name: [options.decisive(), run.image_score_fraction, run.image_score_sigma]
+                for name, options in models.items()
+            }
+        ),
     }
     constant = {
         "evaluation": dict(evaluated),

@@ -13,7 +13,8 @@ from dinodp.datasets.manifest import image_row, make_manifest, manifest_digest, 
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.families import model_options
 from dinodp.families.stages import fit_model, load_model, open_split, score_split
-from dinodp.jobs.files import read_json, write_json
+from dinodp.jobs.costs import write_cost
+from dinodp.jobs.files import read_json
 from dinodp.options.protocol import Protocol
 from dinodp.report.figure_inputs import FigureFiles, load_figure_data
 from dinodp.report.figures import FIGURES
@@ -72,8 +73,8 @@ def model(folder, manifest, name, entry):
     }
     files = files_of(folder, name)
     cost = fit_model(files.fitted, options, readers["train"], readers["train"], seed=0, device="cpu")
-    write_json(files.fit_cost, cost)
-    write_json(files.score_cost, {"seconds": 0.5, "images": 4})
+    write_cost(files.fit_cost, cost)
+    write_cost(files.score_cost, {"seconds": 0.5, "images": 4})
     fitted = load_model(files.fitted, options, readers["train"], device="cpu")
     for split, path in (("test", files.test), ("valid", files.valid)):
         made_from = {"manifest": manifest_digest(manifest), "model": store.digest_of(files.fitted)}
