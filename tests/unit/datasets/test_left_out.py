@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dinodp.datasets.manifest import read_manifest
-from dinodp.datasets.sources import SOURCES, prepare_dataset
+from dinodp.datasets.sources import SOURCES, dataset_options, prepare_dataset
 from dinodp.datasets.subjects import subjects_of
 from dinodp.errors import InputError
 
@@ -195,3 +195,13 @@ def test_depth_and_window_make_eight_bits(tmp_path, request, source, keys):
 def test_wrong_windows_are_refused(tmp_path, photos, keys, sentence):
     with pytest.raises(InputError, match=sentence):
         prepare(tmp_path, "image_folder", photos, **keys)
+
+
+def test_names_that_bmads_own_pattern_does_not_fit_are_their_own_subjects(tmp_path, bmad, caplog):
+    for number, path in enumerate(sorted(bmad.rglob("*.png"))):
+        if "label" not in path.parts:
+            path.rename(path.with_name(f"{1000 + number % 2}.png" if "train" not in path.parts else f"{number}.png"))
+    options = dataset_options({"source": "bmad", "root": str(bmad), "masks": False}).reading()
+    frame = read_manifest(prepare_dataset("x", options, tmp_path / "out"))
+    assert frame["subject"].is_unique
+    assert "does not fit 8 of 8 names" in caplog.text
