@@ -1,5 +1,7 @@
 """Data sets that lack a class, masks, or all but one image run to the report, which says what it leaves out."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,3 +106,21 @@ def test_the_report_says_what_is_missing(finished):
 def test_names_that_occur_in_several_folders_are_no_patient(finished):
     manifest = pd.read_csv(finished / "results/data/camelyon16/manifest.csv")
     assert manifest["subject"].is_unique
+
+
+def rules_to_run(folder):
+    text = snakemake(folder, "-n", "--configfile", "config/kinds.yaml").text
+    return set(re.findall(r"(?m)^(?:local)?rule (\w+):", text)), text
+
+
+def test_images_that_change_make_the_manifest_anew_and_nothing_else_does(finished):
+    assert "Nothing to be done" in rules_to_run(finished)[1]
+    root = finished / "data/only_normal"
+    (root / ".DS_Store").write_text("")
+    (root / ".git").mkdir()
+    assert "Nothing to be done" in rules_to_run(finished)[1]
+    picture(root / "train/good/added.png", 77)
+    rules, text = rules_to_run(finished)
+    assert {"prepare_dataset", "verify_dataset", "embed"} <= rules
+    assert text.count("results/data/only_normal/manifest.csv.origin.json\n    log") == 1
+    assert "wildcards: dataset=rsna" not in text

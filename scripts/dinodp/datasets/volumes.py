@@ -106,7 +106,7 @@ def _require_held(image: Any, path: Path) -> None:
     voxels = math.prod(image.shape[:3])
     if voxels > MAX_VOXELS:
         raise InputError(f"{path} announces {voxels} voxels; at most {MAX_VOXELS} are read.")
-    size = path.stat().st_size * (MAX_DEFLATION if path.suffix == ".gz" else 1)
+    size = path.stat().st_size * (MAX_DEFLATION if path.suffix.lower() == ".gz" else 1)
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize
     if needed > size:
         raise InputError(

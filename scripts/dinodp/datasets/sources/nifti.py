@@ -24,7 +24,7 @@ from dinodp.datasets.volumes import (
     slice_indices,
     window_of,
 )
-from dinodp.datasets.walking import Found, files_in, stem_of
+from dinodp.datasets.walking import Found, files_in, say_beside, stem_of
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
@@ -54,6 +54,7 @@ class NiftiOptions(SliceOptions):
         validation volume without one is normal. Raises InputError for whatever is wrong with the volumes.
         """
         volumes = {split: _volumes(Path(self.root) / split, self.image_suffix, self.mask_suffix) for split in SPLITS}
+        say_beside(Path(self.root), SPLITS)
         axis = AXES[self.axis]
         shapes = [open_volume(path).geometry(axis).stack_shape for paths in volumes.values() for path in paths]
         needed = max(length for shape in shapes for length in shape[1:])
