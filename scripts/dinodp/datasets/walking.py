@@ -122,6 +122,16 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(first.values())
 
 
+def say_beside(root: Path, names: Iterable[str]) -> None:
+    """Log which folders directly in ``root`` are not among those that are read."""
+    known = sorted(names)
+    if others := [path.name for path in folders_in(root) if path.name not in known]:
+        logger.warning(
+            "%s: left out are %s (such as %s); read are %s.",
+            root, counted(len(others), "folder"), visible(others[0]), ", ".join(known),
+        )  # fmt: skip
+
+
 def require_folder(folder: Path, hint: str) -> None:
     """Raise InputError where there is no such folder, or it cannot be opened; ``hint``: the rest of the sentence."""
     if not folder.is_dir():
@@ -134,9 +144,12 @@ def walk(root: Path, *, deep: bool = True) -> Found:
 
     Passed over is what is hidden, an operating system's, half written, or in a folder that dinodp wrote; the root
     itself may be any of it. Links are followed after everything that they could repeat, each file and folder once.
-    Raises OSError where the root cannot be opened.
+    Raises InputError where the root cannot be opened.
     """
-    return _Walk(Path(root), deep).found
+    try:
+        return _Walk(Path(root), deep).found
+    except OSError as error:
+        raise InputError(f"The folder {root} cannot be opened ({error.strerror}).") from error
 
 
 class _Walk:

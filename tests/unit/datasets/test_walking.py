@@ -152,7 +152,7 @@ def test_a_missing_folder_is_said_with_what_is_beside_it(tmp_path):
 
 
 def test_a_root_that_cannot_be_opened(tmp_path):
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(InputError, match=r"The folder .*missing cannot be opened \(No such file or directory\)"):
         walk(tmp_path / "missing")
 
 

@@ -6,7 +6,7 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dinodp.errors import InputError
+from dinodp.errors import NothingToShow
 from dinodp.report.figures.data import FigureData, ModelData
 from dinodp.report.figures.style import COLOURS, new_figure, styled
 
@@ -25,7 +25,7 @@ def draw(data: FigureData) -> Figure:
     """A point per model, by its primary score; models of one family have one colour."""
     models = [model for model in data.models if model.family != "control" and METRIC in _metrics(model)]
     if not models:
-        raise InputError(f"Figure {NAME!r} needs the average precision of a model, and none has one: are there masks?")
+        raise NothingToShow(f"Figure {NAME!r} needs the average precision of a model, and none has one.")
     families = list(dict.fromkeys(model.family for model in models))
     figure = new_figure(92)
     panels = figure.subplots(1, 2, sharey=True)

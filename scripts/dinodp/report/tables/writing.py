@@ -32,6 +32,15 @@ def write_table(
         origin.write_table(path, text, __name__, made_from or {})
 
 
+def write_sentence(
+    sentence: str, csv_path: Path, md_path: Path, tex_path: Path, made_from: Mapping[str, str]
+) -> None:
+    """Write what is said in place of a table that has no row, each file with its origin beside it."""
+    row = pd.DataFrame({"left_out": [sentence]}).to_csv(index=False)
+    for path, text in {csv_path: row, md_path: f"{sentence}\n", tex_path: f"% {sentence}\n"}.items():
+        origin.write_table(path, text, __name__, made_from)
+
+
 def _display(table: Table) -> tuple[pd.DataFrame, list[str]]:
     """Text cells under readable headings; and the labels with one value throughout, which belong in the caption."""
     frame = table.frame
