@@ -31,7 +31,7 @@ from scan_phantoms import (
 from dinodp import store
 from dinodp.cli import main
 from dinodp.errors import InputError
-from dinodp.scans.writing.maps import encoded, read_map
+from dinodp.scans.writing.maps import encoded, read_map, write_mask
 
 
 @pytest.fixture(scope="module")
@@ -367,9 +367,10 @@ def test_stopped_by_the_user(model, tmp_path, capsys, monkeypatch):
     for name in "ab":
         save(tmp_path / f"new/{name}.nii.gz", head(8))
 
-    def interrupt(path, *_):
+    def interrupt(path, *rest):
         if path.name == "b.nii.gz":
             raise KeyboardInterrupt
+        write_mask(path, *rest)
 
     monkeypatch.setattr("dinodp.scans.writing.prediction.write_mask", interrupt)
     assert predict(model, tmp_path / "out", tmp_path / "new", options=["--masks"]) == 130

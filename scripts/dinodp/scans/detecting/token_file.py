@@ -20,6 +20,7 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self.path, self._starts, self.dim = path, [0], 0
         self.grids: list[tuple[int, int]] = []
+        self.counts: list[int] = []  # pictures of each scan, where its writer says
         self._foreground: list[torch.Tensor] = []
         self.n_images, self.n_patches = 0, 0
         self.is_constant = True  # so far: each embedding is the same
