@@ -3,10 +3,12 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from dinodp.configuration import Configuration
+from dinodp.datasets.walking import listing
 from dinodp.errors import InputError
 from dinodp.jobs.closure import CACHE, Closures
 from dinodp.jobs.devices import gpu_is_here
@@ -98,6 +100,13 @@ def reader_options(wildcards):
     if archive := archive_of(wildcards.dataset):
         options["root"] = f"data/archives/{archive.name}/{archive.member}"
     return options
+
+
+@cache
+def data_at(dataset):
+    """A digest of names, sizes and times of a data set's files; an archive is as it was unpacked."""
+    options = CONFIGURATION.datasets[dataset]
+    return "" if archive_of(dataset) else listing(options.places(), without="results")
 
 
 def published_of(dataset):

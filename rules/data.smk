@@ -31,6 +31,7 @@ rule prepare_dataset:
         runtime=growing(120),
     params:
         options=reader_options,
+        data=lambda wildcards: data_at(wildcards.dataset),  # files that were added, replaced or removed
         library=code_of("prepare_dataset"),
     script:
         "../scripts/prepare_dataset.py"

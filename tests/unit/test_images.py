@@ -36,7 +36,7 @@ def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
     rgba = np.array([[[10, 20, 30, 0], [40, 50, 60, 255]]], dtype=np.uint8)
     path = save(rgba, tmp_path / "a.png")
     assert (read_image(path) == rgba[..., :3]).all()
-    assert read_mask(path).tolist() == [[18, 48]]  # luma
+    assert read_mask(path).tolist() == [[0, 48]]  # luma; what is transparent is no lesion
 
 
 def test_palette_is_converted(tmp_path: Path) -> None:

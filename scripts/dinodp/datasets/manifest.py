@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from dinodp.errors import InputError
+from dinodp.images import orientation_of
 from dinodp.jobs.origin import parse_table, require_unchanged, sha256, table_origin, write_table
 from dinodp.options.base import shown
 
@@ -19,10 +20,14 @@ LABELS = ("normal", "anomalous")
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, pixels. Raises InputError when it is missing or unreadable."""
+    """Height and width of an image file, pixels, upright as its EXIF says.
+
+    Raises InputError when it is missing or unreadable.
+    """
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            turned = orientation_of(image) > 4
+            return (image.width, image.height) if turned else (image.height, image.width)
     except FileNotFoundError as error:
         raise InputError(f"There is no image {path}.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

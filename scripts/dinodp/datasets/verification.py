@@ -1,5 +1,7 @@
 """Is the data what it should be? Every image is read once; what deviates is named, and stops a run unless accepted."""
 
+import hashlib
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from dinodp.errors import InputError
-from dinodp.images import MASK_RULES, read_image, read_mask
+from dinodp.images import MASK_RULES, decode_image, read_mask
 from dinodp.jobs.files import write_text
 from dinodp.jobs.logs import progress
 from dinodp.jobs.origin import require_unchanged, write_result, write_table
 
+LEAST_BRIGHT = 0.25  # of the stored range: where two bits or more of it are never used
+FOUND = ("error", "changed", "mask_values", "pixels", "bits", "brightest")  # of each row
 SHOWN = 5  # examples of each deviation in the report
 Facts = dict[str, Any]
 
@@ -30,7 +34,7 @@ def verify_dataset(
     rows = manifest.to_dict("records")
     with ThreadPoolExecutor(threads) as pool:
         facts = list(progress(pool.map(_read, rows), "verify", total=len(rows)))
-    frame = manifest.assign(**{key: [fact[key] for fact in facts] for key in ("error", "changed", "mask_values")})
+    frame = manifest.assign(**{key: [fact[key] for fact in facts] for key in FOUND})
     report: Facts = {
         "counts": _counts(manifest),
         "sizes": _tally(
@@ -38,10 +42,11 @@ def verify_dataset(
         ),
         "mask_values": _tally(value for values in frame["mask_values"] for value in values),
         "prevalence": _prevalence(frame),
-        "identical_within_split": _within_split(manifest),
+        "identical_within_split": len(_repeated(frame)),
         "anomalous_with_empty_mask": _empty_masks(frame),
     }
-    deviations = [*_broken(frame), *_published(report, expect), *_leaks(manifest), *_wrong_masks(frame)]
+    deviations = [*_broken(frame), *_published(report, expect), *_leaks(frame), *_wrong_masks(frame)]
+    deviations += [*_copies(frame), *_dark(frame)]
     names = dict.fromkeys(name for name, _ in deviations)
     report["deviations"] = {name: " ".join(said for other, said in deviations if other == name) for name in names}
     columns = ["split", "label", "image", "image_sha256", "mask_sha256"]
@@ -52,12 +57,14 @@ def _read(row: Mapping[Any, Any]) -> Facts:
     """Whether image and mask of a manifest row are those it names and can be decoded; counts of the mask's values."""
     changed = " ".join(_changed(row))
     try:
-        read_image(row["image"])
+        image = decode_image(row["image"])
         counts = np.bincount(read_mask(row["mask"]).ravel()) if row["mask"] else np.zeros(0, dtype=int)
     except InputError as error:
-        return {"error": str(error), "changed": changed, "mask_values": {}}
+        return {"error": str(error), "changed": changed, "mask_values": {}, "pixels": "", "bits": 0, "brightest": 1.0}
     values = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    return {"error": "", "changed": changed, "mask_values": values}
+    pixels = hashlib.blake2b(image.pixels.tobytes(), key=str(image.pixels.shape).encode()).hexdigest()
+    found = {"pixels": pixels, "bits": image.bits, "brightest": image.brightest}
+    return {"error": "", "changed": changed, "mask_values": values, **found}
 
 
 def _changed(row: Mapping[Any, Any]) -> Iterator[str]:
@@ -91,9 +98,9 @@ def _prevalence(frame: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _within_split(manifest: pd.DataFrame) -> int:
-    """Images that are byte for byte another one of their split."""
-    return int(manifest.duplicated(["split", "image_sha256"]).sum())
+def _repeated(frame: pd.DataFrame) -> pd.DataFrame:
+    """Images that show the same as an earlier one of their split."""
+    return frame[frame.duplicated(["split", "pixels"]) & (frame["pixels"] != "")]
 
 
 def _empty_masks(frame: pd.DataFrame) -> int:
@@ -138,13 +145,13 @@ def _in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _leaks(manifest: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _leaks(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Images and subjects that occur in more than one split."""
     for name, column, what in (
-        ("identical_across_splits", "image_sha256", "images are byte for byte the same in two splits"),
+        ("identical_across_splits", "pixels", "images are the same in two splits"),
         ("subject_in_two_splits", "subject", "subjects occur in two splits"),
     ):
-        known = manifest[manifest[column] != ""]
+        known = frame[frame[column] != ""]
         splits = known.groupby(column)["split"].nunique()
         shared = splits.index[splits > 1]
         if len(shared):
@@ -162,6 +169,27 @@ def _wrong_masks(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     ]
     if marked:
         yield "normal_with_lesion", f"{len(marked)} normal images have a mask that is not empty: {_examples(marked)}."
+
+
+def _copies(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Images that would count twice."""
+    if len(repeated := _repeated(frame)):
+        files = [_short_name(path) for path in repeated["image"]]
+        said = f"{len(files)} images are the same as another of their split: {_examples(files)}."
+        yield "identical_within_split", said
+
+
+def _dark(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Images of which a split uses the lowest quarter of the stored range, or less: of 16 bits, 14 or fewer."""
+    deep = frame[frame["bits"] > 8]
+    for split, bits in deep[["split", "bits"]].drop_duplicates().itertuples(index=False, name=None):
+        rows = deep[(deep["split"] == split) & (deep["bits"] == bits)]
+        if 0 < (brightest := rows["brightest"].max()) <= LEAST_BRIGHT:
+            used = math.ceil(math.log2(brightest * (2 ** min(bits, 16) - 1) + 1))
+            yield "unused_range", (
+                f"the brightest value of {len(rows)} {split} images is {brightest:.2%} of their {bits} bits, as of "
+                f"{used} bits stored in {bits}: the images are nearly black (keys depth and window)."
+            )
 
 
 def _short_name(path: str) -> str:

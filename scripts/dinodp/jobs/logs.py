@@ -32,6 +32,16 @@ def configure_logging(level: int = logging.INFO) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+_said: set[str] = set()
+
+
+def warn_once(kind: str, sentence: str) -> None:
+    """Log a sentence, the first of its kind only: what is so of one of thousands of files is mostly so of all."""
+    if kind not in _said:
+        _said.add(kind)
+        logger.warning("%s", sentence)
+
+
 @contextmanager
 def quiet_hdf5() -> Iterator[None]:
     """Without the tracebacks that h5py prints when it lets go of a file that a full disk did not take: the error that

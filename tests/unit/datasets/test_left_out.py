@@ -171,3 +171,27 @@ def test_without_a_pattern_every_name_is_its_own(caplog):
     assert subjects_of(["a", "b"], None) == ["a", "b"]
     assert subjects_of(["a", "b"], r"(?P<subject>p\d)", is_given=False) == ["a", "b"]
     assert "does not fit 2 of 2 names" in caplog.text
+
+
+@pytest.mark.parametrize("keys", [{"depth": 12}, {"window": [0, 4095]}])
+@pytest.mark.parametrize("source", ["image_folder", "bmad"])
+def test_depth_and_window_make_eight_bits(tmp_path, request, source, keys):
+    root = request.getfixturevalue("photos" if source == "image_folder" else "bmad")
+    for index, path in enumerate(sorted(root.rglob("train/good/*.png"))):
+        Image.fromarray(np.uint16([[0, 4095, 16 * index, 5000]] * 8).repeat(2, axis=1)).save(path)
+    frame = prepare(tmp_path, source, root, **keys)
+    train = [np.asarray(Image.open(path)) for path in frame.loc[frame["split"] == "train", "image"]]
+    assert all(str(tmp_path / "out/images") in path for path in frame["image"])
+    assert all(values.dtype == np.uint8 and values[0, ::2].tolist()[:2] == [0, 255] for values in train)
+    assert all(values[0, -1] == 255 for values in train)
+    assert frame["subject"].nunique() == prepare(tmp_path, source, root)["subject"].nunique()
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [({"window": [5, 5]}, r"window: it must be two rising numbers, not \[5.0, 5.0\]"),
+     ({"window": [0, 5], "depth": 12}, "give depth or window, not both"), ({"depth": 0}, "depth: 0 is below")],
+)  # fmt: skip
+def test_wrong_windows_are_refused(tmp_path, photos, keys, sentence):
+    with pytest.raises(InputError, match=sentence):
+        prepare(tmp_path, "image_folder", photos, **keys)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import field_validator
+from PIL import Image
+from pydantic import field_validator, model_validator
 
 from dinodp.datasets.subjects import compile_pattern
-from dinodp.jobs.files import user_path
+from dinodp.images import read_window
+from dinodp.jobs.files import replaced_folder, user_path
+from dinodp.jobs.logs import progress
 from dinodp.options.base import Options, option
 
 if TYPE_CHECKING:
@@ -102,6 +106,39 @@ class SubjectOptions(RootedOptions):
     """Images whose names tell the subject."""
 
     masks: bool = option(True, "False: image-level labels only; pixel metrics are then absent.")
+    depth: int | None = option(
+        None, "Bits that grey values use where more are stored (12 in 16); absent: all.", unit="bits", ge=1, le=32
+    )
+    window: tuple[float, float] | None = option(
+        None, "Stored values that become 0 and 255, instead of depth; absent: the whole range."
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _rises(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and window[0] >= window[1]:
+            raise ValueError(f"it must be two rising numbers, not {list(window)}")
+        return window
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.depth is not None and self.window is not None:
+            raise ValueError("give depth or window, not both")
+        return self
+
+    def scaled(self, images: Sequence[Path], folder: Path) -> list[Path]:
+        """The images, or, with `depth` or `window`, 8-bit PNG files of them that are written below ``folder/images``.
+
+        Raises InputError for an image that cannot be read.
+        """
+        window = self.window if self.depth is None else (0.0, 2.0**self.depth - 1)
+        if window is None:
+            return list(images)
+        names = [f"{number:06d}_{image.stem}.png" for number, image in enumerate(images)]
+        with replaced_folder(folder / "images") as target:
+            for name, image in zip(names, progress(images, "Window"), strict=True):
+                Image.fromarray(read_window(image, window)).save(target / name)
+        return [folder / "images" / name for name in names]
 
     @field_validator("subject_pattern", check_fields=False)
     @classmethod

@@ -37,9 +37,10 @@ class BmadOptions(SeededOptions, SubjectOptions):
         _say_unused(root, layout, files)
         given = "subject_pattern" in self.model_fields_set
         subjects = subjects_of([image.stem for _, _, image, _ in files], self.subject_pattern, is_given=given)
+        shown = self.scaled([image for _, _, image, _ in files], folder)
         frame = make_manifest(
-            image_row(split, label, image, mask, subject, image.stem.rpartition("_")[2])
-            for (split, label, image, mask), subject in zip(files, subjects, strict=True)
+            image_row(split, label, picture, mask, subject, image.stem.rpartition("_")[2])
+            for (split, label, image, mask), subject, picture in zip(files, subjects, shown, strict=True)
         )
         if (frame["split"] == "valid").any():
             return frame

@@ -52,9 +52,10 @@ class ImageFolderOptions(SeededOptions, SubjectOptions):
             for file in _files(root, split, self.masks)
         ]
         _say_unused(root, files)
+        shown, subjects = self.scaled([image for _, _, image, _ in files], folder), _subjects(files, root, self)
         frame = make_manifest(
             image_row(split, label, image, mask, subject)
-            for (split, label, image, mask), subject in zip(files, _subjects(files, root, self), strict=True)
+            for (split, label, _, mask), subject, image in zip(files, subjects, shown, strict=True)
         )
         if not (frame["split"] == "valid").any():
             frame = hold_out(frame, self.valid_fraction, self.seed)

@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from dinodp.errors import InputError
-from dinodp.images import read_lesion
+from dinodp.images import read_lesion, read_values
 from dinodp.report.figures.data import Array, FigureData
 
 
@@ -21,13 +21,9 @@ class ExampleImage(NamedTuple):
 
 
 def read_grey_image(path: str | Path) -> Array:
-    """Image as uint8, [height, width] when all channels are equal, otherwise [height, width, 3]."""
-    with Image.open(path) as image:
-        if image.mode.startswith(("I", "F")):
-            return np.asarray(image)
-        pixels = np.asarray(image.convert("RGB"))
-    grey = (pixels == pixels[..., :1]).all()
-    return pixels[..., 0] if grey else pixels
+    """Image as stored, [height, width] when all channels are equal, otherwise [height, width, 3]."""
+    pixels = read_values(path)
+    return pixels[..., 0] if pixels.ndim == 3 and (pixels == pixels[..., :1]).all() else pixels
 
 
 def resize_map(values: Array, shape: tuple[int, int], method: Image.Resampling = Image.Resampling.BILINEAR) -> Array:
