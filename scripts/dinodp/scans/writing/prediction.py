@@ -26,7 +26,7 @@ from dinodp.scans.writing.maps import (
     write_volume,
 )
 from dinodp.scans.writing.regions import Region, find_regions
-from dinodp.scans.writing.views import EncodedView, View, views
+from dinodp.scans.writing.views import EncodedView, Scale, View, views
 
 N_VIEWS = 3
 
@@ -149,11 +149,12 @@ def _predict(
         path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
         write_mask(path, mask, geometry)
         written.append(path)
-    shown = views(scored, calibration, limit, N_VIEWS)
+    scale = Scale.of(calibration, limit)
+    shown = views(scored, scale, N_VIEWS)
     if options.overlays:
         for view in shown:
             path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"
-            write_picture(path, view.blended())
+            write_picture(path, view.blended(scale))
             written.append(path)
     row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
     files = [file.relative_to(folder).as_posix() for file in written]
