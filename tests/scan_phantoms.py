@@ -32,6 +32,8 @@ ORIENTATIONS = [
     np.column_stack([axes, flips]) for axes in permutations(range(3)) for flips in product((1, -1), repeat=3)
 ]
 
+FLIPPED = np.array([[2, -1], [0, 1], [1, -1]])  # one of them
+
 
 def head(seed: int, *, lesion: bool = False) -> np.ndarray:
     """Voxels int16 on canonical axes: textured ellipsoid with an asymmetric bright core, background 0."""

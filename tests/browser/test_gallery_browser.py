@@ -1,5 +1,6 @@
 """The gallery of `dinodp predict` in a real browser."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +61,21 @@ def test_shows_scans_sides_regions_and_failures(page: webdriver.Chrome) -> None:
     assert names(page) == ["a<b>", "lesion"]
     first = page.find_element(By.CSS_SELECTOR, ".scan")
     assert len(first.find_elements(By.CSS_SELECTOR, "figure")) == 3
-    assert [side.text for side in first.find_elements(By.CSS_SELECTOR, ".side")[:2]] == ["R", "L"]
+    assert [side.text for side in first.find_elements(By.CSS_SELECTOR, ".side")[:4]] == ["R", "L", "A", "P"]
+    assert re.match(r"slice \d+ \(z −?\d+\.\d mm\), score ", first.find_element(By.TAG_NAME, "figcaption").text)
     assert len(first.find_elements(By.CSS_SELECTOR, "tbody tr")) >= 1
     assert "torn.nii.gz is" in page.find_element(By.ID, "failed").text
+
+
+def test_letters_lie_at_the_sides_and_the_mark_on_the_colours(page: webdriver.Chrome) -> None:
+    layers = page.find_element(By.CSS_SELECTOR, ".layers")
+    left, right, upper, lower = (item.rect for item in layers.find_elements(By.CSS_SELECTOR, ".side"))
+    assert left["x"] < upper["x"] < right["x"]
+    assert upper["y"] < left["y"] < lower["y"]
+    bar, mark = (page.find_element(By.CSS_SELECTOR, name).rect for name in (".bar img", ".bar .mark"))
+    middle = mark["x"] + mark["width"] / 2
+    assert bar["x"] < middle < bar["x"] + bar["width"] / 2  # fpr01 lies a quarter of the way above fpr10
+    assert "above the threshold fpr01, " in page.find_element(By.CSS_SELECTOR, ".controls").text
 
 
 def test_overlay_lies_on_its_slice_and_fades(page: webdriver.Chrome) -> None:

@@ -63,6 +63,13 @@ class VolumeGeometry:
         columns, rows = (self.canonical_affine[:3, axis] for axis in range(3) if axis != self.axis)
         return _letter(-columns), _letter(columns), _letter(rows), _letter(-rows)
 
+    def place_of_slice(self, index: int) -> float:
+        """Where the middle of slice ``index`` of the stack lies along the axis that it is nearest to, mm."""
+        _, rows, columns = self.stack_shape
+        middle = [(columns - 1) / 2, (rows - 1) / 2]
+        middle.insert(self.axis, index)
+        return float((self.canonical_affine @ [*middle, 1.0])[self.axis])
+
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in millilitres."""

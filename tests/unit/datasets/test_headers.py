@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from scan_phantoms import AFFINE, SHAPE, SPACING, head, oblique, reoriented, save
+from scan_phantoms import AFFINE, FLIPPED, SHAPE, SPACING, head, oblique, reoriented, save
 
 from dinodp.datasets.geometry import VolumeGeometry, common_frame, same_grid
 from dinodp.datasets.manifest import read_manifest
@@ -99,9 +99,6 @@ def test_a_grid_may_differ_by_rounding_only():
         assert same_grid(VolumeGeometry(SHAPE, affine, 2), VolumeGeometry(SHAPE, moved, 2)) == same
     stored, affine = reoriented(head(0), AFFINE, FLIPPED)
     assert same_grid(VolumeGeometry(SHAPE, AFFINE, 2), VolumeGeometry(stored.shape, affine, 2))
-
-
-FLIPPED = np.array([[2, -1], [0, 1], [1, -1]])
 
 
 def about_x(degrees):

@@ -31,7 +31,8 @@ from scan_phantoms import (
 from dinodp import store
 from dinodp.cli import main
 from dinodp.errors import InputError
-from dinodp.scans.writing.maps import encoded, read_map
+from dinodp.scans.writing.maps import encoded, read_map, write_mask
+from dinodp.scans.writing.views import LEGEND
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_what_is_written(model, tmp_path, capsys):
     pictures = [path for path in (out / "overlays").iterdir() if path.name.startswith("a_")]
     assert len(pictures) == 3
     shown = np.asarray(Image.open(out / f"overlays/a_{highest['slice']:03d}.png"))
-    assert max(shown.shape[:2]) == 320
+    assert max(shown[:-LEGEND].shape[:2]) == 320
     assert (shown.max(axis=2) != shown.min(axis=2)).any()  # coloured
     record = json.loads((out / "predictions.json").read_text())
     assert record["note"].endswith("it is no diagnosis.")
@@ -146,7 +147,7 @@ def test_pictures_show_the_patients_right_on_the_left(model, tmp_path):
     save(tmp_path / "a.nii.gz", head(7, lesion=True))  # the lesion is on the right
     assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz", options=["--overlays"]) == 0
     row = pd.read_csv(tmp_path / "out/scans.csv").iloc[0]
-    shown = np.asarray(Image.open(tmp_path / f"out/overlays/a_{row['highest_slice']:03d}.png")).astype(int)
+    shown = np.asarray(Image.open(tmp_path / f"out/overlays/a_{row['highest_slice']:03d}.png")).astype(int)[:-LEGEND]
     coloured = np.argwhere(shown[..., 0] - shown[..., 2] > 60)  # the warm end of the colours
     assert len(coloured)
     assert coloured[:, 1].mean() < shown.shape[1] / 2
@@ -367,9 +368,10 @@ def test_stopped_by_the_user(model, tmp_path, capsys, monkeypatch):
     for name in "ab":
         save(tmp_path / f"new/{name}.nii.gz", head(8))
 
-    def interrupt(path, *_):
+    def interrupt(path, *rest):
         if path.name == "b.nii.gz":
             raise KeyboardInterrupt
+        write_mask(path, *rest)
 
     monkeypatch.setattr("dinodp.scans.writing.prediction.write_mask", interrupt)
     assert predict(model, tmp_path / "out", tmp_path / "new", options=["--masks"]) == 130

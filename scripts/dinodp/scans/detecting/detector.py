@@ -1,5 +1,6 @@
 """The detector with the conventions of scikit-learn."""
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -9,10 +10,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.exceptions import NotFittedError
 
 from dinodp.errors import InputError
+from dinodp.jobs.logs import logger
 from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
+from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.folder import ReadingOptions, axes_of, find_scans, read_scan
@@ -21,7 +25,12 @@ from dinodp.scans.reading.scan import Background
 from dinodp.scans.writing.card import write_card
 
 DEFAULT = Settings()
+MODEL_FILE = "model_file"  # in a pickle
 Scans = AnyScan | Iterable[AnyScan]
+
+
+class NotFitted(InputError, NotFittedError):  # type: ignore[misc]
+    """What scikit-learn raises before a fit, in one sentence."""
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -120,7 +129,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         fitted = self._fitted()
         name = Path(scan).name if isinstance(scan, str | Path) else "scan"
         preparation = fitted.scorer.preparation
-        return fitted.scorer.score(_unread(name, scan, preparation.settings.reading()).read(preparation.healthy.axes))
+        found = _unread(name, scan, preparation.settings.reading()).read(preparation.healthy.axes)
+        if note := notes_on(found, fitted):
+            logger.warning("%s: %s.", name, note)
+        return fitted.scorer.score(found)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model (HDF5) and, beside it, its model card."""
@@ -136,6 +148,25 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         content = fitted.scorer.settings.to_json()
         return cls(**content, device=device, batch_size=batch_size)._take(fitted)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: a fitted model is its file; the backbone's weights stay where they are."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        fitted = state.pop("fitted_", None)
+        if fitted is not None:
+            with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
+                save_detector(Path(folder, "model.h5"), fitted)
+                state[MODEL_FILE] = Path(folder, "model.h5").read_bytes()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        content = dict(state)
+        model = content.pop(MODEL_FILE, None)
+        super().__setstate__(content)
+        if model is not None:
+            with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
+                Path(folder, "model.h5").write_bytes(model)
+                self.fitted_ = load_detector(Path(folder, "model.h5"), device=self.device, batch_size=self.batch_size)
+
     def _settings(self) -> Settings:
         chosen = {field.name: getattr(self, field.name) for field in fields(Settings)}
         return Settings(**{**chosen, "layers": tuple(self.layers)})
@@ -147,7 +178,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fitted(self) -> FittedDetector:
         if not hasattr(self, "fitted_"):
-            raise InputError("The detector is not fitted yet: call fit or load first.")
+            raise NotFitted("The detector is not fitted yet: call fit or load first.")
         return self.fitted_
 
 

@@ -1,13 +1,12 @@
 """Fit a detector on healthy scans: measure, embed, model, calibrate."""
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from dinodp.backbones import load_backbone
@@ -26,6 +25,7 @@ from dinodp.scans.detecting.healthy import (
     require_similar_size,
 )
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.outlying import foreground_of, outlying
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import NoEmbeddings, Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
@@ -74,7 +74,7 @@ def fit_detector(
         device=device,
     )
     embedder = Embedder(backbone, batch_size)
-    healthy, digest = _measure(scans, settings)
+    healthy, digests = _measure(scans, settings)
     preparation = Preparation(settings, healthy)
     with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
         tokens = [
@@ -89,12 +89,13 @@ def fit_detector(
         # the held-out scans calibrate thresholds: what can do without them must not be chosen by them
         chosen_by = NoEmbeddings() if model.HOLDS_OUT else tokens[1]
         fitted = fit_state(model, tokens[0], chosen_by, seed=settings.seed, device=device, self_contained=True)
-        counts = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
+        counts: dict[str, Any] = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
+        counts["outlying_scans"] = _say_outlying([*train, *held_out], tokens, settings)
         scorer = Scorer.of(preparation, embedder, fitted.state)
         calibration = _calibrate(held_out, tokens[1], scorer)
         for file in tokens:
             file.close()
-    return FittedDetector(scorer, calibration, {**counts, "voxels_sha256": digest}, fitted.state, fitted.history)
+    return FittedDetector(scorer, calibration, {**counts, "scans_sha256": digests}, fitted.state, fitted.history)
 
 
 def _require_one_grid(tokens: Sequence[TokenFile], settings: Settings) -> None:
@@ -120,18 +121,18 @@ def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[lis
     return parts
 
 
-def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRange, str]:
-    """Ranges over all healthy scans, and a digest of their voxels. All scans that cannot be read are counted."""
+def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRange, list[str]]:
+    """Ranges over all healthy scans, and the digest of each one's voxels. All scans that cannot be read are counted."""
     measured: list[Measures] = []
     faults: list[InputError] = []
-    digest = hashlib.sha256()
+    digests: list[str] = []
     frame = _frame(scans, settings.axis)
     for unread in progress(scans, "read", unit="scan"):
         try:
             scan = unread.read(frame)
             require_sensible_axis(scan, settings.axis)
             measured.append(Measures.of(scan))
-            digest.update(np.ascontiguousarray(scan.values).tobytes())
+            digests.append(scan.digest)
         except InputError as error:
             faults.append(error)
     if faults:
@@ -140,7 +141,24 @@ def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRa
     names = [scan.name for scan in scans]
     require_one_kind(names, measured)
     _require_alike(names, measured)
-    return HealthyRange.over(names, measured, frame), digest.hexdigest()
+    _say_alike(names, digests)
+    healthy = HealthyRange.over(names, measured, frame)
+    if healthy.kind == "image" and any(least < most for least, most in healthy.sizes):
+        said = " x ".join(f"{least} to {most}" for least, most in healthy.sizes)
+        logger.warning("The healthy images have %s pixels (height x width): each is scaled to one short side.", said)
+    return healthy, digests
+
+
+def _say_alike(names: Sequence[str], digests: Sequence[str]) -> None:
+    """Say which scans have the same voxels: on both sides of a calibration they make it worthless."""
+    first: dict[str, str] = {}
+    again = [(name, first[digest]) for name, digest in zip(names, digests, strict=True)
+             if first.setdefault(digest, name) != name]  # fmt: skip
+    if again:
+        logger.warning(
+            "%d of the %d healthy scans have the same voxels as another (such as %s and %s): only %d are different.",
+            len(again), len(names), again[0][1], again[0][0], len(first),
+        )  # fmt: skip
 
 
 def _frame(scans: Sequence[UnreadScan], axis: str) -> Affine | None:
@@ -178,7 +196,21 @@ def _embed(
                 shown = prepared.patch_foreground(embedder.backbone, tokens.shape[1:3])
             file.append(tokens, torch.from_numpy(shown[first : first + len(tokens)]), subject)
             first += len(tokens)
+        file.counts.append(first)
     return file
+
+
+def _say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], settings: Settings) -> int:
+    """Name the scans that are far from all others when they are left out; returns how many there are."""
+    names = [scan.name for scan in scans]
+    embeddings = [item for file in tokens for item in foreground_of(file, len(scans))]
+    found = outlying(names, subjects_of(names, settings.subject_pattern), embeddings)
+    for scan in found:
+        logger.warning(
+            "%s is far from all other healthy scans: %.3g when it is left out, most are at %.3g. Is it healthy, and of "
+            "the same kind?", scan.name, scan.distance, scan.median,
+        )  # fmt: skip
+    return len(found)
 
 
 def _calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) -> Calibration:

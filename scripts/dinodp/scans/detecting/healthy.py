@@ -35,6 +35,7 @@ class Measures:
     high: float
     spacing: tuple[float, float, float] | None
     extent: float
+    shape: tuple[int, int] = (0, 0)  # height and width of a slice, pixels
     tilt: float = 0.0  # degrees of a volume's axes against those along which it is sliced
 
     @classmethod
@@ -52,7 +53,8 @@ class Measures:
         sizes = (1.0, 1.0) if scan.spacing is None else scan.spacing[1:]
         sides = [(last + 1 - first) * size for (first, last), size in zip(bounds(scan.foreground), sizes, strict=True)]
         tilt = 0.0 if scan.geometry is None else scan.geometry.tilt
-        return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides), tilt)
+        height, width = scan.foreground.shape[1:]
+        return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides), (height, width), tilt)
 
 
 def bounds(foreground: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -74,6 +76,7 @@ class HealthyRange:
     spacing: tuple[tuple[float, float], ...]  # of slices, rows and columns: smallest and largest; empty for images
     side: float
     pixel: float  # the finest in-plane spacing: pixels of the field of view
+    sizes: tuple[tuple[int, int], ...] = ()  # smallest and largest height and width in pixels
     frame: tuple[tuple[float, ...], ...] | None = None  # of oblique volumes (`VolumeGeometry`)
 
     def __post_init__(self) -> None:
@@ -107,7 +110,12 @@ class HealthyRange:
 
     def _require_kind(self) -> None:
         depths, spacings = {"volume": ((0,), 3), "image": ((8, 16), 0)}.get(self.kind, ((), 0))
-        if self.depth not in depths or len(self.spacing) != spacings or self.channels not in (1, 3):
+        if (
+            self.depth not in depths
+            or len(self.spacing) != spacings
+            or self.channels not in (1, 3)
+            or [len(pair) for pair in self.sizes] != [2, 2]
+        ):
             raise InputError(
                 f"The healthy scans are of an unknown kind ({self.kind!r}, {self.channels!r} channels, {self.depth!r} "
                 f"bits, {len(self.spacing)} spacings)."
@@ -119,6 +127,7 @@ class HealthyRange:
     ) -> "HealthyRange":
         """Ranges over scans. Raises InputError for scans of several kinds."""
         require_one_kind(names, measures)
+        shapes = zip(*(item.shape for item in measures), strict=True)
         spacings = [item.spacing for item in measures if item.spacing is not None]
         return cls(
             kind=measures[0].kind,
@@ -130,6 +139,7 @@ class HealthyRange:
             spacing=tuple(_ends(values) for values in zip(*spacings, strict=True)),
             side=FIELD_MARGIN * max(item.extent for item in measures),
             pixel=min((min(spacing[1:]) for spacing in spacings), default=1.0),
+            sizes=tuple((min(lengths), max(lengths)) for lengths in shapes),
             frame=None if frame is None else tuple(tuple(row) for row in frame.tolist()),
         )
 
@@ -138,7 +148,8 @@ class HealthyRange:
         """From what `to_json` gave."""
         pairs = {name: tuple(content[name]) for name in ("low", "high", "width")}
         frame = content["frame"] and tuple(tuple(row) for row in content["frame"])
-        return cls(**{**content, **pairs, "spacing": tuple(tuple(pair) for pair in content["spacing"]), "frame": frame})
+        lists = {name: tuple(tuple(pair) for pair in content[name]) for name in ("spacing", "sizes")}
+        return cls(**{**content, **pairs, **lists, "frame": frame})
 
     def to_json(self) -> dict[str, Any]:
         """As a mapping of plain values."""

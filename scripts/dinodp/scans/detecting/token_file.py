@@ -21,6 +21,7 @@ class TokenFile:
         self.path, self._starts, self.dim = path, [0], 0
         self.grids: list[tuple[int, int]] = []
         self.subjects: list[str] = []  # whose each picture is
+        self.counts: list[int] = []  # pictures of each scan, where its writer says
         self._foreground: list[torch.Tensor] = []
         self.n_images, self.n_patches = 0, 0
         self.is_constant = True  # so far: each embedding is the same

@@ -1,5 +1,6 @@
 """One scan: a stack of upright slices, what is body and what is background, and where it lies."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,11 @@ class Scan:
     @property
     def kind(self) -> Kind:
         return "image" if self.geometry is None else "volume"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all its values, in the order in which they are sliced."""
+        return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
 
     @property
     def channels(self) -> int:

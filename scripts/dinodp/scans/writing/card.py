@@ -6,6 +6,7 @@ from dinodp import __version__
 from dinodp.datasets.geometry import direction_in_words
 from dinodp.errors import visible
 from dinodp.jobs.files import write_text
+from dinodp.jobs.origin import sha256
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.healthy import HealthyRange
 from dinodp.scans.detecting.model_file import FittedDetector
@@ -27,7 +28,7 @@ score, the less a patch is like the healthy scans. Options: {options}. Backbone:
 - Kind: {kind}, {colour}{depth}. Values (0.5 to 99.5 % of each scan's foreground): {low} to {high}.
 - {spacing}
 - Whether the scans were healthy, who is on them and how they were acquired is known to whoever chose them, not to this
-  file. Names of scans are not kept; SHA-256 of all voxels: `{digest}`.
+  file. Names of scans are not kept; SHA-256 of their digests: `{digest}`.{outlying}
 
 ## Thresholds
 Share of foreground voxels (images: pixels) above the threshold on the held-out healthy scans: pooled, and in the scans
@@ -84,7 +85,8 @@ def describe(name: str, detector: FittedDetector) -> str:
         low=f"{healthy.low[0]:g}",
         high=f"{healthy.high[1]:g}",
         spacing=_spacing(healthy, settings.axis),
-        digest=origin["voxels_sha256"],
+        digest=sha256("".join(origin["scans_sha256"])),
+        outlying=_outlying(int(origin["outlying_scans"])),
         thresholds="\n".join(_threshold_rows(detector)),
         few=_warning(int(origin["held_out_scans"])),
         patch=backbone["patch_size"],
@@ -98,6 +100,13 @@ def _spacing(healthy: HealthyRange, axis: str) -> str:
     sizes = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in pairs)
     oblique = "" if healthy.axes is None else f" They are oblique, {direction_in_words(healthy.axes, axis)}."
     return f"Spacing in mm: {sizes}. Field of view of a slice: {healthy.side:.0f} mm.{oblique}"
+
+
+def _outlying(count: int) -> str:
+    if count == 0:
+        return ""
+    what = "scan is" if count == 1 else "scans are"
+    return f"\n- **{count} {what} far from all others** when left out: it may be diseased, or of another kind."
 
 
 def _threshold_rows(detector: FittedDetector) -> list[str]:

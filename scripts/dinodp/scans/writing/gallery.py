@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from dinodp.datasets.volumes import AXES
@@ -15,7 +14,7 @@ from dinodp.report import pages
 from dinodp.report.pictures import data_address
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.writing.prediction import PredictionOptions, Result, threshold_value
-from dinodp.scans.writing.views import COLOURS, SAGITTAL, colour_range
+from dinodp.scans.writing.views import SAGITTAL, Scale
 
 NOTE = "A score says how far a scan lies from the healthy scans of the model; it is no diagnosis."
 TEMPLATES = Path(__file__).with_name("templates")
@@ -26,7 +25,7 @@ def write_gallery(
 ) -> None:
     """Write the page; it needs no other file and no network."""
     settings, healthy = detector.scorer.settings, detector.scorer.preparation.healthy
-    low, high = colour_range(detector.calibration)
+    limit = threshold_value(detector, options.threshold)
     volumes = healthy.kind == "volume"
     page = _environment().get_template("gallery.html").render(
         note=NOTE,
@@ -34,22 +33,20 @@ def write_gallery(
         backbone=detector.scorer.embedder.backbone.provenance()["backbone"],
         score=settings.score_name,
         threshold=options.threshold,
-        limit=threshold_value(detector, options.threshold),
+        limit=limit,
         held_out=len(detector.calibration.scan_scores),
         axis=settings.axis if volumes else "",
         radiological=volumes and AXES[settings.axis] != SAGITTAL,
-        low=low,
-        high=high,
-        bar=_colour_bar(),
+        scale=(scale := Scale.of(detector.calibration, limit)),
+        bar=_colour_bar(scale),
         scans=[item for item in results if not item.failed],
         failed=[item for item in results if item.failed],
     )  # fmt: skip
     write_text(path, page)
 
 
-def _colour_bar() -> str:
-    colours = colormaps[COLOURS](np.linspace(0, 1, 256), bytes=True)[None, :, :3]
-    return data_address(Image.fromarray(np.repeat(colours, 8, axis=0)), "png", {})
+def _colour_bar(scale: Scale) -> str:
+    return data_address(Image.fromarray(np.repeat(scale.colours, 8, axis=0)), "png", {})
 
 
 def _environment() -> jinja2.Environment:

@@ -12,6 +12,7 @@ from dinodp.errors import InputError, reason_of, require_finite, require_known
 from dinodp.jobs.logs import keep_traceback, logger, progress
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.reading.folder import read_scan
 from dinodp.scans.writing.maps import (
@@ -25,7 +26,7 @@ from dinodp.scans.writing.maps import (
     write_volume,
 )
 from dinodp.scans.writing.regions import Region, find_regions
-from dinodp.scans.writing.views import EncodedView, View, views
+from dinodp.scans.writing.views import EncodedView, Scale, View, views
 
 N_VIEWS = 3
 
@@ -56,7 +57,8 @@ class PredictionOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one scan; ``message`` says why it failed; ``record`` is what evaluation needs."""
+    """What became of one scan; ``message`` says why it failed; ``note`` what is to be known of one that did not;
+    ``record`` is what evaluation needs."""
 
     name: str
     path: Path
@@ -66,6 +68,7 @@ class Result:
     regions: list[Region] = field(default_factory=list)
     views: list[EncodedView] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def failed(self) -> bool:
@@ -90,12 +93,18 @@ def predict_scans(
     A scan that fails is recorded with its sentence, leaves no file, and does not stop the others. One that an earlier
     run has scored is not scored again.
     """
+    seen: dict[str, str] = {}
     for name, path in progress(scans, "predict", unit="scan"):
         result = kept.done(name, path)
         if result is None:
             result = _attempt(name, path, detector, folder, options)
             if not result.failed:
                 kept.keep(result)
+        if result.note:
+            logger.warning("%s: %s.", path, result.note)
+        same = seen.setdefault(result.record.get("voxels_sha256", name), name)
+        if same != name:
+            logger.warning("%s holds the same voxels as %s.", name, same)
         yield result
 
 
@@ -127,9 +136,8 @@ def _predict(
 ) -> Result:
     """Score one scan; what is written goes to the list ``written``."""
     scorer, calibration = detector.scorer, detector.calibration
-    scored = scorer.score(
-        read_scan(name, scan, scorer.preparation.reading()), options.slice_step, force=options.force
-    )
+    found = read_scan(name, scan, scorer.preparation.reading())
+    scored, note = scorer.score(found, options.slice_step, force=options.force), notes_on(found, detector)
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
@@ -141,19 +149,20 @@ def _predict(
         path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
         write_mask(path, mask, geometry)
         written.append(path)
-    shown = views(scored, calibration, limit, N_VIEWS)
+    scale = Scale.of(calibration, limit)
+    shown = views(scored, scale, N_VIEWS)
     if options.overlays:
         for view in shown:
             path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"
-            write_picture(path, view.blended())
+            write_picture(path, view.blended(scale))
             written.append(path)
     row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
     files = [file.relative_to(folder).as_posix() for file in written]
     record = {
         "name": name, "map": files[0], "files": files, "outside": scored.outside, "score": scored.score,
-        "slices": slices,
+        "slices": slices, "voxels_sha256": found.digest,
     }  # fmt: skip
-    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record)
+    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record, note)
 
 
 def _write_map(

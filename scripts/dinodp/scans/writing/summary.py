@@ -60,7 +60,7 @@ def cell(text: str) -> str:
 def _write_tables(results: Sequence[Result], folder: Path) -> None:
     scans = [
         {"scan": cell(item.name), "file": cell(str(item.path)), "status": "failed" if item.failed else "scored",
-         **item.row, "message": cell(item.message)}
+         **item.row, "message": cell(item.message or item.note)}
         for item in results
     ]  # fmt: skip
     slices = [{"scan": cell(item.name), **row} for item in results for row in item.slices]

@@ -1,5 +1,7 @@
 """Pictures of the slices that score highest: the scan, the map in colour above it, and where it exceeds a threshold.
 
+Letters say on which side of the patient (R, L, A, P, S, I) the sides of a picture lie.
+
 Axial and coronal slices are shown as radiologists see them: the patient's right is on the left of the picture.
 """
 
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from dinodp.datasets.geometry import VolumeGeometry
@@ -26,6 +28,10 @@ COLOURS, OUTLINE = "inferno", (86, 180, 233)
 COLOUR_REACH = 4.0  # the brightest colour lies this many times (fpr01 - fpr10) above fpr10
 FAINTEST, STRONGEST = 0.25, 0.8  # opacity at the ends of the colours
 LONGEST_SIDE = 320  # pixels of a picture
+LEGEND = 52  # pixels below it: place and score, colours, numbers
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+SIDES = ((0.0, 0.5, "lm"), (1.0, 0.5, "rm"), (0.5, 0.0, "mt"), (0.5, 1.0, "mb"))  # left, right, upper, lower
+FONT = ImageFont.load_default(size=12)
 Picture = npt.NDArray[np.uint8]
 
 
@@ -39,34 +45,87 @@ class EncodedView:
     width: int
     base: str
     overlay: str
+    sides: Sequence[str]
+    place: str
 
 
 @dataclass(frozen=True)
 class View:
-    """One slice: ``index`` on disk, its score, ``base`` uint8 [H, W, 3] and ``overlay`` uint8 [H, W, 4]."""
+    """One slice: ``index`` on disk, its score, ``base`` uint8 [H, W, 3] and ``overlay`` uint8 [H, W, 4].
+
+    Of a volume, ``sides``: the letters of its left, right, upper and lower side, and ``place``: where it lies.
+    """
 
     index: int
     score: float
     base: Picture
     overlay: Picture
+    sides: Sequence[str] = ()
+    place: str = ""
 
-    def blended(self) -> Picture:
-        """The overlay on the base [H, W, 3]."""
+    def blended(self, scale: "Scale") -> Picture:
+        """The overlay on the base, with the letters, and below them place, score and colours [H + LEGEND, W, 3]."""
         pixels = Image.fromarray(self.base).convert("RGBA")
         pixels.alpha_composite(Image.fromarray(self.overlay))
-        return np.asarray(pixels.convert("RGB"))
+        found = Image.new("RGB", (pixels.width, pixels.height + LEGEND))
+        found.paste(pixels.convert("RGB"))
+        draw, (width, height) = ImageDraw.Draw(found), pixels.size
+        for letter, (x, y, anchor) in zip(self.sides, SIDES, strict=False):
+            place = (3 + x * (width - 6), 3 + y * (height - 6))
+            draw.text(place, letter, WHITE, FONT, anchor, stroke_width=1, stroke_fill=BLACK)
+        said = f"slice {self.index}, {self.place}, score {self.score:.4g}" if self.sides else f"score {self.score:.4g}"
+        draw.text((3, height + 4), said, WHITE, FONT)
+        scale.draw(found, height + 20)
+        return np.asarray(found)
 
     def encoded(self) -> EncodedView:
         """The view as the gallery needs it."""
         base = data_address(Image.fromarray(self.base), "webp", {"quality": 85})
         overlay = data_address(Image.fromarray(self.overlay), "webp", {"lossless": True, "exact": False})
         height, width = self.base.shape[:2]
-        return EncodedView(self.index, self.score, height, width, base, overlay)
+        return EncodedView(self.index, self.score, height, width, base, overlay, self.sides, self.place)
 
 
-def views(scored: ScoredScan, calibration: Calibration, threshold: float, n: int) -> list[View]:
+@dataclass(frozen=True)
+class Scale:
+    """Which scores the colours stand for, from the darkest to the brightest, and the threshold."""
+
+    low: float
+    high: float
+    threshold: float
+
+    @classmethod
+    def of(cls, calibration: Calibration, threshold: float) -> "Scale":
+        """From the darkest colour, at 10 % false positives, to well above the healthy scores."""
+        low, high = calibration.thresholds["fpr10"], calibration.thresholds["fpr01"]
+        return cls(low, low + COLOUR_REACH * ((high - low) or 1.0), threshold)
+
+    @property
+    def mark(self) -> float:
+        """Where the threshold lies between the ends, 0 to 1; at an end, if it lies beyond."""
+        return min(max((self.threshold - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    @property
+    def colours(self) -> Picture:
+        """The colours from low to high scores [1, 256, 3]."""
+        colours: Picture = colormaps[COLOURS](np.linspace(0, 1, 256), bytes=True)[None, :, :3]
+        return colours
+
+    def draw(self, picture: Image.Image, top: int) -> None:
+        """A bar of the colours below ``top``, with its ends and the threshold in numbers."""
+        draw, left, right = ImageDraw.Draw(picture), 3, picture.width - 4
+        bar = Image.fromarray(self.colours).resize((right - left + 1, 8))
+        picture.paste(bar, (left, top + 2))
+        mark = round(left + self.mark * (right - left))
+        draw.line((mark, top - 1, mark, top + 12), OUTLINE, 2)
+        draw.text((left, top + 14), f"{self.low:.3g}", WHITE, FONT)
+        draw.text((right, top + 14), f"{self.high:.3g}", WHITE, FONT, "ra")
+        draw.text((right / 2, top + 14), f"threshold {self.threshold:.3g}", OUTLINE, FONT, "ma")
+
+
+def views(scored: ScoredScan, scale: Scale, n: int) -> list[View]:
     """Up to ``n`` slices in the order of the stack: the highest slice scores, not next to each other."""
-    return [_view(scored, place, calibration, threshold) for place in sorted(_highest(scored.slice_scores, n))]
+    return [_view(scored, place, scale) for place in sorted(_highest(scored.slice_scores, n))]
 
 
 def _highest(scores: npt.NDArray[np.float32], n: int) -> list[int]:
@@ -78,7 +137,7 @@ def _highest(scores: npt.NDArray[np.float32], n: int) -> list[int]:
     return found[:n]
 
 
-def _view(scored: ScoredScan, place: int, calibration: Calibration, threshold: float) -> View:
+def _view(scored: ScoredScan, place: int, scale: Scale) -> View:
     scan, index = scored.scan, scored.chosen[place]
     inside = [slice(max(0, first - MARGIN), last + 1 + MARGIN) for first, last in bounds(scan.foreground)]
     rows, columns = inside if scan.geometry is not None else (slice(None), slice(None))
@@ -86,12 +145,20 @@ def _view(scored: ScoredScan, place: int, calibration: Calibration, threshold: f
     scores, counted = (values[index][rows, columns] for values in (scored.anomaly_map, scored.scored))
     size = _shown_size(grey.shape[:2], scan.spacing)
     base = _resized(grey if grey.ndim == 3 else np.repeat(grey[:, :, None], 3, axis=2), size)
-    overlay = _overlay(_resized(np.where(counted, scores, scores.min()), size), calibration, threshold)
+    overlay = _overlay(_resized(np.where(counted, scores, scores.min()), size), scale)
     score = float(scored.slice_scores[place])
     if scan.geometry is None:
         return View(0, score, base, overlay)
-    on_disk = scan.geometry.slice_on_disk(index)
-    return View(on_disk, score, *(radiological(picture, scan.geometry) for picture in (base, overlay)))
+    geometry = scan.geometry
+    base, overlay = (radiological(picture, geometry) for picture in (base, overlay))
+    where = f"{'xyz'[geometry.axis]} {geometry.place_of_slice(index):.1f} mm"
+    return View(geometry.slice_on_disk(index), score, base, overlay, _sides(geometry), where)
+
+
+def _sides(geometry: VolumeGeometry) -> tuple[str, str, str, str]:
+    """The letters of the left, right, upper and lower side of what `radiological` gives."""
+    left, right, upper, lower = geometry.letters
+    return (left, right, upper, lower) if geometry.axis == SAGITTAL else (right, left, upper, lower)
 
 
 def radiological(picture: Picture, geometry: VolumeGeometry) -> Picture:
@@ -110,19 +177,12 @@ def _resized(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any
     return np.asarray(Image.fromarray(np.ascontiguousarray(values)).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _overlay(scores: npt.NDArray[np.float32], calibration: Calibration, threshold: float) -> Picture:
-    """Colour above the threshold for 10 % false positives, and an outline at ``threshold``; uint8 [H, W, 4]."""
-    low, high = colour_range(calibration)
-    share = np.clip((scores - low) / (high - low), 0, 1)
+def _overlay(scores: npt.NDArray[np.float32], scale: Scale) -> Picture:
+    """Colour above the low end of the scale, and an outline at its threshold; uint8 [H, W, 4]."""
+    share = np.clip((scores - scale.low) / (scale.high - scale.low), 0, 1)
     colours: Picture = colormaps[COLOURS](share, bytes=True).copy()
     opacity = FAINTEST + (STRONGEST - FAINTEST) * share
-    colours[..., 3] = np.round(255 * np.where(scores > low, opacity, 0))
-    above = scores > threshold
+    colours[..., 3] = np.round(255 * np.where(scores > scale.low, opacity, 0))
+    above = scores > scale.threshold
     colours[above & ~ndimage.binary_erosion(above)] = (*OUTLINE, 255)
     return colours
-
-
-def colour_range(calibration: Calibration) -> tuple[float, float]:
-    """Scores of the darkest and of the brightest colour."""
-    low, high = calibration.thresholds["fpr10"], calibration.thresholds["fpr01"]
-    return low, low + COLOUR_REACH * ((high - low) or 1.0)
