@@ -84,8 +84,9 @@ class CalibratedMixture:
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Distances to the nearest component and negative log-likelihood."""
-        found = self.mixture.scores(tokens.flatten(0, 2), self.names)
-        return {name: found[name].reshape(tokens.shape[:3]).cpu().numpy() for name in self.names}
+        from dinodp.families.scores import score_maps
+
+        return score_maps(self.mixture.scores(tokens.flatten(0, 2), self.names), tokens, self.names)
 
 
 def _read(source: Source) -> Iterator[torch.Tensor]:

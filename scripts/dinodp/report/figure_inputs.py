@@ -19,6 +19,8 @@ from dinodp.families.stages import open_split
 from dinodp.jobs.origin import read_result
 from dinodp.report.figures.data import FigureData, ModelData
 
+SHOWN = "dpmm"  # the family whose components the figures draw
+
 
 class FigureFiles(NamedTuple):
     """Of one model and seed: the fitted model, scores of the test and validation images, metrics and curves."""
@@ -75,7 +77,7 @@ def _mixture_reader(
     """The embeddings of the test images in the space that the means of the first mixture lie in, if there is one."""
     for files in per_model:
         config, state, _ = store.read_state(files.fitted)
-        if config["family"] == "dpmm":
+        if config["family"] == SHOWN:
             return _features_of(written_options(config), state, tokens, grid, manifest)
     return open_split(tokens, FeatureOptions(), grid, manifest, "test")
 
@@ -100,7 +102,7 @@ def _load_model(
     values = read_result(files.metrics)["metrics"]
     maps, valid_maps = (store.read_maps(path, mask_rule) for path in (files.test, files.valid))
     data: dict[str, Any] = {}
-    if config["family"] == "dpmm":
+    if config["family"] == SHOWN:
         options = written_options(config)
         reader = _features_of(options, state, tokens, grid, manifest)
         fitted: Any = options.load(state, reader, seed=config["seed"], device="cpu")

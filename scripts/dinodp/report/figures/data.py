@@ -70,7 +70,7 @@ def require_models(data: FigureData, figure: str) -> list[ModelData]:
 def require_mixture(data: FigureData, figure: str, *fields: str) -> ModelData:
     """The first mixture that has all ``fields``."""
     for model in data.models:
-        if model.family == "dpmm" and all(getattr(model, name) is not None for name in fields):
+        if all(getattr(model, name) is not None for name in fields):
             return model
     names = ", ".join(model.name for model in data.models) or "none"
     raise InputError(

@@ -16,7 +16,7 @@ MARKERS_UP_TO = 60  # epochs
 def draw(data: FigureData) -> Figure:
     """One column per mixture: log-likelihoods above, active components below; a line marks the chosen epoch."""
     require_mixture(data, NAME, "history")
-    models = [model for model in data.models if model.family == "dpmm" and model.history is not None]
+    models = [model for model in data.models if model.history is not None]
     figure = new_figure(110)
     panels = figure.subplots(2, len(models), squeeze=False, sharex="col")
     for (above, below), model in zip(panels.T, models, strict=True):
