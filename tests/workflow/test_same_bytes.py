@@ -29,10 +29,10 @@ def results(folder):
 
 
 @pytest.fixture
-def private_files():
-    """New files are the user's alone."""
-    before = os.umask(0o077)
-    yield
+def umask():
+    """As before at the end."""
+    before = os.umask(0o022)
+    yield os.umask
     os.umask(before)
 
 
@@ -41,15 +41,17 @@ def environment(**values):
     return {**os.environ, "PATH": path, **values}
 
 
-def test_one_configuration_gives_one_set_of_bytes(tmp_path, private_files):
-    """Another folder, umask, language, time zone and order of hashes; other threads, batches and cache; other cores."""
+def test_one_configuration_gives_one_set_of_bytes(tmp_path, umask):
+    """Another folder, umask, language, time zone, order of hashes, number of cores and threads, batches and cache.
+
+    Then files of another run under their names, with their times: they are refused.
+    """
     one, other = tmp_path / "one", tmp_path / "another folder"
     for folder in (one, other):
         copy_project(folder, "same", SAME)
     here = environment(TZ="UTC", LC_ALL="C.UTF-8", PYTHONHASHSEED="1")
-    os.umask(0o022)
     snakemake(one, "--configfile", "config/same.yaml", environment=here)
-    os.umask(0o077)
+    umask(0o077)
     there = environment(TZ="Asia/Kathmandu", LC_ALL="C", PYTHONHASHSEED="2", OMP_NUM_THREADS="1")
     (other / "config/otherwise.yaml").write_text(yaml.safe_dump(OTHERWISE))
     snakemake(other, "--cores", "1", "--configfile", "config/otherwise.yaml", environment=there)
@@ -60,3 +62,10 @@ def test_one_configuration_gives_one_set_of_bytes(tmp_path, private_files):
     assert set(found) == set(expected)
     assert len(expected) > 40
     assert [name for name in expected if found[name] != expected[name]] == []
+
+    (one / "config/changed.yaml").write_text(yaml.safe_dump({"models": {"dpmm_demo": {"step_rate": 0.9}}}))
+    configuration = ["--configfile", "config/same.yaml", "config/changed.yaml"]
+    as_if_new = ["--rerun-triggers", "mtime", "--forcerun", "evaluate", "--until", "evaluate"]
+    refused = snakemake(one, *as_if_new, *configuration, check=False, environment=here)
+    assert refused.returncode != 0
+    assert "was made for another model, scores than the configuration asks for here" in refused.text
