@@ -15,6 +15,7 @@ from runner import Row, alternate, arguments, report, timed
 
 from dinodp.embeddings import embed_split
 from dinodp.images import read_image
+from dinodp.jobs.origin import sha256
 
 SIZES = {"cpu": (8, 48), "cuda": (64, 2048)}  # batch, images
 SMALL = (8, 16)
@@ -27,7 +28,7 @@ def embed_against_forward(name: str, options: Namespace, dtype: str = "float32")
         folder = Path(place)
         model = backbone(name, folder, device, dtype)
         paths = slices(folder, n_images)
-        frame = pd.DataFrame({"image": map(str, paths), "image_sha256": [path.name for path in paths]})
+        frame = pd.DataFrame({"image": map(str, paths), "image_sha256": [sha256(path.read_bytes()) for path in paths]})
         pixels = torch.stack([model.prepare(read_image(path)) for path in paths[:batch]]).to(device)
 
         def ours() -> None:

@@ -33,10 +33,10 @@ def bank_of(n: int, dim: int, device: str) -> MemoryBank:
 
 
 def embeddings_file(path: Path, n_images: int, grid: int = 32, dim: int = 384, seed: int = 0) -> Path:
-    """An embeddings file of clustered tokens, one chunk per image, written image by image."""
+    """An embeddings file of clustered tokens, in one piece as the pipeline writes it."""
     tokens = clustered(64 * grid * grid, dim, seed).half().numpy().reshape(64, grid, grid, dim)
     with store.writing(path, "embeddings", {}) as file:
-        data = file.create_dataset("tokens", (n_images, grid, grid, dim), "float16", chunks=(1, grid, grid, dim))
+        data = file.create_dataset("tokens", (n_images, grid, grid, dim), "float16")
         for index in range(n_images):
             data[index] = np.roll(tokens[index % 64], index // 64, axis=0)
     return path

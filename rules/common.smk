@@ -95,7 +95,7 @@ def archive_of(dataset):
 
 def unpacked_archive(wildcards):
     archive = archive_of(wildcards.dataset)
-    return [] if archive is None else f"results/archives/{archive.name}/unpacked.txt"
+    return [] if archive is None else places.fill(places.UNPACKED, archive=archive.name)
 
 
 def reader_options(wildcards):

@@ -1,6 +1,6 @@
 rule download_archive:
     output:
-        done="results/archives/{archive}/unpacked.txt",
+        done=places.UNPACKED,
     log:
         "results/logs/download_archive/{archive}.log",
     conda:

@@ -13,6 +13,7 @@ from pathlib import Path
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories: control, direction-changing, not UTF-8, ends of lines
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_IN_WORDS = re.compile(rf"errno = ({'|'.join(map(str, sorted(FULL)))})\b|inline_container.*unexpected pos")
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)  # of h5py
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -61,6 +62,18 @@ def told(what: str, *kinds: type[Exception], place: Path | None = None) -> Itera
         if not isinstance(error, (OSError, *kinds)):
             raise
         raise InputError(f"{what} ({reason_of(error, place)}).") from error
+
+
+@contextmanager
+def hdf5_errors(path: Path, cure: str = "") -> Iterator[None]:
+    """Tell what HDF5 raises in the block, which reads ``path`` and does nothing else, in one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except HDF5_ERRORS as error:
+        said = f"{path} is not a readable HDF5 file, it is damaged ({one_line(error)})"
+        raise InputError(f"{said}{cure and ': '}{cure}.") from error
 
 
 @contextmanager

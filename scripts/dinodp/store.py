@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.errors import InputError, one_line
+from dinodp import errors
+from dinodp.errors import InputError
 from dinodp.jobs.asked import made_for, require_made_for
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.files import replaced_file
@@ -45,7 +46,6 @@ IMAGE_DIGESTS = "image_sha256"
 MADE_FOR = "made_for"
 FOREGROUND = "foreground"  # bool [image, row, col]: patches that show a pixel that is not black
 DIGEST_BYTES = 32
-HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)  # what h5py raises for damage
 
 
 def origin_attributes(
@@ -231,15 +231,9 @@ def _changed(path: Path) -> InputError:
     return InputError(f"{path} is not as it was written: it was changed, cut or damaged; {AGAIN}.")
 
 
-@contextmanager
-def hdf5_errors(path: Path) -> Iterator[None]:
-    """Tell what HDF5 raises in the block, which reads ``path`` and does nothing else, in one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except HDF5_ERRORS as error:
-        raise InputError(f"{path} is not a readable HDF5 file, it is damaged ({one_line(error)}): {AGAIN}.") from error
+def hdf5_errors(path: Path) -> AbstractContextManager[None]:
+    """`dinodp.errors.hdf5_errors`, for a file that can be made again."""
+    return errors.hdf5_errors(path, AGAIN)
 
 
 def _check_shards(file: h5py.File, path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from dinodp import store
 from dinodp.backbones import Backbone
-from dinodp.errors import InputError, full_disk_told, require_space
+from dinodp.errors import HDF5_ERRORS, InputError, full_disk_told, require_space
 from dinodp.jobs.files import sync
 from dinodp.jobs.logs import logger
 
@@ -218,7 +218,7 @@ def _digests_in(partial: Path, count: int, n_images: int, attributes: Mapping[st
             return [store.image_digest(file["tokens"][index]) for index in range(count)]
     except BlockingIOError as error:
         raise InputError(f"{partial} is being written by another process: wait for it, or end it.") from error
-    except store.HDF5_ERRORS:
+    except HDF5_ERRORS:
         return []
 
 

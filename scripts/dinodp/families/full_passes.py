@@ -93,8 +93,9 @@ class FullPassModel:
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Patch scores of embeddings [B, row, col, D]."""
-        found = self.mixture.scores(tokens.flatten(0, 2), self.names)
-        return {name: found[name].reshape(tokens.shape[:3]).cpu().numpy() for name in self.names}
+        from dinodp.families.scores import score_maps
+
+        return score_maps(self.mixture.scores(tokens.flatten(0, 2), self.names), tokens, self.names)
 
 
 def _read(source: Source) -> Iterator[torch.Tensor]:

@@ -70,6 +70,7 @@ class Gaussian:
         """Scores float32 [B, row, col] of embeddings [B, row, col, D]. Raises InputError for other than finite ones."""
         import torch
 
+        from dinodp.families.scores import score_maps
         from dinodp.models.components import finite_matrix
 
         x = finite_matrix(tokens.flatten(0, 2), len(self._mean)).to(self._mean) - self._mean
@@ -79,7 +80,7 @@ class Gaussian:
             "mahalanobis": squared.sqrt(),
             "log_likelihood": 0.5 * (squared + log_determinant + x.shape[1] * math.log(2 * math.pi)),
         }
-        return {name: found[name].reshape(tokens.shape[:3]).float().cpu().numpy() for name in self.names}
+        return score_maps(found, tokens, self.names)
 
 
 def moments(train: Source) -> tuple[torch.Tensor, torch.Tensor]:

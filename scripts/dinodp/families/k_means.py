@@ -92,12 +92,14 @@ class KMeans:
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Scores float32 [B, row, col] of embeddings [B, row, col, D]."""
+        from dinodp.families.scores import score_maps
+
         x = tokens.flatten(0, 2).to(self.means)
         measure: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "cosine": self._bank.distances,
             "euclidean": partial(nearest_distance, means=self.means),
         }
-        return {name: measure[name](x).reshape(tokens.shape[:3]).float().cpu().numpy() for name in self.names}
+        return score_maps({name: measure[name](x) for name in self.names}, tokens, self.names)
 
 
 def nearest_distance(x: torch.Tensor, means: torch.Tensor) -> torch.Tensor:

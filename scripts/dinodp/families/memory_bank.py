@@ -151,9 +151,9 @@ class Bank:
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """1 - cosine similarity to the nearest remembered embedding."""
-        from dinodp.families.scores import patch_scores
+        from dinodp.families.scores import score_maps
 
-        return patch_scores(self.bank, tokens, self.names)
+        return score_maps({"cosine": self.bank.distances(tokens.flatten(0, 2))}, tokens, self.names)
 
 
 def picked(train: Source, images: Sequence[int], chosen: npt.NDArray[np.int64] | None) -> torch.Tensor:

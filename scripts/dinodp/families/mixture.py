@@ -94,9 +94,9 @@ class Mixture:
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Distances to the nearest active component and negative log-likelihood."""
-        from dinodp.families.scores import patch_scores
+        from dinodp.families.scores import score_maps
 
-        return patch_scores(self.mixture, tokens, self.names)
+        return score_maps(self.mixture.scores(tokens.flatten(0, 2), self.names), tokens, self.names)
 
 
 def fitted(mixture: OnlineMixture, history: Mapping[str, Any]) -> Fitted:

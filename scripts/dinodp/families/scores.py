@@ -1,27 +1,14 @@
-"""Patch scores by name. Higher is more anomalous."""
+"""Patch scores as they are stored. Higher is more anomalous."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dinodp.errors import require_known
-from dinodp.models import MemoryBank
-from dinodp.models.online_mixture import OnlineMixture
-from dinodp.options.choices import BANK_SCORES, MIXTURE_SCORES
 
-
-def patch_scores(
-    model: OnlineMixture | MemoryBank, tokens: torch.Tensor, names: Sequence[str]
+def score_maps(
+    found: Mapping[str, torch.Tensor], tokens: torch.Tensor, names: Sequence[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Scores float32 [B, row, col] of embeddings [B, row, col, D], by name.
-
-    Raises InputError for a score that the model does not have.
-    """
-    known = BANK_SCORES if isinstance(model, MemoryBank) else MIXTURE_SCORES
-    for name in names:
-        require_known(f"score of a {type(model).__name__}", name, known)
-    x = tokens.flatten(0, 2)
-    found = {"cosine": model.distances(x)} if isinstance(model, MemoryBank) else model.scores(x, names)
+    """Scores float32 [B, row, col] by name, of scores ``found`` [n] of embeddings [B, row, col, D], n = B row col."""
     return {name: found[name].reshape(tokens.shape[:3]).float().cpu().numpy() for name in names}

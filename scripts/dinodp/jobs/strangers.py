@@ -6,15 +6,13 @@ that: plain arrays of numbers, whole and uncompressed. Whatever else a file has 
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 
-from dinodp.errors import InputError, one_line, visible
+from dinodp.errors import InputError, hdf5_errors, one_line, visible
 
 DEEPEST = 4  # groups within groups
 MOST_OBJECTS = 4096  # groups and data sets of a file
@@ -27,7 +25,6 @@ JSON = (b"config", b"made_from", b"package_versions")  # attributes that hold it
 FILTERS = {h5z.FILTER_FLETCHER32}  # checksums; no compression is ever written
 NUMBERS = {h5t.INTEGER, h5t.FLOAT}
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
-LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)  # of HDF5 for damaged files
 
 
 def require_plain(path: Path, *, gathered: bool = False) -> None:
@@ -37,20 +34,9 @@ def require_plain(path: Path, *, gathered: bool = False) -> None:
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    with understood(path), _opened(path) as file:
+    with hdf5_errors(path), h5py.File(path, "r") as file:
         _Examination(path, gathered).group(file.id, "", 0)
         _require_attributes(path, file)
-
-
-@contextmanager
-def understood(path: Path) -> Iterator[None]:
-    """What HDF5 raises for a damaged file becomes one sentence with the file's name."""
-    try:
-        yield
-    except InputError:
-        raise
-    except LIBRARY_ERRORS as error:
-        raise InputError(f"{path} is damaged: HDF5 cannot read it ({one_line(error)}).") from error
 
 
 def parsed_json(text: str | bytes, path: Path) -> dict[str, Any]:
@@ -83,16 +69,6 @@ def _depth(content: Any) -> int:
         deep += 1
         level = [value for item in level for value in (item.values() if isinstance(item, dict) else item)]
     return deep
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    try:
-        file = h5py.File(path, "r")
-    except LIBRARY_ERRORS as error:
-        raise InputError(f"{path} is not a readable HDF5 file ({one_line(error)}).") from error
-    with file:
-        yield file
 
 
 class _Examination:

@@ -7,6 +7,7 @@ from dinodp.jobs.asked import names_in
 
 COST = ".cost.json"  # of what a job made, beside it
 FITTED = "{dataset}/{embedding}/{model}/seed-{seed}"
+UNPACKED = "results/archives/{archive}/unpacked.txt"
 MANIFEST = "results/data/{dataset}/manifest.csv"
 CHECKSUMS = "results/data/{dataset}/checksums.csv"
 VERIFICATION = "results/data/{dataset}/verification.{extension}"

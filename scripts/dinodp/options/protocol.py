@@ -1,11 +1,13 @@
 """Which of the values that every run computes stand beside the published ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+
+from dinodp.options.run import RunOptions
 
 AUPR = {"trapezoid": "pixel_aupr_trapezoid", "average_precision": "pixel_average_precision"}
 AUPR_NAMES = {"trapezoid": "trapezoid under the curve", "average_precision": "average precision"}
@@ -18,6 +20,11 @@ DICE = {
 
 AUPR_OF = {"schulthess2025": "trapezoid", "schulthess2026": "average_precision"}  # the papers' AUPR
 MASK_SIZES = {"schulthess2025": None, "schulthess2026": (448, 448)}  # to which the papers resize masks; None: their own
+
+
+def of_run(key: str) -> Any:
+    """What a run's configuration takes where nothing is said."""
+    return RunOptions.model_fields[key].default
 
 
 @dataclass(frozen=True)
@@ -50,34 +57,25 @@ class Protocol:
     """
 
     mask_rules: tuple[str, ...] = ("gt0",)
-    threshold_maps: str = "patch"
-    aupr: str = "trapezoid"
-    published_embedding: str = "dinov2_vits14"
-    published_as: str = "dinov2_vits14"
-    published_sources: tuple[str, ...] = ("schulthess2025", "schulthess2026")
-    smoothing_sigma: float = 0.0
-    mask_size: tuple[int, ...] | None = None
-    image_score_fraction: float = 0.01
-    image_score_sigma: float = 0.0
-    resamples: int = 1000
+    threshold_maps: str = of_run("threshold_maps")
+    aupr: str = of_run("aupr")
+    published_embedding: str = of_run("published_embedding")
+    published_as: str = of_run("published_embedding")
+    published_sources: tuple[str, ...] = of_run("published_sources")
+    smoothing_sigma: float = of_run("smoothing_sigma")
+    mask_size: tuple[int, ...] | None = of_run("mask_size")
+    image_score_fraction: float = of_run("image_score_fraction")
+    image_score_sigma: float = of_run("image_score_sigma")
+    resamples: int = of_run("bootstrap_resamples")
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Self:
         """The protocol of a run's configuration; keys that it lacks keep the paper's values."""
-        embedding = str(run.get("published_embedding", cls.published_embedding))
-        return cls(
-            mask_rules=tuple(run.get("mask_rules", cls.mask_rules)),
-            threshold_maps=run.get("threshold_maps", cls.threshold_maps),
-            aupr=run.get("aupr", cls.aupr),
-            published_embedding=embedding,
-            published_as=run.get("published_as", embedding),
-            published_sources=tuple(run.get("published_sources", cls.published_sources)),
-            smoothing_sigma=float(run.get("smoothing_sigma", cls.smoothing_sigma)),
-            mask_size=tuple(run["mask_size"]) if run.get("mask_size") else cls.mask_size,
-            image_score_fraction=float(run.get("image_score_fraction", cls.image_score_fraction)),
-            image_score_sigma=float(run.get("image_score_sigma", cls.image_score_sigma)),
-            resamples=int(run.get("bootstrap_resamples", cls.resamples)),
-        )
+        named = {**run, "resamples": run.get("bootstrap_resamples")}
+        said: dict[str, Any] = {item.name: named[item.name] for item in fields(cls) if named.get(item.name) is not None}
+        said.setdefault("published_as", said.get("published_embedding", cls.published_embedding))
+        plain: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in said.items()}
+        return cls(**plain)
 
     def under(self, mask_rule: str) -> Self:
         """The same protocol with one mask rule."""

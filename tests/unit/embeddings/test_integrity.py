@@ -18,12 +18,15 @@ from made_files import flip
 from PIL import Image
 
 from dinodp import store
+from dinodp.configuration.asked import PLACES
 from dinodp.embeddings import EmbeddingReader, embed_split
 from dinodp.embeddings.cache import TokenRows, local_copy
 from dinodp.embeddings.shards import Shard, gather_embeddings
 from dinodp.errors import InputError
+from dinodp.jobs.asked import ask
 from dinodp.jobs.logs import logger
 from dinodp.jobs.origin import sha256
+from dinodp.options import places
 
 N_IMAGES = 16
 
@@ -202,6 +205,30 @@ def test_shards_of_two_runs_are_not_gathered(frame, tmp_path):
 def test_gathered_embeddings_have_the_digest_of_one_file(frame, whole, tmp_path):
     gather_embeddings(shards(frame, tmp_path, {"a": 1}), tmp_path / "test.h5")
     assert store.digest_of(tmp_path / "test.h5") == store.digest_of(whole)
+
+
+@pytest.fixture
+def asking():
+    """What the workflow tells its jobs: each file says what it was made for, a shard also which one it is."""
+    ask({"places": PLACES, "levels": {"dataset": {"d": "1"}, "embedding": {"e": "2"}}})
+    yield
+    ask({})
+
+
+def test_gathered_shards_say_what_one_file_says_and_an_exchanged_one_is_refused(frame, tmp_path, asking):
+    at = {"dataset": "d", "embedding": "e", "split": "test"}
+    path, one = (tmp_path / name / places.fill(places.TOKENS, **at) for name in ("many", "one"))
+    embed_split(frame, MeanColour(), one, {"a": 1}, batch_size=2)
+    parts = [tmp_path / "many" / places.fill(places.TOKENS_SHARD, shard=index, shards=2, **at) for index in range(2)]
+    for index, part in enumerate(parts):
+        embed_split(frame, MeanColour(), part, {"a": 1}, shard=Shard(index, 2), batch_size=2)
+    gather_embeddings(parts, path)
+    assert store.digest_of(path) == store.digest_of(one)
+    with store.reading(path, "embeddings") as file:
+        assert store.made_for_of(file) == {"dataset": "d 1", "embedding": "e 2", "split": "test"}
+    shutil.copy(parts[0], parts[1])
+    with pytest.raises(InputError, match=r"shard-1-of-2\.h5 was made for another shard than the configuration asks"):
+        gather_embeddings(parts, path)
 
 
 def interrupted(frame, path):

@@ -1,11 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from dinodp.errors import InputError
 from dinodp.families.base import Checkpoint
 from dinodp.families.fitting import fit_mixture
-from dinodp.families.scores import patch_scores
+from dinodp.families.mixture import Mixture
 from dinodp.images import image_score
 from dinodp.models import DirichletProcessMixture
 
@@ -94,13 +95,11 @@ def test_an_empty_split_is_refused():
 def test_patch_scores_keep_the_grid():
     mixture, _ = fit(Images(10, seed=1))
     tokens = Images(3, seed=2).data
-    scores = patch_scores(mixture, tokens, ["cosine", "log_likelihood"])
+    scores = Mixture(mixture, ["cosine", "log_likelihood"]).score(tokens, pd.DataFrame())
     assert scores["cosine"].shape == (3, 4, 4)
     np.testing.assert_allclose(
         scores["log_likelihood"][1, 2, 3], -mixture.score_samples(tokens[1, 2, 3][None])[0], rtol=1e-5
     )
-    with pytest.raises(InputError, match="Unknown score of a DirichletProcessMixture 'energy'"):
-        patch_scores(mixture, tokens, ["energy"])
 
 
 def test_image_score_is_the_mean_of_the_highest():

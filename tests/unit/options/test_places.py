@@ -7,7 +7,8 @@ import pytest
 from dinodp.options import places
 
 NAMES = {"dataset": "resc", "embedding": "dinov2_vits14", "model": "dpmm_diag", "seed": "3", "split": "test",
-         "figure": "roc", "table": "table1", "shard": "0", "shards": "2", "extension": "png"}  # fmt: skip
+         "figure": "roc", "table": "table1", "shard": "0", "shards": "2",
+         "archive": "bmad", "extension": "png"}  # fmt: skip
 PATTERNS = [name for name, value in vars(places).items() if isinstance(value, str) and value.startswith("results/")]
 
 

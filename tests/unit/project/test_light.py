@@ -8,7 +8,7 @@ CODE = """
 import sys
 for name in {heavy!r}:
     sys.modules[name] = None  # an import of it fails
-import dinodp.configuration, dinodp.configuration.page, dinodp.jobs.devices, dinodp.jobs.provenance
+import dinodp.configuration.asked, dinodp.configuration.page, dinodp.jobs.devices, dinodp.jobs.provenance
 from dinodp.backbones import BACKBONES
 from dinodp.datasets.sources import SOURCES
 from dinodp.families import FAMILIES

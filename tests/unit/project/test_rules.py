@@ -103,3 +103,10 @@ def test_memory_covers_what_is_held(root, tmp_path):
         ("score", "memory_bank_coreset"): 6000 + 4096 + 1000 + 4 * 1000,
         ("score", "dpmm_demo"): 6000,
     }
+
+
+def test_rules_name_results_by_their_places(root):
+    """Logs are nobody's input."""
+    texts = {path.name: path.read_text() for path in [root / "Snakefile", *(root / "rules").glob("*.smk")]}
+    literal = {name: re.findall(r'"(results/(?!logs/)[^"]*)"', text) for name, text in texts.items()}
+    assert {name: found for name, found in literal.items() if found} == {}
