@@ -27,6 +27,7 @@ from dinodp.backbones.classical_descriptor import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.commands.fit import method_of
 from dinodp.errors import InputError
+from dinodp.families.stages import fit_state
 from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.fitting import UnreadScan, split_subjects, unread_scans
 from dinodp.scans.detecting.method import BANK_EMBEDDINGS, own_model
@@ -292,6 +293,7 @@ def test_without_a_catalog_there_are_the_families(monkeypatch, tmp_path):
 
 METHODS_TO_TRY = [
     {"family": "eb_mixture", "components": 12, "epochs": 2},
+    {"family": "vmf", "components": 12, "epochs": 2},
     {"family": "memory_bank", "shots": 5, "background": "leave_out"},
     {"family": "gaussian", "reg_covar": 1e-3},
     {"family": "k_means", "components": 12, "epochs": 2},
@@ -312,6 +314,22 @@ def test_every_family_finds_the_lesion_and_is_stored_whole(method, folder, lesio
     assert found[mask].mean() > np.quantile(found[inside & ~mask], 0.75)
     detector.save(tmp_path / "m.h5")
     np.testing.assert_array_equal(AnomalyDetector.load(tmp_path / "m.h5").anomaly_map(lesion), found)
+
+
+@pytest.mark.parametrize(("family", "chooses"), [("eb_mixture", False), ("vmf", False), ("dpmm", True)])
+def test_scans_that_calibrate_choose_nothing_where_the_fit_can_hold_out(family, chooses, folder, monkeypatch):
+    fitted_on = []
+
+    def watched(options, train, valid, **rest):
+        fitted_on.append((set(train.subjects), valid.n_images))
+        return fit_state(options, train, valid, **rest)
+
+    monkeypatch.setattr("dinodp.scans.detecting.fitting.fit_state", watched)
+    method = {"family": family, "components": 6, "epochs": 1}
+    fitted = AnomalyDetector(**{**FAST, "slice_step": 4, "method": method}).fit(folder).fitted_
+    (subjects, n_chosen_by) = fitted_on[0]
+    assert len(subjects) == fitted.origin["scans"]
+    assert (n_chosen_by > 0) == chooses
 
 
 def test_places_are_compared_in_pictures_of_one_size_only():

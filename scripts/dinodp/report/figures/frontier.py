@@ -5,6 +5,7 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from dinodp.errors import NothingToShow
 from dinodp.report.figures.data import FigureData, ModelData
@@ -12,6 +13,7 @@ from dinodp.report.figures.style import COLOURS, new_figure, styled
 
 NAME = "frontier"
 METRIC = "pixel_average_precision"
+NARROW = 100  # a range of costs below this factor has labels between the powers of ten
 MARKERS = "osD^vPX*"
 Cost = Callable[[ModelData], float | None]
 COSTS: dict[str, Cost] = {
@@ -36,7 +38,7 @@ def draw(data: FigureData) -> Figure:
             axes.plot([] if x is None else [x], [] if x is None else [y], marker, color=colour, label=model.name)
         _finish(axes, label)
     panels[0].set_ylabel("Pixel average precision")
-    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylim(0, 1.08 * max(_metrics(model)[METRIC] for model in models))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{data.title}: first seed")
     return figure
@@ -50,4 +52,8 @@ def _finish(axes: Axes, label: str) -> None:
     axes.set(xscale="log", xlabel=label)
     axes.grid(color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.margins(0.08)
+    axes.margins(x=0.08)
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < NARROW * low else (1.0,)))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
