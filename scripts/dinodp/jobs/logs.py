@@ -64,8 +64,11 @@ class _VisibleFormatter(logging.Formatter):
 
 
 def keep_traceback(error: BaseException) -> str:
-    """Write the traceback of an error into a file of its own; returns where it is, for a sentence."""
+    """Write the traceback of an error into the log of a job, else a file of its own; returns where, for a sentence."""
     text = "".join(traceback.format_exception(error))
+    if isinstance(sys.stderr, _Tee):
+        sys.stderr.log.write(text)
+        return f"in {sys.stderr.log.name}"
     try:
         descriptor, name = tempfile.mkstemp(prefix="dinodp-", suffix=".log")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

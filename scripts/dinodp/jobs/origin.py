@@ -18,6 +18,7 @@ from dinodp.errors import InputError, one_line
 from dinodp.jobs.asked import made_for, require_made_for
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.files import ORIGIN_SUFFIX, read_json, write_json, write_text
+from dinodp.jobs.logs import reading_of
 
 AGAIN = "delete it and run again"
 ORIGIN = "origin"
@@ -102,11 +103,12 @@ def read_text(path: Path) -> str:
 
 def parse_table(path: Path, content: bytes, **options: Any) -> pd.DataFrame:
     """A CSV table from its bytes. Raises InputError, which names the ``path``, for what is none."""
-    try:
-        frame: pd.DataFrame = pd.read_csv(StringIO(content.decode("utf-8")), **options)
-    except (ValueError, OverflowError) as error:  # pandas' own errors, UnicodeDecodeError
-        raise InputError(f"{path} is not a readable CSV table ({one_line(error)}).") from error
-    return frame
+    with reading_of(path):
+        try:
+            frame: pd.DataFrame = pd.read_csv(StringIO(content.decode("utf-8")), **options)
+        except (ValueError, OverflowError) as error:  # pandas' own errors, UnicodeDecodeError
+            raise InputError(f"{path} is not a readable CSV table ({one_line(error)}).") from error
+        return frame
 
 
 def _bytes(path: Path) -> bytes:

@@ -36,6 +36,18 @@ def test_a_defect_keeps_its_traceback(tmp_path):
     assert "ZeroDivisionError" in log
 
 
+def test_what_a_reader_raises_is_a_sentence_and_its_traceback_is_in_the_log(tmp_path):
+    code = "import pathlib, pandas, dinodp.jobs.origin as origin\n"
+    code += "def broken(*_, **__): return [][1]\n"
+    code += "pandas.read_csv = broken\norigin.parse_table(pathlib.Path('t.csv'), b'a')"
+    process, log = run(code, tmp_path)
+    (sentence,) = process.stderr.splitlines()
+    assert sentence.startswith("Error: t.csv is damaged, or of a kind that is not known here (IndexError: list index")
+    assert sentence.endswith(f"the traceback is in {tmp_path / 'job.log'}.")
+    assert "in broken" in log
+    assert sentence in log
+
+
 @pytest.mark.parametrize("seconds", [0.0])
 def test_rate_and_time_left_are_reported(tmp_path, seconds):
     code = f"import dinodp.jobs.logs as logs\nlogs.SECONDS_BETWEEN_LINES = {seconds}\nlist(progress(range(2), 'fit'))"

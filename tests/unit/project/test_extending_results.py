@@ -82,7 +82,7 @@ def test_a_figure_is_drawn(extended):
 
 def test_a_table_is_made(extended):
     assert {path.name for path in (extended / "tables").iterdir()} == {
-        f"regions.{kind}" for kind in ("csv", "md", "tex")
+        f"regions.{kind}{end}" for kind in ("csv", "md", "tex") for end in ("", ".origin.json")
     }
     frame = pd.read_csv(extended / "tables/regions.csv")
     values = pd.read_csv(extended / "metrics.csv").query("metric == 'aupro_30' and model == 'memory_bank'")["value"]
