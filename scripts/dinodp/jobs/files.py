@@ -33,9 +33,10 @@ def user_path(path: str | Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, then rename it to ``path``."""
+    """Write ``text`` under a temporary name, then rename it to ``path``; names of files that are not UTF-8 keep their
+    bytes."""
     with replaced_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

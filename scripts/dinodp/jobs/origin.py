@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from io import StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,9 @@ def _is_origin(content: Any) -> bool:
 
 
 def sha256(content: bytes | str) -> str:
-    """Digest of bytes, or of a text in UTF-8."""
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+    """Digest of bytes, or of a text in UTF-8, in which names of files that are not keep their bytes."""
+    plain = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    return hashlib.sha256(plain).hexdigest()
 
 
 def origin_path(table: Path) -> Path:
@@ -105,8 +106,8 @@ def parse_table(path: Path, content: bytes, **options: Any) -> pd.DataFrame:
     """A CSV table from its bytes. Raises InputError, which names the ``path``, for what is none."""
     with reading_of(path):
         try:
-            frame: pd.DataFrame = pd.read_csv(StringIO(content.decode("utf-8")), **options)
-        except (ValueError, OverflowError) as error:  # pandas' own errors, UnicodeDecodeError
+            frame: pd.DataFrame = pd.read_csv(BytesIO(content), encoding_errors="surrogateescape", **options)
+        except (ValueError, OverflowError) as error:  # pandas' own errors
             raise InputError(f"{path} is not a readable CSV table ({one_line(error)}).") from error
         return frame
 
