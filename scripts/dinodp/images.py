@@ -200,7 +200,9 @@ def read_lesion(path: Path | str, rule: str, size: Sequence[int] | None = None) 
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 (upright) to 8, without decoding it; from 5 on, sides are exchanged."""
+    """How an image is still to be turned: its EXIF orientation, 1 (upright) to 8; from 5 on, sides are exchanged."""
+    if picture.format == "TIFF":
+        return 1  # turned by Pillow
     if isinstance(picture, PngImageFile) and not {"exif", "Raw profile type exif"} & set(picture.info):
         return 1  # Pillow would decode the picture to look behind it
     found = picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -215,7 +217,8 @@ def _open(path: Path | str) -> _Opened:
     if file.stat().st_size == 0:
         raise InputError(f"The image {file} is empty (0 bytes).")
     try:
-        with Image.open(file) as picture:
+        # a stream: of a file by its name Pillow maps a turned TIFF into memory, and mixes up its sides
+        with file.open("rb") as stream, Image.open(stream) as picture:
             _require_size(picture, file)
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a photograph, previews
             is_16 = ";16" in str(picture.tile)  # also of colours, of which Pillow keeps the upper 8 bits
