@@ -163,6 +163,16 @@ def test_the_lesion_of_masks_with_alpha(tmp_path, kind):
     assert (read_lesion(path, "gt0") == LESION).all()
 
 
+@pytest.mark.parametrize("colour", [0, 255])
+def test_an_empty_mask_among_those_in_alpha_is_empty(tmp_path, colour):
+    assert not read_mask(save(rgba(LESION, colour, 0), tmp_path / "m.png")).any()
+
+
+def test_colours_that_are_transparent_everywhere_count(tmp_path):
+    path = save(rgba(LESION, LESION[..., None] * 255, 0), tmp_path / "m.png")
+    assert (read_lesion(path, "gt0") == LESION).all()
+
+
 def test_a_palette_with_a_transparent_background(tmp_path):
     picture = Image.fromarray(LESION.astype(np.uint8), mode="P")
     picture.putpalette([255, 255, 255, 255, 0, 0])
