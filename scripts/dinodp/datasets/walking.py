@@ -50,11 +50,6 @@ class Found:
         self.files = kept
         return self
 
-    def without_copies(self) -> "Found":
-        """Only the first of files with the same bytes, which may be compressed in one and not in the other."""
-        again = copies(self.files)
-        return self.where(lambda path: path not in again, COPY)
-
     def say(self) -> list[Path]:
         """The files; logs what is left out, once, with counts and an example of each kind."""
         if said := self.left_in_words():
