@@ -12,6 +12,8 @@ from dinodp.models.row_stream import ROWS_PER_CHUNK
 from dinodp.models.separable_covariance import DiagonalComponents
 from dinodp.options.choices import CALIBRATED_SCORES
 
+NARROW = 1e-5  # variance below which float32 loses more than about 0.01 of a form of unit vectors
+
 
 class CalibratedComponents(HasComponents):
     """``components_`` (weights, means and variances, float32) with their scores; ``volume_exponent`` is gamma.
@@ -90,7 +92,12 @@ class CalibratedComponents(HasComponents):
 
 
 def quadratic_forms(x: torch.Tensor, means: torch.Tensor, variances: torch.Tensor) -> torch.Tensor:
-    """sum_d (x_d - m_kd)^2 / v_kd [n, K] by two matrix products; at least 0."""
+    """sum_d (x_d - m_kd)^2 / v_kd [n, K] by two matrix products, in the dtype of x; at least 0.
+
+    The products of narrow components cancel: their differences are taken in float64.
+    """
+    if x.dtype == torch.float32 and float(variances.min()) < NARROW:
+        return quadratic_forms(x.double(), means.double(), variances.double()).float()
     precisions = 1 / variances
     forms = (means.square() * precisions).sum(1) + x.square() @ precisions.T
     return forms.addmm_(x, (means * precisions).T, alpha=-2).clamp_min_(0)

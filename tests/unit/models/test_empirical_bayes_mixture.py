@@ -42,6 +42,15 @@ def test_the_bound_never_falls(k, seed):
     assert bounds[-1] > bounds[0] or k == 1
 
 
+def test_the_bound_does_not_fall_in_float32_where_embeddings_hardly_vary():
+    """A hand-made descriptor has numbers that are nearly constant: variances down to the floor, and below."""
+    x = planted(3000, d=32, k=4).float()
+    x[:, :16] *= 1e-3
+    x[: len(x) // 2, 16:] = x[0, 16:]
+    bounds = torch.tensor(fitted(x, 20, dtype=torch.float32).bounds_, dtype=torch.float64)
+    assert float(bounds.diff().min()) > -1e-3
+
+
 def test_one_component_is_the_gaussian():
     x = planted()
     mixture = fitted(x, 1)
