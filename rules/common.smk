@@ -211,6 +211,7 @@ EVALUATED = (
     "mask_size",
     "smoothing_sigma",
     "image_score_fraction",
+    "image_score_sigma",
     "bootstrap_resamples",
 )
 COMPARED = (

@@ -23,6 +23,7 @@ rule score:
         device=uncompared(RUN.device),
         cache=uncompared(RUN.cache),
         image_score_fraction=RUN.image_score_fraction,
+        image_score_sigma=RUN.image_score_sigma,
         library=code_of("score"),
     script:
         "../scripts/score.py"

@@ -38,6 +38,7 @@ with measured(device) as cost:
         rows[images.start : images.stop],
         Path(snakemake.output.scores),
         image_score_fraction=snakemake.params.image_score_fraction,
+        image_score_sigma=snakemake.params.image_score_sigma,
         background=options.background,
         made_from={
             "manifest": manifest_digest(manifest),

@@ -156,8 +156,15 @@ def _deep_grey(picture: Image.Image, path: Path | str) -> NDArray[np.float64]:
     return values / top
 
 
-def image_score(maps: NDArray[np.float32], fraction: float = 0.01) -> NDArray[np.float32]:
-    """Mean [n] of the highest ``fraction`` (at least one) of the patch scores [n, row, col] of each image."""
+def image_score(maps: NDArray[np.float32], fraction: float = 0.01, sigma: float = 0.0) -> NDArray[np.float32]:
+    """Mean [n] of the highest ``fraction`` (at least one) of the patch scores [n, row, col] of each image.
+
+    ``sigma`` > 0 smooths them first by a Gaussian of that many patches, so that single high patches count less.
+    """
+    if sigma > 0:
+        from scipy import ndimage  # the configuration is read where there is none
+
+        maps = ndimage.gaussian_filter(maps, (0, sigma, sigma))
     flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     count = max(1, int(flat.shape[1] * fraction))
     highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, -count:]

@@ -153,6 +153,7 @@ def score_split(
     path: Path,
     *,
     image_score_fraction: float = 0.01,
+    image_score_sigma: float = 0.0,
     background: Background = "keep",
     made_from: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
@@ -171,6 +172,6 @@ def score_split(
     maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
     if background == "leave_out" and parts:
         maps = lowered(maps, source.foreground(range(source.n_images)).numpy())
-    images = {name: image_score(values, image_score_fraction) for name, values in maps.items()}
+    images = {name: image_score(values, image_score_fraction, image_score_sigma) for name, values in maps.items()}
     store.write_maps(path, {"scores": list(model.names)}, maps, images, made_from)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}

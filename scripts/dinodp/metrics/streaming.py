@@ -82,7 +82,8 @@ def evaluate_stream(
         image_labels = labels if image_labels is None else image_labels
     if image_labels is not None:
         labels = np.asarray(image_labels, dtype=bool)
-        _evaluate_images(image_score(scores, protocol.image_score_fraction), labels, result, bootstrap)
+        image_scores = image_score(scores, protocol.image_score_fraction, protocol.image_score_sigma)
+        _evaluate_images(image_scores, labels, result, bootstrap)
     return result
 
 

@@ -25,7 +25,8 @@ class Protocol:
 
     Every value is computed under each of ``mask_rules``; tables, figures and cases use the first. ``mask_size``
     (height, width): to which masks are resized and at which maps are made; None: each mask's own.
-    ``image_score_fraction``: the share of the patches, the highest, of which the image score is the mean.
+    ``image_score_fraction``: the share of the patches, the highest, of which the image score is the mean, after a
+    Gaussian of ``image_score_sigma`` patches.
     ``resamples``: of the test subjects; 0: no intervals.
     Published values belong to the catalog's embedding ``published_embedding``, which the papers' table (published.csv)
     calls ``published_as``.
@@ -40,6 +41,7 @@ class Protocol:
     smoothing_sigma: float = 0.0
     mask_size: tuple[int, ...] | None = None
     image_score_fraction: float = 0.01
+    image_score_sigma: float = 0.0
     resamples: int = 1000
 
     @classmethod
@@ -56,6 +58,7 @@ class Protocol:
             smoothing_sigma=float(run.get("smoothing_sigma", cls.smoothing_sigma)),
             mask_size=tuple(run["mask_size"]) if run.get("mask_size") else cls.mask_size,
             image_score_fraction=float(run.get("image_score_fraction", cls.image_score_fraction)),
+            image_score_sigma=float(run.get("image_score_sigma", cls.image_score_sigma)),
             resamples=int(run.get("bootstrap_resamples", cls.resamples)),
         )
 

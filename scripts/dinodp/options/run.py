@@ -75,6 +75,9 @@ class RunOptions(Options):
         ge=0,
         le=1,
     )
+    image_score_sigma: float = option(
+        0.0, "Gaussian smoothing of the patch scores that the image score is made of.", unit="patches", ge=0
+    )
     mask_size: tuple[FromOne, FromOne] | None = option(
         None,
         "Height and width to which masks are resized (nearest pixel) and maps are made; absent: each mask's own.",

@@ -14,6 +14,7 @@ from dinodp.metrics.definitions import DEFINED, METRICS
 from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
 from dinodp.metrics.pixels import PixelCounter
 from dinodp.metrics.thresholds import ThresholdCounts, calibrated_thresholds, full_resolution_thresholds
+from dinodp.options.protocol import Protocol
 
 
 def histograms(scores, anomalous, bins=None):
@@ -242,6 +243,26 @@ def test_dice_at_full_resolution_thresholds_stands_beside_the_other():
 def test_image_score_is_the_mean_of_a_share_of_the_highest_patches(fraction, expected):
     maps = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
     assert image_score(maps, fraction).tolist() == expected
+
+
+def test_smoothing_makes_two_high_neighbours_beat_a_higher_single_patch():
+    maps = np.zeros((2, 7, 7), dtype=np.float32)
+    maps[0, 3, 3] = 3
+    maps[1, 3, 3:5] = 2.5
+    assert image_score(maps, 0.0).tolist() == [3, 2.5]
+    kernel = np.exp(-0.5 * np.arange(-3, 4) ** 2 / 0.7**2)
+    kernel /= kernel.sum()
+    centre, beside = kernel[3] ** 2, kernel[3] * kernel[2]
+    np.testing.assert_allclose(image_score(maps, 0.0, 0.7), [3 * centre, 2.5 * (centre + beside)], rtol=1e-6)
+
+
+def test_image_auroc_is_of_the_smoothed_image_scores():
+    maps = np.zeros((2, 7, 7), dtype=np.float32)
+    maps[0, 3, 3], maps[1, 3, 3:5] = 3, 2.5
+    for sigma, auroc in ((0.0, 0.0), (0.7, 1.0)):
+        protocol = Protocol(image_score_fraction=0, image_score_sigma=sigma)
+        found = evaluate_stream(maps, None, maps, protocol, image_labels=[False, True])
+        assert found.values["image_auroc"] == auroc
 
 
 def test_a_resample_of_every_subject_once_is_close_to_the_value_of_every_metric():
