@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -51,6 +52,17 @@ def test_a_full_step_is_the_dense_step(benchmark):
     dense.partial_fit(x)
     torch.testing.assert_close(ours.means_, dense.means_, atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.covariances_, dense.covariances_, atol=1e-5, rtol=0)
+
+
+def test_a_set_has_no_say_in_its_own_choice(benchmark):
+    module = benchmark("leave_one_set_out")
+    rows = [("a", 0.1, 0.4), ("b", 0.5, 0.3), ("c", 0.2, 0.3)]  # set, AP of the scores x and y
+    found = pd.DataFrame([(name, 6, s, v) for name, *ap in rows for s, v in zip("xy", ap, strict=True)])
+    found.columns = ["set", "layer", "score", "ap"]
+    assert module.ranking(found, "a").index.tolist() == ["x", "y"]  # 0.5 * 0.2 > 0.3 * 0.3
+    assert module.ranking(found, "b").index.tolist() == ["y", "x"]
+    found.loc[found["set"] == "a", "ap"] *= 0.01
+    assert module.ranking(found, "a").to_dict() == pytest.approx({"x": np.log(0.1) / 2, "y": np.log(0.09) / 2})
 
 
 def test_every_result_names_its_benchmark_and_machine(root):
