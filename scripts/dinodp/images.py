@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
-from scipy import ndimage
 
 from dinodp.errors import InputError, one_line, require_known
 from dinodp.jobs.logs import warn_once
@@ -297,7 +296,10 @@ def image_score(maps: NDArray[np.float32], fraction: float = 0.01, sigma: float 
 
     ``sigma`` > 0 smooths them first by a Gaussian of that many patches, so that single high patches count less.
     """
-    maps = ndimage.gaussian_filter(maps, (0, sigma, sigma)) if sigma > 0 else maps
+    if sigma > 0:
+        from scipy import ndimage  # the configuration is read where there is none
+
+        maps = ndimage.gaussian_filter(maps, (0, sigma, sigma))
     flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     count = max(1, int(flat.shape[1] * fraction))
     highest = np.partition(flat, flat.shape[1] - count, axis=1)[:, -count:]
