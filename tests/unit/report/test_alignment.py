@@ -217,6 +217,16 @@ def test_analysis_of_files(run):
     assert (run[0] / "a.pdf").is_file()
 
 
+def test_a_figure_that_cannot_be_written_leaves_no_table(run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dinodp.report.alignment.analysing.save_figure", full)
+    with pytest.raises(OSError, match="No space left"):
+        analyse(run, {"dpmm": fitted(run, "dpmm", OPTIONS)})
+    assert not (run[0] / "a.csv").exists()
+
+
 def test_only_mixtures_have_components(run):
     bank = fitted(run, "bank", {"family": "memory_bank", "scores": ["cosine"]})
     with pytest.raises(InputError, match="is no mixture; choose models of bayesian_mixture, dpmm"):

@@ -79,8 +79,9 @@ def align(
             found.append({**shared, "components": len(means), **row})
         examples.setdefault(name, Example(components, means))
     frame = pd.DataFrame(found, columns=COLUMNS)
-    write_table(table, frame.to_csv(index=False, float_format="%.6g"), __name__, made_from)
     save_figure(draw_alignment(title, chosen, data, examples, frame, mask_rule), png, pdf)
+    # last, as it is the smallest: what a full disk does not take leaves no table
+    write_table(table, frame.to_csv(index=False, float_format="%.6g"), __name__, made_from)
 
 
 def _chosen(test: pd.DataFrame) -> list[int]:
