@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dinodp.jobs.logs import begin_job
 from dinodp.report.figure_inputs import FigureFiles, load_figure_data
-from dinodp.report.figures import FIGURES, save_figure
+from dinodp.report.figures import draw_figure, save_figure
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -22,4 +22,4 @@ data = load_figure_data(
     grid=snakemake.params.grid,
     mask_rule=snakemake.params.mask_rule,
 )
-save_figure(FIGURES[snakemake.wildcards.figure](data), Path(snakemake.output.png), Path(snakemake.output.pdf))
+save_figure(draw_figure(snakemake.wildcards.figure, data), Path(snakemake.output.png), Path(snakemake.output.pdf))

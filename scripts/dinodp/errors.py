@@ -21,6 +21,10 @@ class InputError(ValueError):
     """
 
 
+class NothingToShow(InputError):
+    """What a table or a figure would show is not in this run: it is left out, and the sentence stands in its place."""
+
+
 def one_line(error: Exception) -> str:
     """What an exception of another library says, on one line and without a full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -126,17 +126,18 @@ def read_mask(path: Path | str) -> UInt8Array:
 def _plain_mask(opened: _Opened, path: Path | str) -> UInt8Array:
     """Values [H, W] of a mask of at most 8 bits; of a mask of one colour, its alpha."""
     picture = opened.picture
-    colours, alpha = np.asarray(picture.convert("RGB"), dtype=np.uint8), _alpha(picture)
+    colours = np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
     grey = np.maximum(np.asarray(picture.convert("RGB").convert("L"), dtype=np.uint8), colours.any(axis=2))
     channels = colours if alpha is None else np.dstack([colours, alpha])
     if len(picture.getbands()) > 2 and _is_one_hot(channels):
         raise InputError(f"The mask {path} has one channel per class (one-hot): save the lesion's channel alone.")
-    if alpha is None:
+    if alpha is None or alpha.min() == 255:
         return grey
     if (colours == colours[0, 0]).all():
         warn_once("mask_in_alpha", f"A mask has one colour, so its alpha channel is the mask: {path} (said once).")
         return alpha
-    return np.where(alpha > 0, grey, np.uint8(0))
+    return np.where(alpha > 0, grey, np.uint8(0)) if alpha.any() else grey
 
 
 def _is_one_hot(channels: UInt8Array) -> bool:
@@ -200,7 +201,9 @@ def read_lesion(path: Path | str, rule: str, size: Sequence[int] | None = None) 
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 (upright) to 8, without decoding it; from 5 on, sides are exchanged."""
+    """How an image is still to be turned: its EXIF orientation, 1 (upright) to 8; from 5 on, sides are exchanged."""
+    if picture.format == "TIFF":
+        return 1  # turned by Pillow
     if isinstance(picture, PngImageFile) and not {"exif", "Raw profile type exif"} & set(picture.info):
         return 1  # Pillow would decode the picture to look behind it
     found = picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -215,7 +218,8 @@ def _open(path: Path | str) -> _Opened:
     if file.stat().st_size == 0:
         raise InputError(f"The image {file} is empty (0 bytes).")
     try:
-        with Image.open(file) as picture:
+        # a stream: of a file by its name Pillow maps a turned TIFF into memory, and mixes up its sides
+        with file.open("rb") as stream, Image.open(stream) as picture:
             _require_size(picture, file)
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a photograph, previews
             is_16 = ";16" in str(picture.tile)  # also of colours, of which Pillow keeps the upper 8 bits
@@ -253,18 +257,15 @@ def _require_size(picture: Image.Image, path: Path) -> None:
         )
 
 
-def _alpha(picture: Image.Image) -> UInt8Array | None:
-    """Alpha [H, W] where it is not the same everywhere."""
-    if not picture.has_transparency_data:
-        return None
-    alpha = np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.uint8)
-    return None if (alpha == alpha[0, 0]).all() else alpha
+def _varies(channel: Image.Image) -> bool:
+    low, high = channel.getextrema()
+    return low != high
 
 
 def _colours(opened: _Opened, path: Path | str) -> UInt8Array:
     """RGB [H, W, 3] of an image of 8 bits, its alpha dropped."""
     pixels = np.asarray(opened.picture.convert("RGB"), dtype=np.uint8)
-    if _alpha(opened.picture) is not None:
+    if opened.picture.has_transparency_data and _varies(opened.picture.convert("RGBA").getchannel("A")):
         if (pixels == pixels[0, 0]).all():
             raise InputError(f"The image {path} has one colour; what it shows is in its alpha channel: flatten it.")
         warn_once("alpha", f"An image is transparent in places; its alpha channel is left out: {path} (said once).")

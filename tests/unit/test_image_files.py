@@ -40,7 +40,7 @@ def tiff(path, rows, bits, photometric, packed):
     return path
 
 
-def turned_copies(picture, folder):
+def turned_copies(picture, folder, suffix):
     """The same upright picture stored with each EXIF orientation."""
     back = {
         2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -50,19 +50,20 @@ def turned_copies(picture, folder):
     for orientation, transpose in back.items():
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
-        path = folder / f"{orientation}.png"
+        path = folder / f"{orientation}{suffix}"
         picture.transpose(transpose).save(path, exif=exif)
         yield path
 
 
-def test_orientation_is_applied_to_images_masks_and_sizes(tmp_path, caplog):
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_orientation_is_applied_to_images_masks_and_sizes(tmp_path, suffix, caplog):
     values = np.where(LESION, 255, 0).astype(np.uint8)
-    for path in turned_copies(Image.fromarray(values), tmp_path):
+    for path in turned_copies(Image.fromarray(values), tmp_path, suffix):
         assert (read_image(path)[..., 0] == values).all()
         assert (read_values(path)[..., 0] == values).all()
         assert (read_lesion(path, "gt0") == LESION).all()
         assert image_size(path) == values.shape
-    assert len([record for record in caplog.records if "EXIF orientation" in record.getMessage()]) == 1
+    assert caplog.text.count("EXIF orientation") == (suffix == ".png")  # Pillow turns TIFF by itself
 
 
 def test_a_photograph_and_the_mask_of_its_upright_picture_belong_together(tmp_path):
@@ -159,6 +160,16 @@ MASKS = {
 @pytest.mark.parametrize("kind", MASKS)
 def test_the_lesion_of_masks_with_alpha(tmp_path, kind):
     path = save(MASKS[kind](LESION), tmp_path / "m.png")
+    assert (read_lesion(path, "gt0") == LESION).all()
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_an_empty_mask_among_those_in_alpha_is_empty(tmp_path, colour):
+    assert not read_mask(save(rgba(LESION, colour, 0), tmp_path / "m.png")).any()
+
+
+def test_colours_that_are_transparent_everywhere_count(tmp_path):
+    path = save(rgba(LESION, LESION[..., None] * 255, 0), tmp_path / "m.png")
     assert (read_lesion(path, "gt0") == LESION).all()
 
 

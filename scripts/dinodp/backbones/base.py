@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from pydantic import field_validator
+
 from dinodp.errors import InputError
+from dinodp.jobs.files import user_path
 from dinodp.options.base import Options, option
 from dinodp.options.choices import FromOne
 
@@ -60,6 +63,11 @@ class EmbeddingOptions(Options):
         changes_result=False,  # of the embedding; models have it as a parameter of their own
     )
     batch_size: int = option(8, "Images per forward pass.", changes_result=False, ge=1)
+
+    @field_validator("backbone")
+    @classmethod
+    def _expand(cls, backbone: str) -> str:
+        return str(user_path(backbone)) if backbone.startswith("~") else backbone
 
     @classmethod
     def serves(cls, backbone: str) -> bool:

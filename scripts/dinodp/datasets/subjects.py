@@ -11,7 +11,7 @@ from dinodp.jobs.logs import logger
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern for `subject_of`. Raises InputError when it is no regular expression with the group ``subject``."""
+    """A pattern for `subjects_of`. Raises InputError when it is no regular expression with the group ``subject``."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -21,20 +21,16 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def subject_of(stem: str, pattern: re.Pattern[str]) -> str:
-    """The subject in a file's name without suffix; the whole name where the pattern does not match."""
-    match = pattern.search(stem)
-    return match["subject"] if match else stem
-
-
-def subjects_of(names: Sequence[str], pattern: str | None, *, is_given: bool = True) -> list[str]:
-    """The subject of each name; without a pattern, every name is its own.
+def subjects_of(
+    names: Sequence[str], pattern: str | None, own: Sequence[str] | None = None, *, is_given: bool = True
+) -> list[str]:
+    """The subject of each name; without a pattern, and where it does not fit, the one of ``own`` (default: the name).
 
     Names that the pattern does not fit are counted in the log. Raises InputError where it fits none, unless it
     is a default (``is_given=False``), and where it is no pattern.
     """
     if not pattern:
-        return list(names)
+        return list(own or names)
     compiled = compile_pattern(pattern)
     strange = [name for name in names if compiled.search(name) is None]
     if strange and len(strange) == len(names) and is_given:
@@ -44,7 +40,8 @@ def subjects_of(names: Sequence[str], pattern: str | None, *, is_given: bool = T
             "The subject pattern %r does not fit %d of %d names (such as %r): each of them is a subject of its own.",
             pattern, len(strange), len(names), strange[0],
         )  # fmt: skip
-    return [subject_of(name, compiled) for name in names]
+    matches = [compiled.search(name) for name in names]
+    return [match["subject"] if match else other for match, other in zip(matches, own or names, strict=True)]
 
 
 def draw(subjects: Sequence[str], fraction: float, seed: int) -> set[str]:

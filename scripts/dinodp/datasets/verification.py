@@ -19,6 +19,7 @@ from dinodp.jobs.origin import require_unchanged, write_result, write_table
 
 LEAST_BRIGHT = 0.25  # of the stored range: where two bits or more of it are never used
 FOUND = ("error", "changed", "mask_values", "pixels", "bits", "brightest")  # of each row
+MOST_LESION = 0.8  # of an anomalous image, on average
 SHOWN = 5  # examples of each deviation in the report
 Facts = dict[str, Any]
 
@@ -46,7 +47,7 @@ def verify_dataset(
         "anomalous_with_empty_mask": _empty_masks(frame),
     }
     deviations = [*_broken(frame), *_published(report, expect), *_leaks(frame), *_wrong_masks(frame)]
-    deviations += [*_copies(frame), *_dark(frame)]
+    deviations += [*_copies(frame), *_dark(frame), *_mostly_lesion(frame)]
     names = dict.fromkeys(name for name, _ in deviations)
     report["deviations"] = {name: " ".join(said for other, said in deviations if other == name) for name in names}
     columns = ["split", "label", "image", "image_sha256", "mask_sha256"]
@@ -190,6 +191,15 @@ def _dark(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
                 f"the brightest value of {len(rows)} {split} images is {brightest:.2%} of their {bits} bits, as of "
                 f"{used} bits stored in {bits}: the images are nearly black (keys depth and window)."
             )
+
+
+def _mostly_lesion(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Masks that cover most of the anomalous images: white background, or the images themselves."""
+    found = [values for values, label in zip(frame["mask_values"], frame["label"], strict=True) if label == "anomalous"]
+    shares = [1 - values.get(0, 0) / sum(values.values()) for values in found if values]
+    if shares and (share := sum(shares) / len(shares)) > MOST_LESION:
+        said = f"the masks of {len(shares)} anomalous images cover {share:.0%} of them: are they inverted?"
+        yield "mostly_lesion", said
 
 
 def _short_name(path: str) -> str:

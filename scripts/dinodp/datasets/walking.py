@@ -50,11 +50,6 @@ class Found:
         self.files = kept
         return self
 
-    def without_copies(self) -> "Found":
-        """Only the first of files with the same bytes, which may be compressed in one and not in the other."""
-        again = copies(self.files)
-        return self.where(lambda path: path not in again, COPY)
-
     def say(self) -> list[Path]:
         """The files; logs what is left out, once, with counts and an example of each kind."""
         if said := self.left_in_words():
@@ -122,6 +117,16 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(first.values())
 
 
+def say_beside(root: Path, names: Iterable[str]) -> None:
+    """Log which folders directly in ``root`` are not among those that are read."""
+    known = sorted(names)
+    if others := [path.name for path in folders_in(root) if path.name not in known]:
+        logger.warning(
+            "%s: left out are %s (such as %s); read are %s.",
+            root, counted(len(others), "folder"), visible(others[0]), ", ".join(known),
+        )  # fmt: skip
+
+
 def require_folder(folder: Path, hint: str) -> None:
     """Raise InputError where there is no such folder, or it cannot be opened; ``hint``: the rest of the sentence."""
     if not folder.is_dir():
@@ -134,9 +139,12 @@ def walk(root: Path, *, deep: bool = True) -> Found:
 
     Passed over is what is hidden, an operating system's, half written, or in a folder that dinodp wrote; the root
     itself may be any of it. Links are followed after everything that they could repeat, each file and folder once.
-    Raises OSError where the root cannot be opened.
+    Raises InputError where the root cannot be opened.
     """
-    return _Walk(Path(root), deep).found
+    try:
+        return _Walk(Path(root), deep).found
+    except OSError as error:
+        raise InputError(f"The folder {root} cannot be opened ({error.strerror}).") from error
 
 
 class _Walk:

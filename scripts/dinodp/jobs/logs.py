@@ -134,7 +134,7 @@ def log_to_file(path: str) -> None:
 
     Snakemake does not write an uncaught exception of a script to its log. An InputError is told in its one sentence.
     """
-    stream = Path(path).open("w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (stays open)
+    stream = Path(path).open("w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (stays open until the process ends)
     sys.stderr = _Tee(sys.stderr, stream)
     configure_logging()
     report_errors()

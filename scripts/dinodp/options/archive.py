@@ -2,8 +2,9 @@
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
+from dinodp.jobs.files import user_path
 from dinodp.options.base import Options, option
 
 
@@ -19,6 +20,11 @@ class ArchiveOptions(Options):
     instructions: str | None = option(
         None, "What to download, from where and under which licence, where no program may."
     )
+
+    @field_validator("file")
+    @classmethod
+    def _expand(cls, file: str) -> str:
+        return str(user_path(file)) if file.startswith("~") else file
 
     @model_validator(mode="after")
     def _can_be_had(self) -> Self:

@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+from pydantic import field_validator
+
+from dinodp.jobs.files import user_path
 from dinodp.options.base import Options, option
 from dinodp.options.choices import FromOne, FromZero
 
@@ -44,6 +47,11 @@ class RunOptions(Options):
         "folder on a local disk to which the file is copied (`$TMPDIR`). For slow file systems; changes no result.",
         changes_result=False,
     )
+    @field_validator("cache")
+    @classmethod
+    def _expand(cls, cache: str) -> str:
+        return str(user_path(cache)) if cache.startswith("~") else cache
+
     processes: int = option(
         1,
         "Processes of one machine that share the fit of a mixture, each with a GPU where there are some "

@@ -102,6 +102,8 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
         said.append("This run is compared with no published value.")
     elif without := [name for name in run["datasets"] if name not in known]:
         said.append(f"Nothing is published for {', '.join(without)}.")
+    with_pixels = {row["dataset"] for row in rows if str(row["metric"]).startswith("pixel_")}
+    said += [sentence for row in data if (sentence := _left_out(row, row["dataset"] in with_pixels))]
     said += [sentence for row in data if (sentence := _few_subjects(row))]
     if len(run["seeds"]) == 1:
         said.append("One seed: how much the fits vary is not known.")
@@ -113,9 +115,18 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
     return said
 
 
+def _left_out(row: Mapping[str, Any], has_pixels: bool) -> str:
+    """What cannot be said of a data set without a class of test images, or without masks; empty for any other."""
+    if "anomalous" not in row["test"]:
+        return f"{row['dataset']} has no anomalous test image: it has thresholds and maps, but no metric."
+    missing = [] if has_pixels else ["no masks of its anomalous test images, so no metric of pixels or regions"]
+    missing += [] if "normal" in row["test"] else ["no normal test image, so no metric of whole images"]
+    return f"{row['dataset']} has {', and '.join(missing)}." if missing else ""
+
+
 def _few_subjects(row: Mapping[str, Any]) -> str:
     """What few test subjects mean for a data set; empty where there are enough."""
-    if row["anomalous_subjects"] < MIN_SUBJECTS:
+    if 0 < row["anomalous_subjects"] < MIN_SUBJECTS:
         return f"{row['dataset']}: fewer than {MIN_SUBJECTS} test subjects have an anomaly, so nothing has an interval."
     if row["subjects"] and row["subjects"] < FEW_SUBJECTS:
         few = f"{row['dataset']} has {row['subjects']} test subjects, which is few"

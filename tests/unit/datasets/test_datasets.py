@@ -7,7 +7,7 @@ from PIL import Image
 from dinodp.datasets.manifest import read_manifest
 from dinodp.datasets.sources import SOURCES, prepare_dataset
 from dinodp.datasets.sources.phantom_drawing import LESIONS, Anatomy, draw_lesion, draw_slice
-from dinodp.datasets.subjects import compile_pattern, hold_out, subject_of
+from dinodp.datasets.subjects import compile_pattern, hold_out, subjects_of
 from dinodp.errors import InputError
 
 SMALL = {"source": "phantoms", "size": 64, "n_train": 6, "n_valid": 5, "n_test": 9}
@@ -135,9 +135,8 @@ def test_a_broken_image_folder_is_said(tmp_path, mvtec, break_it, sentence):
 
 
 def test_subjects():
-    pattern = compile_pattern(r"^(?P<subject>\d+)_")
-    assert subject_of("00012_60", pattern) == "00012"
-    assert subject_of("other", pattern) == "other"
+    assert subjects_of(["00012_60", "other"], r"^(?P<subject>\d+)_") == ["00012", "other"]
+    assert subjects_of(["00012_60", "other"], r"^(?P<subject>\d+)_", ["a/1", "a/2"]) == ["00012", "a/2"]
     with pytest.raises(InputError, match="must have a group"):
         compile_pattern(r"(\d+)")
     with pytest.raises(InputError, match="is no regular expression"):

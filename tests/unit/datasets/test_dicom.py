@@ -322,3 +322,19 @@ def test_the_axes_are_known_from_a_header(tmp_path):
     np.testing.assert_array_equal(series_axes(tmp_path / "s"), np.diag([-1, -1, 1, 1]))
     (tmp_path / "empty").mkdir()
     assert series_axes(tmp_path / "empty") is None
+
+
+def test_what_is_outside_of_the_series_is_named(tmp_path, caplog):
+    root = tmp_path / "raw"
+    for seed, place in enumerate(("train/a", "valid/b", "test/normal/c", "test/anomalous/d")):
+        series(root / place, seed)
+    write(root / "train", np.ones((14, 12)), 0.0)
+    write(root / "train/a/deeper", np.ones((14, 12)), 0.0)
+    for hidden in ("train/.trash", "test/normal/__MACOSX"):
+        (root / hidden).mkdir()
+    (root / "test/other").mkdir()
+    entry = {"source": "dicom", "root": str(root), "min_foreground": 0.0}
+    frame = read_manifest(prepare_dataset("x", entry, tmp_path / "out"))
+    assert set(frame["subject"]) == {"a", "b", "c", "d"}
+    assert "2 files outside of the folders of series (such as train/" in caplog.text
+    assert "left out are 1 folder (such as other); read are anomalous, normal." in caplog.text

@@ -1,12 +1,14 @@
 """What a data set's folder holds is read, named in the log, or refused, whatever the source."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from dinodp.datasets.manifest import read_manifest
-from dinodp.datasets.sources import SOURCES, prepare_dataset
+from dinodp.datasets.sources import SOURCES, dataset_options, prepare_dataset
 from dinodp.datasets.subjects import subjects_of
+from dinodp.datasets.walking import say_beside
 from dinodp.errors import InputError
 
 
@@ -195,3 +197,64 @@ def test_depth_and_window_make_eight_bits(tmp_path, request, source, keys):
 def test_wrong_windows_are_refused(tmp_path, photos, keys, sentence):
     with pytest.raises(InputError, match=sentence):
         prepare(tmp_path, "image_folder", photos, **keys)
+
+
+def test_names_that_bmads_own_pattern_does_not_fit_are_their_own_subjects(tmp_path, bmad, caplog):
+    for number, path in enumerate(sorted(bmad.rglob("*.png"))):
+        if "label" not in path.parts:
+            path.rename(path.with_name(f"{1000 + number % 2}.png" if "train" not in path.parts else f"{number}.png"))
+    options = dataset_options({"source": "bmad", "root": str(bmad), "masks": False}).reading()
+    frame = read_manifest(prepare_dataset("x", options, tmp_path / "out"))
+    assert frame["subject"].is_unique
+    assert "does not fit 8 of 8 names" in caplog.text
+
+
+def test_folders_beside_the_splits_are_named(tmp_path, caplog):
+    for name in ("train", "valid", "test", "extra", ".hidden"):
+        (tmp_path / name).mkdir()
+    say_beside(tmp_path, ("train", "valid", "test"))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path}: left out are 1 folder (such as extra); read are test, train, valid."
+    )
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """A volume of 4 slices with an empty segmentation in each split."""
+    for seed, place in enumerate(("train/a", "valid/b", "test/c")):
+        values = np.random.default_rng(seed).integers(1, 900, (16, 16, 4)).astype(np.int16)
+        for suffix, content in (("_t1", values), ("_seg", np.zeros_like(values))):
+            path = tmp_path / f"v/{place}{suffix}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(content, np.eye(4)), path)
+    return tmp_path / "v"
+
+
+def test_hidden_folders_and_litter_among_volumes(tmp_path, volumes, caplog):
+    for split in ("train", "test"):
+        (volumes / split / ".trash").mkdir()
+        (volumes / split / "._a_t1.nii.gz").write_bytes(b"\0\5\x16\7")
+    (volumes / "scratch").mkdir()
+    frame = prepare(tmp_path, "nifti", volumes, min_foreground=0.0)
+    assert set(frame["subject"]) == {"a", "b", "c"}
+    (said,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert "left out are 1 folder (such as scratch)" in said
+
+
+def test_other_files_beside_volumes_are_said_and_segmentations_are_not(tmp_path, volumes, caplog):
+    (volumes / "train/a_t1.json").write_text("{}")
+    (volumes / "train/a_t2.nii.gz").write_bytes(b"")
+    prepare(tmp_path, "nifti", volumes, min_foreground=0.0)
+    (said,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert "1 file of another format (such as a_t1.json); 1 volume of another name (such as a_t2.nii.gz)." in said
+
+
+def test_volumes_with_suffixes_in_capitals_and_without_an_image_suffix(tmp_path, volumes):
+    for path in volumes.rglob("*_t1.nii.gz"):
+        path.rename(path.with_name(path.name.replace("_t1.nii.gz", ".nii.gz").upper()))
+    for path in volumes.rglob("*_seg.nii.gz"):
+        path.rename(path.with_name(path.name.replace("_seg", "_SEG").upper()))
+    frame = prepare(tmp_path, "nifti", volumes, min_foreground=0.0, image_suffix="", mask_suffix="_SEG")
+    assert set(frame["subject"]) == {"A", "B", "C"}
+    assert set(frame.loc[frame["split"] == "test", "label"]) == {"normal"}

@@ -182,3 +182,12 @@ def test_a_map_of_probabilities_as_mask_stops_the_run(rows):
     report, _ = verify(rows)
     assert "The mask" in report["deviations"]["unreadable_image"]
     assert "or probabilities" in report["deviations"]["unreadable_image"]
+
+
+def test_inverted_masks_are_a_deviation(rows):
+    for row in rows[7:]:
+        Image.fromarray(255 - np.asarray(Image.open(row["mask"]))).save(row["mask"])
+    report, _ = verify(rows)
+    assert report["deviations"] == {
+        "mostly_lesion": "the masks of 2 anomalous images cover 88% of them: are they inverted?"
+    }

@@ -127,9 +127,6 @@ def test_copies_are_found_by_content_also_when_packed(tmp_path):
     damaged = write(tmp_path / "e.nii.gz", b"\x1f\x8b")
     paths = [first, packed, repacked, other, damaged]
     assert copies(paths) == {packed: first, repacked: first}
-    found = walk(tmp_path).without_copies()
-    assert found.files == [first, other, damaged]
-    assert found.left_in_words() == "2 copies of another file (such as b.nii.gz)"
 
 
 def test_counts_in_words():
@@ -152,7 +149,7 @@ def test_a_missing_folder_is_said_with_what_is_beside_it(tmp_path):
 
 
 def test_a_root_that_cannot_be_opened(tmp_path):
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(InputError, match=r"The folder .*missing cannot be opened \(No such file or directory\)"):
         walk(tmp_path / "missing")
 
 

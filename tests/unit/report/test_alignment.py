@@ -1,5 +1,6 @@
 """Alignment: hand-made components that follow place, intensity or nothing; and the analysis of a small run's files."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,3 +221,26 @@ def test_only_mixtures_have_components(run):
     bank = fitted(run, "bank", {"family": "memory_bank", "scores": ["cosine"]})
     with pytest.raises(InputError, match="is no mixture; choose models of bayesian_mixture, dpmm"):
         analyse(run, {"bank": bank})
+
+
+def of_manifest(run, manifest):
+    """The run again, with another manifest of its images."""
+    folder, _ = run
+    for split in ("train", "valid", "test"):
+        with h5py.File(folder / f"{split}.h5") as file:
+            tokens = file["tokens"][: int((manifest["split"] == split).sum())]
+        (folder / f"{split}.h5").unlink()
+        write_tokens(folder / f"{split}.h5", tokens, manifest)
+    return folder, manifest
+
+
+def test_without_normal_test_images_the_sentence_stands_in_the_figure(run):
+    made = of_manifest(run, run[1].assign(label=run[1]["label"].where(run[1]["split"] != "test", "anomalous")))
+    frame = analyse(made, {"dpmm": fitted(made, "dpmm", OPTIONS)})
+    assert frame.empty
+    assert (run[0] / "a.png").stat().st_size > 1000
+
+
+def test_anomalous_images_without_masks_are_left_out(run):
+    made = of_manifest(run, run[1].assign(mask="", mask_sha256=""))
+    assert set(analyse(made, {"dpmm": fitted(made, "dpmm", OPTIONS)})["images"]) == {"normal"}

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from dinodp.errors import InputError
-from dinodp.report.figures import FIGURES, FigureData, ModelData, save_figure
+from dinodp.report.figures import FIGURES, FigureData, ModelData, draw_figure, save_figure
 from dinodp.report.figures.examples import (
     lesion_fractions,
     patch_coverage,
@@ -143,10 +143,35 @@ def test_figure_of_a_mixture_needs_a_mixture(name: str, data: FigureData) -> Non
         FIGURES[name](replace(data, models=data.models[:1]))
 
 
-@pytest.mark.parametrize("name", ["anomaly_maps", "component_maps", "score_histograms"])
-def test_figure_of_lesions_needs_masks(name: str, data: FigureData) -> None:
-    with pytest.raises(InputError, match="needs at least one test image with a mask"):
-        FIGURES[name](replace(data, manifest=data.manifest.assign(mask="")))
+WITHOUT = {
+    "masks": lambda test: test.assign(mask=""),
+    "anomalous images": lambda test: test.assign(mask="", label="normal"),
+    "normal images": lambda test: test.assign(label="anomalous"),
+    "normal images and masks": lambda test: test.assign(label="anomalous", mask=""),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("what", WITHOUT)
+def test_figures_without_a_class_or_masks(name: str, what: str, data: FigureData) -> None:
+    shown = texts(FIGURES[name](replace(data, manifest=WITHOUT[what](data.manifest))))
+    assert "nan" not in shown.lower()
+    if name in ("anomaly_maps", "component_maps"):
+        assert ("Anomalous image\n(no mask)" in shown) == (what in ("masks", "normal images and masks"))
+        assert ("Lesion outline" in shown) == (what == "normal images" and name == "anomaly_maps")
+        assert ("Normal image" in shown) == ("normal images" not in what)
+    if name == "score_histograms":
+        said = {"masks": "in an anomalous image (there are no masks)", "anomalous images": "no test image is anomalous"}
+        assert said.get(what, "anomalous = ") in shown
+
+
+def test_what_a_run_cannot_show_is_said_in_place_of_the_figure(data: FigureData, tmp_path: Path) -> None:
+    bank = replace(data, models=data.models[:1])
+    for name in ("component_maps", "training_history", "pca_components"):
+        figure = draw_figure(name, bank)
+        assert f"Left out: Figure '{name}' needs a mixture" in texts(figure).replace("\n", " ")
+        save_figure(figure, tmp_path / "f.png", tmp_path / "f.pdf")
+    assert draw_figure("anomaly_maps", bank).axes
 
 
 def test_curves_are_needed(data: FigureData) -> None:
@@ -162,7 +187,7 @@ def test_no_models_is_an_input_error(name: str, data: FigureData) -> None:
 
 def test_cases_are_ordered_by_lesion_size(data: FigureData) -> None:
     fractions = lesion_fractions(data.manifest, "gt0")
-    rows = [case.row for case in select_examples(data, "test")]
+    rows = [case.row for case in select_examples(data)]
     assert rows[0] == 8
     assert rows[2] == 1
     assert fractions[rows[0]] > fractions[rows[1]] > fractions[rows[2]] > fractions[rows[3]] == 0

@@ -208,8 +208,26 @@ def test_without_intervals_a_difference_has_no_reading(files: ReportFiles, tmp_p
     assert differences.count("too few subjects") == 2
     assert "nan" not in differences
     assert " to " not in differences
-    data = [{"dataset": "d", "subjects": 2, "anomalous_subjects": 2}]
+    data = [{"dataset": "d", "subjects": 2, "anomalous_subjects": 2, "test": "1 normal + 2 anomalous"}]
     assert "d: fewer than 3 test subjects have an anomaly, so nothing has an interval." in limits(CONFIG, [], data)
+
+
+@pytest.mark.parametrize(
+    ("test", "metrics", "sentence"),
+    [
+        ("3 normal", [], "d has no anomalous test image: it has thresholds and maps, but no metric."),
+        ("3 anomalous", ["pixel_auroc"], "d has no normal test image, so no metric of whole images."),
+        ("1 normal + 2 anomalous", ["image_auroc"], "so no metric of pixels or regions."),
+        ("3 anomalous", [], "of pixels or regions, and no normal test image, so no metric of whole images."),
+        ("1 normal + 2 anomalous", ["pixel_auroc"], None),
+    ],
+)
+def test_a_class_or_masks_that_are_missing_are_named(test: str, metrics: list[str], sentence: str | None) -> None:
+    data = [{"dataset": "d", "subjects": 0, "anomalous_subjects": 0, "test": test}]
+    rows = [{"dataset": "d", "published": None, "metric": metric} for metric in metrics]
+    said = [line for line in limits(CONFIG, rows, data) if line.startswith("d has no")]
+    assert [line for line in said if line.endswith(sentence or "")] == said
+    assert len(said) == (sentence is not None)
 
 
 def test_failures_and_alignment_are_on_the_page(page: str) -> None:

@@ -39,6 +39,24 @@ def test_the_first_mask_rule_is_shown(files: tuple[Path, Path], tmp_path: Path, 
     assert f"{value:.2f}" in outputs[2].read_text()
 
 
+def test_a_table_without_rows_is_left_out_with_a_sentence(files: tuple[Path, Path], tmp_path: Path) -> None:
+    outputs = [tmp_path / f"t.{kind}" for kind in ("csv", "md", "tex")]
+    make_table("table2", *files, PUBLISHED, *outputs, protocol=Protocol())
+    said = "Left out: Table 'table2' has no row: the run has no metric among dice_fpr10, dice_fpr05, dice_fpr01"
+    assert pd.read_csv(outputs[0])["left_out"][0].startswith(said)
+    assert outputs[1].read_text().startswith(said)
+    assert outputs[2].read_text().startswith(f"% {said}")
+
+
+def test_a_data_set_without_a_row_is_named(files: tuple[Path, Path], tmp_path: Path) -> None:
+    metrics = pd.read_csv(files[0])
+    other = metrics.assign(dataset="oct2017", metric="image_auroc")
+    write_csv(pd.concat([metrics, other]), files[0])
+    outputs = [tmp_path / f"t.{kind}" for kind in ("csv", "md", "tex")]
+    make_table("table1", *files, PUBLISHED, *outputs, protocol=Protocol())
+    assert "Left out, as there is no such value of them: oct2017." in (tmp_path / "t.md").read_text()
+
+
 def test_an_unknown_table_is_named(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Unknown table 'table9': choose one of costs, table1"):
         make_table("table9", *files, PUBLISHED, *[tmp_path / "t"] * 3, protocol=Protocol())

@@ -50,7 +50,7 @@ class DatasetOptions(Options):
     @field_validator("root", "btcv", "lits", "released_copy", "patients", check_fields=False)
     @classmethod
     def _expand(cls, path: str | None) -> str | None:
-        return None if path is None else str(user_path(path))
+        return str(user_path(path)) if path and path.startswith("~") else path
 
     @classmethod
     def is_complete(cls) -> bool:

@@ -35,8 +35,9 @@ class BmadOptions(SeededOptions, SubjectOptions):
         logger.info("%s has the layout: %s.", root, layout.name)
         files = list(_files(root, layout, self.masks))
         _say_unused(root, layout, files)
-        given = "subject_pattern" in self.model_fields_set
-        subjects = subjects_of([image.stem for _, _, image, _ in files], self.subject_pattern, is_given=given)
+        given = self.subject_pattern != type(self).model_fields["subject_pattern"].default
+        own = [image.relative_to(root).as_posix() for _, _, image, _ in files]
+        subjects = subjects_of([image.stem for _, _, image, _ in files], self.subject_pattern, own, is_given=given)
         shown = self.scaled([image for _, _, image, _ in files], folder)
         frame = make_manifest(
             image_row(split, label, picture, mask, subject, image.stem.rpartition("_")[2])

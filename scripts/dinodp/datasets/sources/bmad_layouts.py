@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinodp.datasets.walking import files_in, folders_in
+from dinodp.datasets.walking import IMAGE_SUFFIXES, files_in, folders_in, has_suffix, is_passed_over
 from dinodp.errors import InputError
 
 SPLITS = {"valid": ("valid", "val"), "test": ("test",)}
@@ -37,7 +37,7 @@ class Layout:
         """Whether training and test images lie where this layout has them, and masks if there must be some."""
         test = [folder for label in LABELS for folder in self.folders(root, self.images, "test", label)]
         masks = [folder for label in LABELS for folder in self.folders(root, self.masks, "test", label)]
-        there = bool(list_images(root / self.train)) and any(list_images(folder) for folder in test)
+        there = has_images(root / self.train) and any(has_images(folder) for folder in test)
         return there and (bool(masks) or not with_masks)
 
 
@@ -56,6 +56,13 @@ def list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return files_in(folder).files
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image directly in a folder."""
+    return folder.is_dir() and any(
+        has_suffix(path, IMAGE_SUFFIXES) and not is_passed_over(path.name) for path in folder.iterdir()
+    )
 
 
 def recognise(root: Path, with_masks: bool) -> tuple[Path, Layout]:

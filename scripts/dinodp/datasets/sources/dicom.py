@@ -17,7 +17,7 @@ from dinodp.datasets.dicom import read_series
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import SliceOptions
 from dinodp.datasets.volumes import grey_slice, require_foreground, save_slice, slice_indices, window_of
-from dinodp.datasets.walking import folders_in
+from dinodp.datasets.walking import folders_in, say_beside, walk
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import progress
@@ -45,6 +45,10 @@ class DicomOptions(SliceOptions):
             for label, pattern in labels.items()
             for path in _folders(root, pattern)
         ]
+        say_beside(root, SERIES)
+        say_beside(root / "test", SERIES["test"])
+        known = {path for _, _, path in series}
+        walk(root).where(lambda path: path.parent in known, "file outside of the folders of series").say()
         with replaced_folder(folder / "slices") as target:
             rows = [row for task in progress(series, "Series", unit="series") for row in _cut(*task, self, target)]
         return make_manifest(

@@ -119,9 +119,8 @@ def _masks(folder: Path) -> dict[str, Path]:
 
 def _subjects(files: Sequence[LabelledFile], root: Path, options: ImageFolderOptions) -> list[str]:
     images = [image for _, _, image, _ in files]
-    if options.subject_pattern is None:
-        return [image.relative_to(root).as_posix() for image in images]
-    return subjects_of([image.stem for image in images], options.subject_pattern)
+    own = [image.relative_to(root).as_posix() for image in images]
+    return subjects_of([image.stem for image in images], options.subject_pattern, own)
 
 
 def _say_unused(root: Path, files: Sequence[LabelledFile]) -> None:

@@ -28,7 +28,7 @@ from dinodp.datasets.volumes import (
     slice_indices,
     window_of,
 )
-from dinodp.datasets.walking import Found, files_in, stem_of
+from dinodp.datasets.walking import Found, files_in, say_beside, stem_of
 from dinodp.errors import InputError
 from dinodp.images import resize_mask
 from dinodp.jobs.files import replaced_folder
@@ -75,6 +75,7 @@ class NiftiOptions(SliceOptions):
             for path in _volumes(Path(self.root) / split, self.image_suffix, self.mask_suffix)
         ]
         cutting = Cutting.of([path for _, path in volumes], self)
+        say_beside(Path(self.root), SPLITS)
         with replaced_folder(folder / "slices") as slices:
             tasks = progress(volumes, "Slices", unit="volume")
             written = [row for split, path in tasks for row in _cut(split, path, cutting, slices)]

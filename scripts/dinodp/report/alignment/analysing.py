@@ -22,10 +22,11 @@ from dinodp.jobs.logs import logger, progress
 from dinodp.jobs.origin import name_of, require_made_from, write_table
 from dinodp.report.alignment.figure import Example, draw_alignment
 from dinodp.report.alignment.measures import PatchLabels, measure
-from dinodp.report.figures.style import save_figure
+from dinodp.report.figures.style import save_figure, sentence_figure
 from dinodp.store import digest_of
 
 MAX_IMAGES = 300  # of each kind
+WITHOUT_NORMAL = "The alignment of components needs normal test images; the test split has none."
 COLUMNS = [
     "dataset", "embedding", "model", "normalised", "seed", "components", "images", "measure", "value", "low", "high",
     "n_images", "n_subjects",
@@ -47,15 +48,22 @@ def align(
 ) -> None:
     """Write the measures of every model file (CSV), and the figure of the first seed of each model (PNG, PDF).
 
+    Without normal test images there are none: the figure is the sentence that says so.
+
     ``names`` are those of the model files, one per file; ``place`` has ``dataset`` and ``embedding``.
     Raises InputError for a model that is no mixture, and for models or embeddings of another manifest.
     """
     test = select(manifest, "test")
+    made_from = {"manifest": manifest_digest(manifest), "tokens": digest_of(tokens)}
+    made_from |= {name_of(path): digest_of(path) for path in models}
+    title = f"{place['dataset']}, {place['embedding']}"
+    if not (test["label"] == "normal").any():
+        write_table(table, pd.DataFrame(columns=COLUMNS).to_csv(index=False), __name__, made_from)
+        save_figure(sentence_figure(f"{title}. Left out: {WITHOUT_NORMAL}"), png, pdf)
+        return
     rows = _chosen(test)
     chosen = test.iloc[rows].reset_index(drop=True)
     require_unchanged_images(chosen)
-    made_from = {"manifest": manifest_digest(manifest), "tokens": digest_of(tokens)}
-    made_from |= {name_of(path): digest_of(path) for path in models}
     found: list[dict[str, Any]] = []
     examples: dict[str, Example] = {}
     images = None
@@ -63,7 +71,7 @@ def align(
         components, config, means = _components(name, path, tokens, rows, manifest, grid)
         images = images or _images(chosen, components.shape[1:], mask_rule)
         data = PatchLabels(components=components, **images["labels"])
-        normal, anomalous = (np.flatnonzero(images["normal"] == flag) for flag in (True, False))
+        normal, anomalous = np.flatnonzero(images["normal"]), np.flatnonzero(images["masked"])
         logger.info("Alignment of %s, seed %s.", name, config["seed"])
         shared = {**place, "model": name, "normalised": config["normalise"], "seed": config["seed"]}
         ill = data.subset(anomalous) if len(anomalous) else None
@@ -72,7 +80,6 @@ def align(
         examples.setdefault(name, Example(components, means))
     frame = pd.DataFrame(found, columns=COLUMNS)
     write_table(table, frame.to_csv(index=False, float_format="%.6g"), __name__, made_from)
-    title = f"{place['dataset']}, {place['embedding']}"
     save_figure(draw_alignment(title, chosen, data, examples, frame, mask_rule), png, pdf)
 
 
@@ -83,8 +90,6 @@ def _chosen(test: pd.DataFrame) -> list[int]:
         known = np.flatnonzero((test["label"] == label).to_numpy())
         places = np.linspace(0, len(known) - 1, min(len(known), MAX_IMAGES)).round().astype(int)
         rows += known[places].tolist()
-    if not rows or test["label"].iloc[rows[0]] != "normal":
-        raise InputError("The alignment of components needs normal test images; the test split has none.")
     return sorted(rows)
 
 
@@ -113,7 +118,8 @@ def _components(
 
 
 def _images(chosen: pd.DataFrame, grid: tuple[int, ...], mask_rule: str) -> dict[str, Any]:
-    """Grey value and tissue outside lesions of the patches, subject and level of the images; which are normal."""
+    """Grey value and tissue outside lesions of the patches, subject and level of the images; which are normal,
+    and which of the others have a mask, without which what lies outside of lesions is not known."""
     intensity, tissue = [], []
     for row in chosen.itertuples():
         image = grey(str(row.image))
@@ -130,4 +136,5 @@ def _images(chosen: pd.DataFrame, grid: tuple[int, ...], mask_rule: str) -> dict
         "subjects": subjects,
         "levels": slice_levels(chosen),
     }
-    return {"labels": labels, "normal": (chosen["label"] == "normal").to_numpy()}
+    is_normal, has_mask = (chosen["label"] == "normal").to_numpy(), (chosen["mask"] != "").to_numpy()
+    return {"labels": labels, "normal": is_normal, "masked": ~is_normal & has_mask}

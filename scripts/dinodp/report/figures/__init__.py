@@ -1,6 +1,6 @@
 """Figures: one module per figure. A module here with a function ``draw`` is a figure of that name.
 
-``FIGURES[name](data)`` returns a matplotlib figure; ``save_figure`` writes it as PNG and PDF with the same bytes
+``draw_figure(name, data)`` returns a matplotlib figure; ``save_figure`` writes it as PNG and PDF with the same bytes
 each time.
 """
 
@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from dinodp.errors import NothingToShow
+from dinodp.jobs.logs import logger
 from dinodp.report.figures.data import FigureData, ModelData
-from dinodp.report.figures.style import save_figure
+from dinodp.report.figures.style import save_figure, sentence_figure
 
-__all__ = ["FIGURES", "FigureData", "ModelData", "save_figure"]
+__all__ = ["FIGURES", "FigureData", "ModelData", "draw_figure", "save_figure"]
 
 
 def _find_figures() -> dict[str, Callable[[FigureData], Figure]]:
@@ -23,3 +25,12 @@ def _find_figures() -> dict[str, Callable[[FigureData], Figure]]:
 
 
 FIGURES: dict[str, Callable[[FigureData], Figure]] = _find_figures()
+
+
+def draw_figure(name: str, data: FigureData) -> Figure:
+    """The figure of that name; where the run has nothing that it could show, the sentence that says so."""
+    try:
+        return FIGURES[name](data)
+    except NothingToShow as reason:
+        logger.warning("%s It is left out.", reason)
+        return sentence_figure(f"{data.title}. Left out: {reason}")

@@ -18,15 +18,17 @@ MAP_COLOURS = "magma"
 def draw(data: FigureData) -> Figure:
     """Rows: largest, median and smallest lesion, a normal image; columns: image, with contour, one map per model."""
     models = require_models(data, NAME)
-    cases = select_examples(data, NAME)
-    columns = 2 + len(models)
+    cases = select_examples(data)
+    outlined = any(data.manifest["mask"].iloc[case.row] for case in cases)
+    pictures = ("Image", "Lesion outline") if outlined else ("Image",)
+    columns = len(pictures) + len(models)
     figure = new_figure(20 + len(cases) * min(40.0, 165.0 / columns))
     axes = figure.subplots(len(cases), columns, squeeze=False)
     figure.suptitle(data.title)
     for row, case in zip(axes, cases, strict=True):
-        shape = draw_image(row[0], data, case)
-        draw_image(row[1], data, case, contour=True)
-        for place, model in zip(row[2:], models, strict=True):
+        for index, place in enumerate(row[: len(pictures)]):
+            shape = draw_image(place, data, case, contour=index > 0)
+        for place, model in zip(row[len(pictures) :], models, strict=True):
             drawn = _draw_map(place, model, case, shape)
             if case is cases[-1]:
                 _colour_bar(
@@ -36,7 +38,7 @@ def draw(data: FigureData) -> Figure:
                     wrap(score_label(model.primary_score), 165.0 / columns),
                 )
         row[0].set_ylabel(case.label if columns <= 5 else wrap(case.label, 165.0 / columns), fontsize=SMALL)
-    for place, name in zip(axes[0], ("Image", "Lesion outline", *(model.name for model in models)), strict=True):
+    for place, name in zip(axes[0], (*pictures, *(model.name for model in models)), strict=True):
         place.set_title(wrap(name, 165.0 / columns))
     return figure
 

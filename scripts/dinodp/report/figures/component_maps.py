@@ -23,7 +23,7 @@ def draw(data: FigureData) -> Figure:
     model = require_mixture(data, NAME, "means", "assignments")
     assert model.means is not None
     assert model.assignments is not None
-    cases = select_examples(data, NAME)
+    cases = select_examples(data)
     colours = order_by_similarity(model.means)
     components = model.assignments([case.row for case in cases])
     rows = -(-len(cases) // 2)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from dinodp.errors import InputError
+from dinodp.errors import InputError, NothingToShow
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +73,6 @@ def require_mixture(data: FigureData, figure: str, *fields: str) -> ModelData:
         if model.family == "dpmm" and all(getattr(model, name) is not None for name in fields):
             return model
     names = ", ".join(model.name for model in data.models) or "none"
-    raise InputError(
+    raise NothingToShow(
         f"Figure {figure!r} needs a mixture (dpmm) with {', '.join(fields)}; the models given are: {names}."
     )

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dinodp.errors import InputError
 from dinodp.images import read_lesion, read_values
 from dinodp.report.figures.data import Array, FigureData
 
@@ -37,18 +36,29 @@ def lesion_fractions(manifest: pd.DataFrame, mask_rule: str) -> Array:
     return np.array([read_lesion(path, mask_rule).mean() if path else 0.0 for path in _masks(manifest)])
 
 
-def select_examples(data: FigureData, figure: str) -> list[ExampleImage]:
-    """Largest, median and smallest lesion, and the normal image in the middle of the manifest's order."""
+def select_examples(data: FigureData) -> list[ExampleImage]:
+    """Largest, median and smallest lesion, and the normal image in the middle; by label alone where no mask has one."""
     fractions = lesion_fractions(data.manifest, data.mask_rule)
     order = [int(row) for row in np.argsort(-fractions, kind="stable") if fractions[row] > 0]
     if not order:
-        raise InputError(f"Figure {figure!r} needs at least one test image with a mask, and the test split has none.")
+        return _examples_by_label(data.manifest)
     ranked = {order[0]: "Largest lesion"}
     ranked.setdefault(order[len(order) // 2], "Median lesion")
     ranked.setdefault(order[-1], "Smallest lesion")
     cases = [ExampleImage(row, f"{name}\n({100 * fractions[row]:.2g} % of image)") for row, name in ranked.items()]
     normal = np.flatnonzero((data.manifest["label"] == "normal").to_numpy())
     return [*cases, ExampleImage(int(normal[len(normal) // 2]), "Normal image")] if len(normal) else cases
+
+
+def _examples_by_label(manifest: pd.DataFrame) -> list[ExampleImage]:
+    """Where no mask tells the size of a lesion: images in the middle and at the ends of the manifest's order."""
+    found = []
+    for label, places in (("anomalous", (0.0, 0.5, 1.0)), ("normal", (0.5,))):
+        rows = np.flatnonzero((manifest["label"] == label).to_numpy())
+        chosen = sorted({int(rows[round(place * (len(rows) - 1))]) for place in places}) if len(rows) else []
+        name = "Anomalous image\n(no mask)" if label == "anomalous" else "Normal image"
+        found += [ExampleImage(row, name) for row in chosen]
+    return found
 
 
 def patch_coverage(manifest: pd.DataFrame, grid: tuple[int, int], mask_rule: str) -> Array:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dinodp.errors import InputError
+from dinodp.errors import NothingToShow
 from dinodp.report.figures.data import Array, FigureData, ModelData
 from dinodp.report.figures.style import COLOURS, LINE_STYLES, new_figure, styled
 
@@ -19,7 +19,7 @@ def draw(data: FigureData) -> Figure:
     """Two panels; one line per model and primary score; the chance level is dotted."""
     models = [model for model in data.models if _has_curves(model)]
     if not models:
-        raise InputError(
+        raise NothingToShow(
             f"Figure {NAME!r} needs pixel-wise curves, and no model has any (does the test split have masks?)."
         )
     figure = new_figure(98)

@@ -4,7 +4,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dinodp.errors import InputError
 from dinodp.report.figures.data import Array, FigureData, ModelData, require_models
 from dinodp.report.figures.examples import patch_coverage
 from dinodp.report.figures.style import BLACK, BLUE, SMALL, VERMILION, new_figure, score_label, styled
@@ -63,12 +62,14 @@ def _draw_histograms(axes: Axes, model: ModelData, coverage: Array) -> str:
 
 
 def _anomalous(coverage: Array) -> tuple[Array, str]:
-    """Patches mostly covered by a lesion; any overlap where no patch is."""
+    """Patches mostly covered by a lesion; any overlap where no patch is; all of an anomalous image without mask."""
     if (coverage > MIN_COVERAGE).any():
         return coverage > MIN_COVERAGE, f"lesion covers > {100 * MIN_COVERAGE:.0f} % of the patch"
     if (coverage > 0).any():
         return coverage > 0, "any overlap with a lesion"
-    raise InputError(f"Figure {NAME!r} needs at least one test image with a mask, and the test split has none.")
+    if np.isnan(coverage).any():
+        return np.isnan(coverage), "in an anomalous image (there are no masks)"
+    return coverage > 0, "none (no test image is anomalous)"
 
 
 def _range(values: Array) -> tuple[float, float]:

@@ -73,6 +73,13 @@ def new_figure(height_mm: float) -> Figure:
     return figure
 
 
+def sentence_figure(sentence: str) -> Figure:
+    """A sentence in place of a figure that has nothing to show."""
+    figure = new_figure(20)
+    figure.text(0.02, 0.5, wrap(sentence, WIDTH_MM * 0.95), va="center", fontsize=8)
+    return figure
+
+
 def score_label(score: str) -> str:
     """Name and unit of a score, for an axis or a colour bar."""
     return SCORE_LABELS.get(score, score.replace("_", " "))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from dinodp.errors import InputError
+from dinodp.errors import NothingToShow
 from dinodp.metrics.definitions import METRICS
 from dinodp.options.protocol import Protocol
 from dinodp.report.tables.table import SPREAD_NOTE
@@ -31,7 +31,8 @@ def compare(
     wide = _wide(rows, names)
     present = [name for name in names if name in wide]
     if wide.empty or not present:
-        raise InputError(f"Table {table!r} has no row: the run has no metric among {', '.join(names)} for its models.")
+        wanted = ", ".join(names)
+        raise NothingToShow(f"Table {table!r} has no row: the run has no metric among {wanted} for its models.")
     frame = in_order(mean_and_std(wide, KEYS, present))
     for name in present:
         mean = frame[f"{name}_mean"]

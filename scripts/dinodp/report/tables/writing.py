@@ -23,6 +23,13 @@ def write_table(table: Table, csv_path: Path, md_path: Path, tex_path: Path) -> 
     write_text(tex_path, _latex(table, shown, common))
 
 
+def write_sentence(sentence: str, csv_path: Path, md_path: Path, tex_path: Path) -> None:
+    """Write what is said in place of a table that has no row."""
+    write_text(csv_path, pd.DataFrame({"left_out": [sentence]}).to_csv(index=False))
+    write_text(md_path, f"{sentence}\n")
+    write_text(tex_path, f"% {sentence}\n")
+
+
 def _display(table: Table) -> tuple[pd.DataFrame, list[str]]:
     """Text cells under readable headings; and the labels with one value throughout, which belong in the caption."""
     frame = table.frame
