@@ -294,11 +294,12 @@ def read_state(
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """Return (config, state, history) of a model file."""
     with reading(path, kind) as file:
-        state, history = (
-            {name: item[()] for name, item in file[group].items()} if group in file else {}
-            for group in ("state", "history")
-        )
-        return config_of(file), state, history
+        return config_of(file), arrays_of(file, "state"), arrays_of(file, "history")
+
+
+def arrays_of(file: h5py.File, group: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a group of an open model file; none where there is no such group."""
+    return {name: item[()] for name, item in file[group].items()} if group in file else {}
 
 
 def write_maps(

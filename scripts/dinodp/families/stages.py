@@ -30,6 +30,7 @@ from dinodp.images import image_score
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
 from dinodp.jobs.origin import AGAIN, require_made_from, sha256
+from dinodp.jobs.prefetch import prefetched
 from dinodp.jobs.processes import current_group, is_first
 from dinodp.options.choices import Background
 
@@ -121,8 +122,9 @@ def load_model(
 
     Raises InputError for a model that was not fitted on ``train``, with other options or from another ``seed``.
     """
-    config, state, _ = store.read_state(path)
-    require_made_from(path, store.read_inputs(path, "model"), "train", train.digest, f"{train.path} as it is now")
+    with store.reading(path, "model") as file:
+        config, state, made_from = store.config_of(file), store.arrays_of(file, "state"), store.inputs_of(file)
+    require_made_from(path, made_from, "train", train.digest, f"{train.path} as it is now")
     wanted = {**options.fit_options(), "seed": config["seed"] if seed is None else seed}
     if other := sorted({name for name in {*config, *wanted} if config.get(name) != wanted.get(name)}):
         raise InputError(f"{path} was fitted with another {', '.join(other)} than is asked for: {AGAIN}.")
@@ -164,9 +166,10 @@ def score_split(
     start = perf_counter()
     size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
     batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
+    read = zip(batches, prefetched(map(source.read, batches)), strict=True)  # the next ones while these are scored
     parts = [
-        model.score(source.read(batch), rows.iloc[list(batch)])
-        for batch in progress(batches, "score", total=source.n_images, per_item=size)
+        model.score(tokens, rows.iloc[list(batch)])
+        for batch, tokens in progress(read, "score", total=source.n_images, per_item=size)
     ]
     none = np.zeros((0, 1, 1), dtype=np.float32)
     maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
