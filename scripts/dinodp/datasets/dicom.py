@@ -118,6 +118,17 @@ def series_axes(folder: Path) -> Affine | None:
     return None
 
 
+def pixel_spacing(folder: Path) -> tuple[float, float] | None:
+    """Distance between rows and between columns of a series, mm, by its first image; None where it does not say."""
+    header = next((_header(file) for file in _files(folder) if is_slice(file)), None)
+    if header is None or not _has(header, "PixelSpacing"):
+        return None
+    rows, columns = _numbers(header, "PixelSpacing", 2)
+    if min(rows, columns) <= 0:
+        raise InputError(f"{header.filename} has the PixelSpacing {rows:g} x {columns:g} mm, which is none.")
+    return float(rows), float(columns)
+
+
 def _series(folder: Path) -> list[Any]:
     """The headers of a series, in order."""
     headers = _headers(folder)

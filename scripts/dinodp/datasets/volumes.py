@@ -27,6 +27,7 @@ SAME_SIZE = 0.01  # relative difference between two statements of a voxel's size
 NO_VOLUMES = (  # in the names of intents (NIfTI-1 and -2): surfaces, transformations, connectivity
     "matrix", "vector", "pointset", "triangle", "quaternion", "node index", "shape", "coef", "disp field", "Conn",
 )  # fmt: skip
+SAME_SPACING = 0.05  # relative difference between pixels that are not resampled
 LABEL_ROUNDING = 1e-3  # of labels that a slope in the header scales
 PERCENTILES = (0.5, 99.5)  # of the foreground: where the grey values of a volume begin and end
 
@@ -271,6 +272,28 @@ def pad_to_square(picture: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     """Centre a picture [h, w] on zeros [side, side]; the odd pixel goes below and to the right."""
     missing = [side - length for length in picture.shape]
     return np.pad(picture, [(length // 2, length - length // 2) for length in missing])
+
+
+def require_one_spacing(paths: Sequence[Path], spacings: Sequence[tuple[float, float]]) -> None:
+    """Raise InputError where pixels (rows, columns, mm) of several volumes differ in size."""
+    sizes = np.array(spacings, dtype=np.float64).reshape(-1, 2)
+    if not len(sizes) or (factors := sizes.max(axis=0) / sizes.min(axis=0)).max() <= 1 + SAME_SPACING:
+        return
+    column = int(factors.argmax())
+    least, most = int(sizes[:, column].argmin()), int(sizes[:, column].argmax())
+    raise InputError(
+        f"the spacing of pixels differs: {sizes[least, column]:.3g} mm in {paths[least]}, "
+        f"{sizes[most, column]:.3g} mm in {paths[most]}, so that the same organ would have two sizes; key spacing "
+        f"resamples all slices, for example to {sizes[most, column]:.3g} mm."
+    )
+
+
+def resampled_size(shape: Sequence[int], sizes: Sequence[float], spacing: float | None) -> tuple[int, int]:
+    """Height and width of a slice of pixels of ``sizes`` mm, in pixels of ``spacing`` mm."""
+    if spacing is None:
+        return shape[0], shape[1]
+    height, width = (max(1, round(n * size / spacing)) for n, size in zip(shape, sizes, strict=True))
+    return height, width
 
 
 def resized_slice(picture: Grey, size: tuple[int, int]) -> Grey:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinodp.datasets.dicom import is_slice, read_series, series_axes
+from dinodp.datasets.dicom import is_slice, pixel_spacing, read_series, series_axes
 from dinodp.datasets.manifest import read_manifest
 from dinodp.datasets.sources import prepare_dataset
 from dinodp.errors import InputError
@@ -338,3 +338,26 @@ def test_what_is_outside_of_the_series_is_named(tmp_path, caplog):
     assert set(frame["subject"]) == {"a", "b", "c", "d"}
     assert "2 files outside of the folders of series (such as train/" in caplog.text
     assert "left out are 1 folder (such as other); read are anomalous, normal." in caplog.text
+
+
+def test_series_of_several_pixel_sizes_are_refused_or_resampled(root, tmp_path):
+    for name, size in (("train/a", 1.0), ("train/b", 2.0), ("valid/c", 2.0), ("test/normal/d", 2.0)):
+        for path in (root / name).iterdir():
+            item = pydicom.dcmread(path)
+            item.PixelSpacing = [size, size]
+            item.save_as(path)
+    with pytest.raises(InputError, match=r"the spacing of pixels differs: 1 mm in .*train/a, 2 mm in .*train/b"):
+        prepare(root, tmp_path / "out")
+    with pytest.raises(InputError, match=r"anomalous/e lacks PixelSpacing: it cannot be resampled"):
+        prepare(root, tmp_path / "out", spacing=2)
+    for path in (root / "test/anomalous/e").iterdir():
+        item = pydicom.dcmread(path)
+        item.PixelSpacing = [2, 2]
+        item.save_as(path)
+    frame = prepare(root, tmp_path / "out", spacing=2)
+    sizes = frame.groupby("subject")["height"].unique()
+    assert (sizes["a"].tolist(), sizes["b"].tolist()) == ([7], [14])
+    item.PixelSpacing = [0, 2]
+    item.save_as(path.with_name("000.dcm"))
+    with pytest.raises(InputError, match="has the PixelSpacing 0 x 2 mm, which is none"):
+        pixel_spacing(path.parent)

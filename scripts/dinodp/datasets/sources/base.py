@@ -93,6 +93,13 @@ class SliceOptions(RootedOptions):
     window_percentiles: tuple[float, float] = option(
         (0.5, 99.5), "Percentiles of each volume's foreground that become 0 and 255.", unit="%"
     )
+    spacing: float | None = option(
+        None,
+        "Side of the pixels of slices, to which they are resampled; absent: as stored, which must be one size for all "
+        "volumes.",
+        unit="mm",
+        gt=0,
+    )
 
     @field_validator("window_percentiles")
     @classmethod

@@ -13,10 +13,19 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from dinodp.datasets.dicom import read_series
+from dinodp.datasets.dicom import pixel_spacing, read_series
 from dinodp.datasets.manifest import image_row, make_manifest
 from dinodp.datasets.sources.base import SliceOptions
-from dinodp.datasets.volumes import grey_slice, require_foreground, save_slice, slice_indices, window_of
+from dinodp.datasets.volumes import (
+    grey_slice,
+    require_foreground,
+    require_one_spacing,
+    resampled_size,
+    resized_slice,
+    save_slice,
+    slice_indices,
+    window_of,
+)
 from dinodp.datasets.walking import folders_in, say_beside, walk
 from dinodp.errors import InputError
 from dinodp.jobs.files import replaced_folder
@@ -49,12 +58,22 @@ class DicomOptions(SliceOptions):
         say_beside(root / "test", SERIES["test"])
         known = {path for _, _, path in series}
         walk(root).where(lambda path: path.parent in known, "file outside of the folders of series").say()
+        self._require_spacing([path for _, _, path in series])
         with replaced_folder(folder / "slices") as target:
             rows = [row for task in progress(series, "Series", unit="series") for row in _cut(*task, self, target)]
         return make_manifest(
             image_row(split, label, folder / "slices" / f"{name}.png", None, subject, index)
             for split, label, name, subject, index in rows
         )
+
+
+    def _require_spacing(self, series: list[Path]) -> None:
+        """Raise InputError for pixels of several sizes, and for unknown ones that were to be resampled."""
+        known = {path: spacing for path in series if (spacing := pixel_spacing(path)) is not None}
+        if self.spacing is None:
+            require_one_spacing(list(known), list(known.values()))
+        elif unknown := [path for path in series if path not in known]:
+            raise InputError(f"the series {unknown[0]} lacks PixelSpacing: it cannot be resampled (key spacing).")
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:
@@ -73,8 +92,10 @@ def _cut(
     foreground = stack != (stack.min() if options.background is None else options.background)
     require_foreground(foreground, series)
     window = window_of(stack[foreground], options.window_percentiles, series)
-    side = max(stack.shape[1:])
-    for index in slice_indices(foreground, options.slice_step, options.min_foreground, side**2):
+    size = resampled_size(stack.shape[1:], pixel_spacing(series) or (1.0, 1.0), options.spacing)
+    side, area = max(size), max(size) ** 2 * foreground[0].size / (size[0] * size[1])
+    for index in slice_indices(foreground, options.slice_step, options.min_foreground, area):
         name = f"{split}_{series.name}_{index:03d}"
-        save_slice(grey_slice(stack[index], foreground[index], window), side, target / f"{name}.png")
+        grey = resized_slice(grey_slice(stack[index], foreground[index], window), size)
+        save_slice(grey, side, target / f"{name}.png")
         yield split, label, name, series.name, index

@@ -23,6 +23,8 @@ from dinodp.datasets.volumes import (
     open_mask,
     open_volume,
     require_foreground,
+    require_one_spacing,
+    resampled_size,
     resized_slice,
     save_slice,
     slice_indices,
@@ -35,7 +37,6 @@ from dinodp.jobs.files import replaced_folder
 from dinodp.jobs.logs import logger, progress
 from dinodp.options.base import option
 
-SAME_SPACING = 0.05  # relative difference between pixels that are not resampled
 LARGEST_SIDE = 8192  # pixels of a slice
 
 
@@ -51,13 +52,6 @@ class NiftiOptions(SliceOptions):
         "Side of the square to which slices are padded; absent: as large as the largest volume needs.",
         unit="pixels",
         ge=1,
-    )
-    spacing: float | None = option(
-        None,
-        "Side of the pixels of slices, to which they are resampled; absent: as stored, which must be one size for all "
-        "volumes.",
-        unit="mm",
-        gt=0,
     )
     background: float = option(0.0, "Foreground are the voxels of another value.")
 
@@ -104,7 +98,7 @@ class Cutting:
             logger.info("The volumes are oblique, %s.", direction_in_words(frame, options.axis))
         placed = [volume.geometry(axis, frame) for volume in opened]
         if options.spacing is None:
-            _require_one_spacing(paths, placed)
+            require_one_spacing(paths, [geometry.spacing[1:] for geometry in placed])
         needed = max(length for geometry in placed for length in _resampled(geometry, options.spacing))
         side = options.side or needed
         if side < needed:
@@ -118,26 +112,9 @@ class Cutting:
         return volume.geometry(AXES[self.options.axis], self.frame)
 
 
-def _require_one_spacing(paths: Sequence[Path], placed: Sequence[VolumeGeometry]) -> None:
-    sizes = np.array([geometry.spacing[1:] for geometry in placed])
-    factors = sizes.max(axis=0) / sizes.min(axis=0)
-    if factors.max() > 1 + SAME_SPACING:
-        column = int(factors.argmax())
-        least, most = int(sizes[:, column].argmin()), int(sizes[:, column].argmax())
-        raise InputError(
-            f"the spacing of pixels differs: {sizes[least, column]:.3g} mm in {paths[least]}, "
-            f"{sizes[most, column]:.3g} mm in {paths[most]}, so that the same organ would have two sizes; key spacing "
-            f"resamples all slices, for example to {sizes[most, column]:.3g} mm."
-        )
-
-
 def _resampled(geometry: VolumeGeometry, spacing: float | None) -> tuple[int, int]:
     """Height and width of a slice in pixels of ``spacing`` mm."""
-    _, height, width = geometry.stack_shape
-    if spacing is None:
-        return height, width
-    rows, columns = geometry.spacing[1:]
-    return max(1, round(height * rows / spacing)), max(1, round(width * columns / spacing))
+    return resampled_size(geometry.stack_shape[1:], geometry.spacing[1:], spacing)
 
 
 def _volumes(folder: Path, suffix: str, mask_suffix: str) -> list[Path]:
