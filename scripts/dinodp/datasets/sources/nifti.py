@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,8 @@ from dinodp.options.base import option
 
 class NiftiOptions(SliceOptions):
     """NIfTI volumes in folders train, valid and test, cut into slices."""
+
+    READS: ClassVar[tuple[str, ...]] = SUFFIXES
 
     source: Literal["nifti"] = "nifti"
     image_suffix: str = option("_t1", "Volumes are `<subject><image_suffix>.nii.gz`.")
