@@ -106,7 +106,9 @@ def reader_options(wildcards):
 def data_at(dataset):
     """A digest of names, sizes and times of a data set's files; an archive is as it was unpacked."""
     options = CONFIGURATION.datasets[dataset]
-    return "" if archive_of(dataset) else listing(options.places(), without="results")
+    if archive_of(dataset):
+        return ""
+    return listing(options.places(), options.READS, without="results")
 
 
 def published_of(dataset):

@@ -285,19 +285,20 @@ def _is_packed(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
-def listing(places: Iterable[str], without: str | None = None) -> str:
+def listing(places: Iterable[str], suffixes: tuple[str, ...] = (), without: str | None = None) -> str:
     """A digest of names, sizes and times of change of all files at and below places: another one when they change.
 
-    It reads no file. ``without``: a folder that is left out, such as the one that results go to.
+    It reads no file. ``suffixes``: of the files that count; none: all. ``without``: a folder that is left out, such as
+    the one that results go to.
     """
     given = [Path(place) for place in places]
     folders = [path.stat() for path in (*given, *([Path(without)] if without else [])) if path.is_dir()]
     seen = {(status.st_dev, status.st_ino) for status in folders}
-    lines = [line for path in given for line in _lines(str(path.absolute()), seen)]
+    lines = [line for path in given for line in _lines(str(path.absolute()), suffixes, seen)]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _lines(place: str, seen: set[tuple[int, int]]) -> list[str]:
+def _lines(place: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]]) -> list[str]:
     """One line per file and folder; strings and `scandir`, as there may be ten thousands at each start of Snakemake."""
     lines: list[str] = []
     pending = [place]
@@ -320,7 +321,7 @@ def _lines(place: str, seen: set[tuple[int, int]]) -> list[str]:
             try:
                 if entry.is_dir():
                     pending += _unseen(entry, seen)
-                else:
+                elif not suffixes or entry.name.lower().endswith(suffixes):
                     here.append(_line(entry.name, entry.stat()))
             except OSError:  # a link that leads nowhere
                 here.append(entry.name)

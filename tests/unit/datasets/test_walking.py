@@ -205,9 +205,18 @@ IDLE = {
 @pytest.mark.parametrize("change", IDLE.values(), ids=IDLE)
 def test_the_listing_stays_for_what_is_passed_over(tmp_path, change):
     root = tree(tmp_path)
-    before = listing([str(root)], str(root / "results"))
+    before = listing([str(root)], without=str(root / "results"))
     change(root)
-    assert listing([str(root)], str(root / "results")) == before
+    assert listing([str(root)], without=str(root / "results")) == before
+
+
+def test_the_listing_of_some_suffixes(tmp_path):
+    root = tree(tmp_path)
+    before = listing([str(root)], (".png",))
+    write(root / "notes.txt")
+    assert listing([str(root)], (".png",)) == before
+    write(root / "sub/B.PNG")
+    assert listing([str(root)], (".png",)) != before
 
 
 def test_the_listing_of_one_file_and_of_none(tmp_path):

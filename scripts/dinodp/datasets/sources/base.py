@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from PIL import Image
 from pydantic import field_validator, model_validator
 
 from dinodp.datasets.subjects import compile_pattern
+from dinodp.datasets.walking import IMAGE_SUFFIXES
 from dinodp.images import read_window
 from dinodp.jobs.files import replaced_folder, user_path
 from dinodp.jobs.logs import progress
@@ -41,6 +42,8 @@ class DatasetOptions(Options):
 
     A subclass with a default ``source`` is a source of that name.
     """
+
+    READS: ClassVar[tuple[str, ...]] = ()  # suffixes of the files that it reads; none: any
 
     source: str = option(..., "Which reader makes the manifest.")
     archive: ArchivePart | None = option(None, "Where to get it when there is nothing at its `root`.")
@@ -111,6 +114,8 @@ class SliceOptions(RootedOptions):
 
 class SubjectOptions(RootedOptions):
     """Images whose names tell the subject."""
+
+    READS: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
 
     masks: bool = option(True, "False: image-level labels only; pixel metrics are then absent.")
     depth: int | None = option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ Case = tuple[str, Path, Path, bool]  # split, volume, segmentation, whether it i
 
 class LiverVolumeOptions(SeededOptions):
     """Liver slices from raw BTCV and LiTS volumes."""
+
+    READS: ClassVar[tuple[str, ...]] = SUFFIXES
 
     source: Literal["liver_volumes"] = "liver_volumes"
     btcv: str = option(..., "Folder with img/img<n>.nii.gz and label/label<n>.nii.gz.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ LARGEST_SIDE = 8192  # pixels of a slice
 
 class NiftiOptions(SliceOptions):
     """NIfTI volumes in folders train, valid and test, cut into slices."""
+
+    READS: ClassVar[tuple[str, ...]] = SUFFIXES
 
     source: Literal["nifti"] = "nifti"
     image_suffix: str = option("_t1", "Volumes are `<subject><image_suffix>.nii.gz`.")
