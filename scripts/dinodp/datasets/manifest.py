@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from dinodp.errors import InputError, visible
+from dinodp.errors import InputError
 from dinodp.images import orientation_of
 from dinodp.jobs.origin import parse_table, require_unchanged, sha256, table_origin, write_table
 from dinodp.options.base import shown
@@ -101,18 +101,8 @@ def write_manifest(
 def _relative(file: str, folder: Path) -> str:
     if not file:
         return ""
-    if not _is_utf8(file):
-        raise InputError(f"the name of {visible(file)} is not UTF-8, which a manifest cannot hold: rename it.")
     absolute = Path(file).absolute()
     return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:  # Python's stand-in for a byte of another encoding
-        return False
-    return True
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import torch
 from scan_phantoms import FAST_FIT, WINDOW, head, healthy_folder, photo, save, save_photo
 
 from dinodp.cli import main
-from dinodp.scans.detecting.outlying import outlying
+from dinodp.scans.detecting.outlying import evenly, outlying
 
 
 def fit(folder, model, *options):
@@ -40,7 +40,7 @@ def clouds(n, odd=(), dim=8):
         if number in odd:
             tokens[:5] = torch.eye(dim)[1]
         found.append(tokens)
-    return found
+    return lambda number, count: evenly(found[number], count)
 
 
 def test_who_is_compared_with_whom():

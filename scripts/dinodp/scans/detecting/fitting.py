@@ -25,7 +25,7 @@ from dinodp.scans.detecting.healthy import (
     require_similar_size,
 )
 from dinodp.scans.detecting.model_file import FittedDetector
-from dinodp.scans.detecting.outlying import foreground_of, outlying
+from dinodp.scans.detecting.outlying import outlying, samples_of
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import NoEmbeddings, Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
@@ -203,8 +203,7 @@ def _embed(
 def _say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], settings: Settings) -> int:
     """Name the scans that are far from all others when they are left out; returns how many there are."""
     names = [scan.name for scan in scans]
-    embeddings = [item for file in tokens for item in foreground_of(file, len(scans))]
-    found = outlying(names, subjects_of(names, settings.subject_pattern), embeddings)
+    found = outlying(names, subjects_of(names, settings.subject_pattern), samples_of(tokens))
     for scan in found:
         logger.warning(
             "%s is far from all other healthy scans: %.3g when it is left out, most are at %.3g. Is it healthy, and of "
