@@ -25,7 +25,7 @@ FAST = {"backbone": "classical", "resolution": 168, "method": MIXTURE, "slice_st
 FAST["window"] = (0, 900)
 FAST_FIT = [
     "--backbone", "classical", "--resolution", "168", "--method", "dpmm", "components=16", "epochs=2",
-    "--slice-step", "2",
+    "--score", "log_likelihood", "--slice-step", "2",
 ]  # fmt: skip
 WINDOW = ["--window", "0", "900"]  # so that the lesion does not darken the rest
 ORIENTATIONS = [

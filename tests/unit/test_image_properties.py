@@ -14,6 +14,8 @@ SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 GREY = arrays.arrays(np.uint8, SIDES)
 COLOUR = SIDES.flatmap(lambda size: arrays.arrays(np.uint8, (*size, 3)))
 DEEP = arrays.arrays(np.uint16, SIDES)
+LABELS = arrays.arrays(np.uint8, SIDES, elements=st.sampled_from([*range(15), 255]))
+PALETTE = np.array([[0, 0, 0], [58, 58, 58], [200, 10, 9], [255, 255, 255], [0, 1, 1]], dtype=np.uint8)
 FORMATS = st.sampled_from([".png", ".tif", ".bmp"])
 
 
@@ -28,19 +30,28 @@ def written(array, path):
 
 
 @given(GREY, FORMATS)
-def test_grey_images_and_masks_keep_their_values(folder, grey, suffix):
+def test_grey_images_keep_their_values(folder, grey, suffix):
     path = written(grey, folder / f"grey{suffix}")
     np.testing.assert_array_equal(read_image(path), np.repeat(grey[:, :, None], 3, axis=2))
-    np.testing.assert_array_equal(read_mask(path), grey)
-    np.testing.assert_array_equal(read_lesion(path, "gt0"), grey > 0)
-    np.testing.assert_array_equal(read_lesion(path, "eq255"), grey == 255)
+
+
+@given(LABELS, FORMATS)
+def test_masks_keep_their_labels(folder, labels, suffix):
+    path = written(labels, folder / f"labels{suffix}")
+    np.testing.assert_array_equal(read_mask(path), labels)
+    np.testing.assert_array_equal(read_lesion(path, "gt0"), labels > 0)
+    np.testing.assert_array_equal(read_lesion(path, "eq255"), labels == 255)
 
 
 @given(COLOUR, FORMATS)
-def test_colour_images_keep_their_values_and_a_mask_is_zero_where_they_are_black(folder, colour, suffix):
-    path = written(colour, folder / f"colour{suffix}")
-    np.testing.assert_array_equal(read_image(path), colour)
-    np.testing.assert_array_equal(read_mask(path) > 0, colour.any(axis=2))
+def test_colour_images_keep_their_values(folder, colour, suffix):
+    np.testing.assert_array_equal(read_image(written(colour, folder / f"colour{suffix}")), colour)
+
+
+@given(arrays.arrays(np.uint8, SIDES, elements=st.integers(0, len(PALETTE) - 1)), FORMATS)
+def test_a_colour_mask_is_zero_where_it_is_black(folder, labels, suffix):
+    path = written(PALETTE[labels], folder / f"colour{suffix}")
+    np.testing.assert_array_equal(read_mask(path) > 0, labels > 0)
 
 
 @given(DEEP, st.sampled_from([".png", ".tif"]))

@@ -31,7 +31,8 @@ def run(folder, seed):
     for split, label, count in (("train", "normal", 4), ("valid", "normal", 2), ("test", "anomalous", 2)):
         for index in range(count):
             path = folder / f"{split}{index}.png"
-            Image.fromarray(generator.integers(0, 255, (16, 16), dtype=np.uint8)).save(path)
+            top = 2 if label == "anomalous" else 255  # an anomalous image is its own mask
+            Image.fromarray(generator.integers(0, top, (16, 16), dtype=np.uint8)).save(path)
             rows.append(image_row(split, label, path, path if label == "anomalous" else None, f"s{index}"))
     place = folder / "results/data/d/manifest.csv"
     write_manifest(make_manifest(rows), place)

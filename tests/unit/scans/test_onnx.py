@@ -93,7 +93,7 @@ def test_vit_tiny(shared, healthy, tmp_path):
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     says = {item.key: item.value for item in model.metadata_props}
-    assert says["score"] == "log_likelihood"
+    assert says["score"] == "cosine"
     assert json.loads(says["thresholds"]) == detector.fitted_.calibration.thresholds
     assert "no diagnosis" in says["note"]
 

@@ -183,7 +183,7 @@ def test_an_unexpected_error_does_not_stop_the_others_either(model, tmp_path, ca
 
     monkeypatch.setattr("dinodp.scans.writing.maps.nib.save", failing)
     assert predict(model, tmp_path / "out", tmp_path / "new") == 1
-    sentence = r"a.nii.gz cannot be written: the disk or the quota is full \([0-9]+ MiB are free on the disk\)"
+    sentence = r"a.nii.gz cannot be written: the disk or the quota is full; [0-9.]+ MiB are free on its file system"
     assert re.search(sentence, capsys.readouterr().out)
     assert [path.name for path in (tmp_path / "out/maps").iterdir()] == ["b.nii.gz"]
     monkeypatch.setattr("dinodp.scans.writing.maps.nib.save", lambda image, path: 1 / 0)

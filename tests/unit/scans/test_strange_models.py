@@ -211,7 +211,7 @@ def test_links_of_a_stranger_are_not_followed(models, tmp_path, capsys):
 
 def test_a_scan_without_a_finite_score_is_a_failed_scan(models, tmp_path, capsys, monkeypatch):
     """Means that are finite, but so large that a distance is not."""
-    copy = edited(models, tmp_path, "dpmm", put("means", 3e38, (slice(None), slice(None))))
+    copy = edited(models, tmp_path, "gaussian", put("mean", 3e38, (slice(None),)))
     command = ["predict", str(models / "new.png"), "--model", str(copy), "--out", str(tmp_path / "out"), "--force"]
     assert main(command) == 1
     assert "the model gives it a score that is not finite" in capsys.readouterr().out
