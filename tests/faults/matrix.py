@@ -9,6 +9,7 @@ from pathlib import Path
 from damages import DAMAGES, Damaged
 from project_copy import small_run
 from replay import Outcome, Run, readers_of, small_files
+from tqdm import tqdm
 
 CONFIGURATION = small_run(
     (8, 4, 8),
@@ -55,6 +56,7 @@ class Table:
         """Count an outcome; what is not right is told as well."""
         self.cells[kind, damage][outcome.kind] += 1
         if not outcome.is_right:
+            tqdm.write(f"{kind}, {damage}, {reader}: {outcome.kind} {outcome.text}")
             self.wrong.append(f"{kind}, {damage}, {reader}: {outcome.kind} {outcome.text}")
 
     def total(self) -> Counter[str]:
@@ -91,7 +93,7 @@ def cases(run: Run, whole: bool) -> Iterator[tuple[str, Path, str, bool, list]]:
 def damage_files(run: Run, other: Run, whole: bool, seed: int = 0, kinds: tuple[str, ...] = ()) -> Table:
     """Damage, replay, compare, restore."""
     table, draw = Table(), random.Random(seed)
-    for kind, path, damage, keep_time, jobs in cases(run, whole):
+    for kind, path, damage, keep_time, jobs in tqdm(list(cases(run, whole)), "damages", mininterval=10):
         if kinds and kind not in kinds:
             continue
         twin = other.folder / path.relative_to(run.folder)
@@ -118,7 +120,7 @@ def fill_disk(run: Run, seed: int = 0) -> Table:
 def flip_bits(run: Run, other: Run, count: int, seed: int = 0) -> Table:
     """One bit of models and scores, read by the job that uses them."""
     table, draw = Table(), random.Random(seed)
-    for number in range(count):
+    for number in tqdm(range(count), "flips", mininterval=10):
         kind = ("model, mixture", "model, bank", "scores, test", "scores, valid", "embeddings, test")[number % 5]
         path = run.folder / "results" / KINDS[kind]
         readers = readers_of(run.jobs, f"results/{KINDS[kind]}")
