@@ -103,7 +103,7 @@ class Job:
         return Outcome("same")
 
     def _deviations(self, expected: dict[Path, bytes]) -> str:
-        """What a verification found that it did not find before: naming it is its work, and the next job stops at it."""
+        """What a verification found that it did not find before: to name it is its work; the next job stops there."""
         for path in expected:
             if path.name == "verification.json" and path.is_file():
                 known = json.loads(expected[path])["deviations"]
