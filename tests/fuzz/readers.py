@@ -29,7 +29,8 @@ from dinodp.images import read_image, read_mask, read_values
 from dinodp.jobs.files import write_json
 from dinodp.jobs.origin import Origin, origin_path, sha256
 
-GREY = np.arange(96, dtype=np.uint8).reshape(8, 12)
+GREY = np.arange(96, dtype=np.uint8).reshape(8, 12)  # too many values for a mask
+SHAPE = np.kron(np.array([[0, 255], [255, 0]], dtype=np.uint8), np.ones((8, 8), dtype=np.uint8))  # also a mask
 CATALOG = yaml.safe_load((ROOT / "config/catalog.yaml").read_text(encoding="utf-8"))
 
 
@@ -74,7 +75,7 @@ def _saved(array: np.ndarray, kind: str, **options: object) -> bytes:
 
 
 def _images(kind: str, *, deep: bool = False, **options: object) -> Callable[[Path], list[bytes]]:
-    arrays = [GREY, np.repeat(GREY[:, :, None], 3, axis=2)]
+    arrays = [SHAPE, GREY, np.repeat(GREY[:, :, None], 3, axis=2)]
     arrays += [GREY.astype(np.uint16) * 257] if deep else []
     return lambda folder: [_saved(array, kind, **options) for array in arrays]
 

@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -347,6 +348,8 @@ def test_from_an_address_to_a_manifest(project, tmp_path):
                 target = served / "Brain" / path / f"{folder.replace('/', '')}{index}_60.png"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.effect_noise((8, 8), 50 + len(folder) + index).save(target)
+    for path in served.glob("Brain/*/Ungood/label/*"):
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(path)
     for path in served.glob("Brain/*/good/label/*"):
         Image.new("L", (8, 8)).save(path)
     packed = Path(shutil.make_archive(str(tmp_path / "bmad"), "zip", served))

@@ -188,13 +188,13 @@ def _require_one_series(headers: Sequence[Any], folder: Path) -> None:
         raise InputError(f"{folder} holds files of several series; give each a folder of its own.")
     for item in headers:
         _require_grey_slice(item)
-    sizes = {(int(item.Rows), int(item.Columns)) for item in headers}
+    sizes = {tuple(int(_numbers(item, name, 1)[0]) for name in ("Rows", "Columns")) for item in headers}
     if len(sizes) > 1:
         raise InputError(f"the slices of {folder} differ in size.")
     rows, columns = sizes.pop()
     if rows * columns * len(headers) > MAX_VOXELS:
         raise InputError(f"{folder} announces {rows * columns * len(headers)} voxels; at most {MAX_VOXELS} are read.")
-    if len({item.PhotometricInterpretation for item in headers}) > 1:
+    if len({str(item.PhotometricInterpretation) for item in headers}) > 1:
         raise InputError(f"{folder} holds slices of MONOCHROME1 and of MONOCHROME2: give each a folder of its own.")
     seen: dict[str, str] = {}
     for item in headers:
@@ -207,6 +207,9 @@ def _require_grey_slice(item: Any) -> None:
     for name in ("Rows", "Columns", "PhotometricInterpretation"):
         if not _has(item, name):
             raise InputError(f"{item.filename} is not a readable DICOM image (it lacks {name}).")
+    for name in ("Rows", "Columns"):
+        if _numbers(item, name, 1)[0] < 1:
+            raise InputError(f"{item.filename} has {_value(item, name)} {name}.")
     frames = int(_numbers(item, "NumberOfFrames", 1)[0]) if _has(item, "NumberOfFrames") else 1
     if frames > 1:
         raise InputError(
