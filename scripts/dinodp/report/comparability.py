@@ -5,7 +5,8 @@ from typing import Any
 
 from dinodp.options.protocol import PUBLISHED_BACKBONES, Protocol
 
-AS_PUBLISHED = ("subject_in_two_splits",)  # a deviation that BMAD itself has: LiTS patients in valid and test
+# deviations that BMAD itself has: LiTS patients in valid and test, slices that are the same
+AS_PUBLISHED = ("subject_in_two_splits", "identical_within_split")
 
 
 def unlike_published(config: Mapping[str, Any], dataset: str, protocol: Protocol) -> list[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 from synthetic_run import CONFIG, DATASET, EMBEDDING, GRID, map_of, write_run
 
 from dinodp import store
+from dinodp.configuration import Configuration
 from dinodp.datasets.manifest import read_manifest, select
 from dinodp.errors import InputError
 from dinodp.evaluation.test_split import evaluate_scores
@@ -26,6 +27,7 @@ from dinodp.options.protocol import Protocol, read_published
 from dinodp.report import comparison
 from dinodp.report.case_choice import choose_by_dice, choose_by_score, image_dice, lesion_mask
 from dinodp.report.case_gallery import galleries, threshold_levels
+from dinodp.report.comparability import unlike_published
 from dinodp.report.curve_panels import axis_end, curve_panels
 from dinodp.report.origin import data_rows, limits
 from dinodp.report.page import number, write_report
@@ -120,6 +122,14 @@ def test_a_run_on_other_data_or_weights_gets_no_verdict(files: ReportFiles, chan
     compared = [row for row in rows if row["published"] is not None]
     assert {row["verdict"] for row in compared} == {"other data or weights"}
     assert all(row["origin"].endswith(f"; here {said}") for row in compared)
+
+
+def test_the_papers_own_run_gets_verdicts(root: Path) -> None:
+    merged = yaml.safe_load((root / "config/catalog.yaml").read_text())
+    run = yaml.safe_load((root / "config/paper.yaml").read_text())["run"]
+    config = Configuration.of({**merged, "run": run}).plain()
+    found = {name: unlike_published(config, name, Protocol.of(config["run"])) for name in run["datasets"]}
+    assert found == {"brats2021": [], "liver": [], "resc": []}
 
 
 def test_without_a_published_value_or_interval_nothing_is_made_up(files: ReportFiles) -> None:

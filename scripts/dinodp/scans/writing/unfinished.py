@@ -117,8 +117,8 @@ def discard(folder: Path, used: set[str] | None = None) -> None:
 
 def content_of(path: Path) -> str:
     """A digest of the bytes of a scan: of its file, or of the files of its series."""
-    files = sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]
     try:
+        files = sorted(item for item in path.iterdir() if item.is_file()) if path.is_dir() else [path]
         return sha256("".join(f"{file.name}\0{_digest(file)}\n" for file in files).encode("utf-8", "surrogateescape"))
     except OSError:  # its reader tells so
         return ""
