@@ -23,11 +23,12 @@ from dinodp.datasets.manifest import read_manifest, select
 from dinodp.datasets.sources import prepare_dataset
 from dinodp.evaluation.test_split import MaskFiles
 from dinodp.families.fitting import fit_mixture
-from dinodp.families.scores import MIXTURE_SCORES, patch_scores
+from dinodp.families.scores import score_maps
 from dinodp.images import read_image
 from dinodp.jobs.logs import progress
 from dinodp.metrics import Bootstrap, evaluate_stream
 from dinodp.models import DirichletProcessMixture, MemoryBank
+from dinodp.options.choices import MIXTURE_SCORES
 
 EVERY = {"train": 4, "valid": 2, "test": 2}
 EPOCHS, K, RESAMPLES, BATCH = 8, 200, 500, 8
@@ -70,9 +71,17 @@ def scores_of(models: dict[str, DirichletProcessMixture | MemoryBank], tokens: t
     source, found = Held(tokens), {}
     for name, model in models.items():
         kinds = list(MIXTURE_SCORES) if name == "dpmm" else ["cosine"]
-        parts = [patch_scores(model, part, kinds) for part in source.tokens.split(BATCH)]
+        parts = [_scores(model, part, kinds) for part in source.tokens.split(BATCH)]
         found |= {f"{name} {kind}": np.concatenate([part[kind] for part in parts]) for kind in kinds}
     return found
+
+
+def _scores(
+    model: DirichletProcessMixture | MemoryBank, tokens: torch.Tensor, kinds: list[str]
+) -> dict[str, np.ndarray]:
+    x = tokens.flatten(0, 2)
+    found = {"cosine": model.distances(x)} if isinstance(model, MemoryBank) else model.scores(x, kinds)
+    return score_maps(found, tokens, kinds)
 
 
 class Evaluator:

@@ -13,9 +13,10 @@ from made_data import clustered, slices
 from runner import Row, alternate, arguments, report
 
 from dinodp.backbones import Backbone
-from dinodp.families.scores import MIXTURE_SCORES, patch_scores
+from dinodp.families.scores import score_maps
 from dinodp.images import read_image
 from dinodp.models import DirichletProcessMixture
+from dinodp.options.choices import MIXTURE_SCORES
 
 BATCH = 8
 
@@ -33,7 +34,11 @@ def score_against_forward(name: str, model: Backbone, path: Path, device: str, r
     pixels = torch.stack([model.prepare(read_image(path))] * BATCH).to(device)
     tokens = torch.nn.functional.normalize(model.embed(pixels).float(), dim=-1)
     mixture = fitted(tokens.shape[-1], device)
-    row = alternate(lambda: patch_scores(mixture, tokens, scores), lambda: model.embed(pixels), repeats)
+
+    def score() -> None:
+        score_maps(mixture.scores(tokens.flatten(0, 2), scores), tokens, scores)
+
+    row = alternate(score, lambda: model.embed(pixels), repeats)
     share = {kind: [float(f"{r / (1 + r):.3g}") for r in values] for kind, values in row["ratio"].items()}
     about: Row = {"backbone": name, "weights": WEIGHTS[name], "active": int(mixture.active_.sum())}
     about |= {"scores": scores, "batch": BATCH, "share_of_time_per_image": share}
