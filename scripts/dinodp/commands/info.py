@@ -42,7 +42,7 @@ def describe_file(path: Path) -> list[str]:
 
 def _describe_hdf5(path: Path) -> list[str]:
     lines: list[str] = []
-    require_plain(path, gathered=True)
+    require_plain(path, store.require_whole, gathered=True)
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):

@@ -17,7 +17,7 @@ from dinodp.errors import InputError
 from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.model_file import load_detector
 
-N_FLIPS = int(os.environ.get("DINODP_FLIPS", "200"))  # DINODP_FLIPS=2000 for a longer run
+N_FLIPS = 2000
 SMALL = ["--backbone", "classical", "--resolution", "112", "--seed", "3"]
 METHODS = {
     "dpmm": ("dpmm", "components=8", "epochs=1"),
@@ -200,6 +200,7 @@ def test_links_of_a_stranger_are_not_followed(models, tmp_path, capsys):
     copy = edited(models, tmp_path, "dpmm", lambda file, config: file.__delitem__("state/means"))
     with h5py.File(copy, "r+") as file:
         file.create_dataset("state/means", (8, 92), "uint8", external=[("/etc/passwd", 0, 8 * 92)])
+    resign(copy)
     for command in (["info", str(copy)], ["predict", str(models / "new.png"), "--model", str(copy), "--out",
                                           str(tmp_path / "out")]):  # fmt: skip
         assert main(command) == 1

@@ -57,7 +57,7 @@ def load_detector(
     in a file of a stranger must be in the hub's cache already. Raises InputError when the file is missing, damaged or
     something else, or the backbone is not the one of the fit.
     """
-    require_plain(path)
+    require_plain(path, store.require_whole)
     with _understood(path):
         config, state, history = store.read_state(path, KIND)
         preparation, expected = Preparation.from_json(config), config["backbone"]
