@@ -24,6 +24,7 @@ Score new scans with a fitted model, and write into a folder:
 
   maps/         anomaly maps: NIfTI with the scan's affine and shape, or float32 TIFF of an image
   masks/        what exceeds the threshold (--masks)
+  tails/        share of held-out healthy voxels that score as high, 0 to 1 (--calibrated)
   overlays/     the slices with the highest scores, map above scan (--overlays)
   scans.csv     score of each scan, volume above the threshold, failures
   slices.csv    score of each slice of a volume
@@ -48,6 +49,10 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         help="fpr10, fpr05 or fpr01 (10, 5 or 1 %% of healthy voxels exceed it), or a score (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--masks", action="store_true", help="write masks of what exceeds the threshold")
+    parser.add_argument(
+        "--calibrated", action="store_true",
+        help="write maps of tail probabilities: the share of held-out healthy voxels that score as high, 0 to 1",
+    )  # fmt: skip
     parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")
     parser.add_argument(
         "--image-format", choices=("tiff", "png"), default="tiff",
@@ -86,7 +91,7 @@ def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.writing.summary import remove_earlier, write_summary
     from dinodp.scans.writing.unfinished import Progress, discard, job_of, unfinished_job
 
-    names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force")
+    names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force", "calibrated")
     chosen = PredictionOptions(**{name: getattr(options, name) for name in names})
     job, earlier = job_of(options.model, chosen), unfinished_job(options.out)
     if options.overwrite or earlier is None:

@@ -6,10 +6,15 @@ from scan_phantoms import AFFINE, FLIPPED, SHAPE, head, oblique, reoriented
 
 from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.scans.detecting.calibration import Calibration
+from dinodp.scans.detecting.tail import Tail
 from dinodp.scans.writing.views import LEGEND, OUTLINE, Scale, View, _sides
 
 CALIBRATION = Calibration(
-    {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.0}, {name: [0.1] for name in ("fpr10", "fpr05", "fpr01")}, [1.0], (0.0, 9.0)
+    {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.0},
+    {name: [0.1] for name in ("fpr10", "fpr05", "fpr01")},
+    [1.0],
+    (0.0, 9.0),
+    Tail(100, [0.0, 3.0], [50, 0]),
 )
 
 

@@ -38,7 +38,8 @@ one by one.
 |---|---|---|---|---|
 {thresholds}
 
-{few}Other healthy people, scanners or protocols can give other rates.
+{few}Other healthy people, scanners or protocols can give other rates. Tail probabilities rest on {voxels} voxels of
+these scans, which are no independent ones; none is below {smallest:.1g}.
 
 ## Intended use
 Research: to point a reader to places worth looking at, to compare methods, to prepare annotation. Output must be read
@@ -88,6 +89,8 @@ def describe(name: str, detector: FittedDetector) -> str:
         digest=sha256("".join(origin["scans_sha256"])),
         outlying=_outlying(int(origin["outlying_scans"])),
         thresholds="\n".join(_threshold_rows(detector)),
+        voxels=detector.calibration.tail.count,
+        smallest=detector.calibration.tail.smallest,
         few=_warning(int(origin["held_out_scans"])),
         patch=backbone["patch_size"],
     )
