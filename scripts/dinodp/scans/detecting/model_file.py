@@ -12,6 +12,7 @@ from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError, one_line, told
 from dinodp.jobs.strangers import require_plain
 from dinodp.scans.detecting.calibration import Calibration
+from dinodp.scans.detecting.origin import Origin
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import Scorer
 from dinodp.scans.detecting.settings import PINNED_REVISIONS
@@ -27,7 +28,7 @@ class FittedDetector:
 
     scorer: Scorer
     calibration: Calibration
-    origin: Mapping[str, Any]
+    origin: Origin
     state: Mapping[str, Any]
     history: Mapping[str, Any]
 
@@ -37,7 +38,7 @@ class FittedDetector:
             **self.scorer.preparation.to_json(),
             "backbone": self.scorer.embedder.backbone.provenance(),
             "calibration": self.calibration.to_json(),
-            "origin": dict(self.origin),
+            "origin": self.origin.to_json(),
         }
 
 
@@ -45,7 +46,9 @@ def save_detector(path: Path, detector: FittedDetector) -> None:
     """Write a detector under a temporary name, then rename it. Raises InputError where nothing can be written."""
     require_name(path)
     with told(f"The model cannot be written to {path}", RuntimeError, place=path):  # HDF5 raises that on a full disk
-        store.write_state(path, detector.config(), detector.state, detector.history, KIND)
+        store.write_state(
+            path, detector.config(), detector.state, detector.history, KIND, detector.origin.made_from
+        )
 
 
 def load_detector(
@@ -75,7 +78,8 @@ def load_detector(
     embedder = Embedder(loaded, batch_size)
     with _understood(path, told=()):  # what is wrong with a state is no mistake of the user's
         scorer = Scorer.of(preparation, embedder, state)
-        return FittedDetector(scorer, Calibration.from_json(config["calibration"]), config["origin"], state, history)
+        calibration, origin = Calibration.from_json(config["calibration"]), Origin.from_json(config["origin"])
+        return FittedDetector(scorer, calibration, origin, state, history)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dinodp.jobs.origin import sha256
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.healthy import HealthyRange
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.origin import Update
 from dinodp.scans.naming import card_of
 
 AXES_OF_SPACING = ("slices", "rows", "columns")
@@ -38,8 +39,8 @@ one by one.
 |---|---|---|---|---|
 {thresholds}
 
-{few}Other healthy people, scanners or protocols can give other rates. Tail probabilities rest on {voxels} voxels of
-these scans, which are no independent ones; none is below {smallest:.1g}.
+{updates}{few}Other healthy people, scanners or protocols can give other rates. Tail probabilities rest on {voxels}
+voxels of these scans, which are no independent ones; none is below {smallest:.1g}.
 
 ## Intended use
 Research: to point a reader to places worth looking at, to compare methods, to prepare annotation. Output must be read
@@ -77,21 +78,22 @@ def describe(name: str, detector: FittedDetector) -> str:
         version=__version__,
         **{key: backbone[key] for key in ("backbone", "revision", "layers", "resolution")},
         weights=f" (weights SHA-256 `{backbone['weights_sha256'][:16]}`)" if "weights_sha256" in backbone else "",
-        scans=origin["scans"],
-        slices=origin["slices"],
-        held_out=origin["held_out_scans"],
+        scans=origin.scans,
+        slices=origin.slices,
+        held_out=origin.held_out_scans,
         kind=f"{healthy.kind}s",
         colour="colour" if healthy.channels == 3 else "grey",
         depth=f", {healthy.depth} bits" if healthy.depth else f", {settings.axis} slices",
         low=f"{healthy.low[0]:g}",
         high=f"{healthy.high[1]:g}",
         spacing=_spacing(healthy, settings.axis),
-        digest=sha256("".join(origin["scans_sha256"])),
-        outlying=_outlying(int(origin["outlying_scans"])),
+        digest=sha256("".join(origin.scans_sha256)),
+        outlying=_outlying(origin.outlying_scans),
         thresholds="\n".join(_threshold_rows(detector)),
         voxels=detector.calibration.tail.count,
         smallest=detector.calibration.tail.smallest,
-        few=_warning(int(origin["held_out_scans"])),
+        updates="".join(map(_update, origin.updates)),
+        few=_warning(origin.held_out_scans),
         patch=backbone["patch_size"],
     )
 
@@ -120,6 +122,17 @@ def _threshold_rows(detector: FittedDetector) -> list[str]:
         limit = calibration.thresholds[name]
         rows.append(f"| {name} | {rate:.0%} | {limit:.6g} | {min(rates):.1%} | {max(rates):.1%} |")
     return rows
+
+
+def _update(update: Update) -> str:
+    """What an update found, as a paragraph."""
+    limits = ", ".join(f"{name} {limit:.6g}" for name, limit in update.thresholds.items())
+    rates = ", ".join(f"{update.after[name]:.1%} above {name}" for name in update.thresholds)
+    return (
+        f"Updated with {update.scans} more healthy scans (and {update.held_out_scans} held out for the thresholds), "
+        f"from the model `{update.model_sha256[:16]}`. Its thresholds were {limits}; of the voxels of the new held-out "
+        f"scans the updated model has {rates}.\n\n"
+    )
 
 
 def _warning(held_out: int) -> str:
