@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     from dinodp import store
     from dinodp.scans.detecting.fitting import unread_scans
-    from dinodp.scans.detecting.model_file import load_detector, save_detector
+    from dinodp.scans.detecting.model_file import copied_weights, load_detector, save_detector
     from dinodp.scans.detecting.updating import moved, update_detector
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
@@ -64,6 +64,8 @@ def _update(options: argparse.Namespace) -> int:
     scans = find_all(options.healthy, options.pattern, with_copies=False)
     unread = unread_scans(scans, detector.scorer.settings)
     updated = update_detector(detector, unread, store.digest_of(options.model))
+    if detector.weights is not None and options.backbone is None and options.out != options.model:
+        updated = copied_weights(updated, options.model, options.out)
     save_detector(options.out, updated)
     card = write_card(options.out, updated)
     print(tabulate(moved(updated), headers="keys", floatfmt=".4g"))

@@ -1,5 +1,6 @@
 """The model card: what a fitted model was made from, what it is for, and what it is not."""
 
+import re
 from pathlib import Path
 
 from dinodp import __version__
@@ -13,7 +14,18 @@ from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.origin import Update
 from dinodp.scans.naming import card_of
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 AXES_OF_SPACING = ("slices", "rows", "columns")
+FRONT_MATTER = """---
+library_name: dinodp
+license: {licence}
+{extra}tags:
+- anomaly-detection
+- medical-imaging
+- out-of-distribution-detection
+- not-a-medical-device
+---
+"""  # as the Hugging Face hub reads it from a README.md
 CARD = """# Model card: {name}
 
 **Not a medical device. A score says how far a patch lies from the healthy scans below; it is no diagnosis, no
@@ -54,7 +66,7 @@ by someone qualified to read such scans.
 - Scans whose values, spacing or size lie far outside the healthy ones are refused, unless --force says otherwise;
   images for volumes, grey for colour and another bit depth always. A similar range of values does not prove the same
   protocol.
-- The backbone and the scans have licences of their own.
+- The backbone and the scans have licences of their own.{weights_licence}
 """
 
 
@@ -66,10 +78,10 @@ def write_card(model: Path, detector: FittedDetector) -> Path:
 
 
 def describe(name: str, detector: FittedDetector) -> str:
-    """The card's text, Markdown."""
+    """The card's text, Markdown with the front matter of the Hugging Face hub."""
     scorer, origin = detector.scorer, detector.origin
     settings, healthy, backbone = scorer.settings, scorer.preparation.healthy, scorer.embedder.backbone.provenance()
-    return CARD.format(
+    return front_matter(detector) + CARD.format(
         name=name,
         family=settings.model.family,
         options=", ".join(f"`{key}` {value}" for key, value in settings.model.fit_options().items() if key != "family"),
@@ -95,7 +107,24 @@ def describe(name: str, detector: FittedDetector) -> str:
         updates="".join(map(_update, origin.updates)),
         few=_warning(origin.held_out_scans),
         patch=backbone["patch_size"],
+        weights_licence=_weights_licence(detector),
     )
+
+
+def front_matter(detector: FittedDetector) -> str:
+    """What the hub reads of a card: the licence of the model is for whoever fitted it to say."""
+    name = str(detector.scorer.embedder.backbone.provenance()["backbone"])
+    extra = "license_name: for-whoever-fitted-it-to-say\n"
+    if HUB_NAME.fullmatch(name) and not Path(name).exists():
+        extra += f"base_model: {name}\n"
+    return FRONT_MATTER.format(licence="other", extra=extra)
+
+
+def _weights_licence(detector: FittedDetector) -> str:
+    if detector.weights is None:
+        return ""
+    names = ", ".join(f"`{name}`" for name in detector.weights.files)
+    return f" Its weights lie beside the model ({names}), under the licence {detector.weights.licence}."
 
 
 def _spacing(healthy: HealthyRange, axis: str) -> str:
