@@ -49,7 +49,8 @@ def update_detector(old: FittedDetector, scans: Sequence[UnreadScan], model_sha2
     rates = [{name: _share_above(found, limit) for name, limit in limits.items()} for found in (before, after)]
     update = Update(model_sha256, len(train), len(held_out), dict(limits), *rates)
     origin = old.origin.updated(update, tokens[0].n_images, outlying, digests)
-    return FittedDetector(scorer, after, origin, fitted.state, _joined(old.history, fitted.history))
+    history = _joined(old.history, fitted.history)
+    return FittedDetector(scorer, after, origin, fitted.state, history, old.weights)
 
 
 def _new_scans(old: FittedDetector, scans: Sequence[UnreadScan]) -> tuple[list[UnreadScan], list[str]]:
