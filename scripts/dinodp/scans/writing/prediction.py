@@ -16,6 +16,7 @@ from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.reading.folder import read_scan
+from dinodp.scans.writing.dicom_objects import write_dicom
 from dinodp.scans.writing.maps import (
     FULL_RANGE,
     IMAGE_FORMATS,
@@ -30,12 +31,13 @@ from dinodp.scans.writing.regions import Region, find_regions
 from dinodp.scans.writing.views import EncodedView, Scale, View, views
 
 N_VIEWS = 3
-TAILS = "tails"
+TAILS, DICOM = "tails", "dicom"
 
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """What is written. ``threshold``: name of a calibrated one, or a score; ``calibrated``: maps of tail probabilities.
+    """What is written. ``threshold``: name of a calibrated one, or a score; ``calibrated``: maps of tail probabilities;
+    ``dicom``: DICOM objects that refer to the series.
 
     Raises InputError for unknown values.
     """
@@ -48,6 +50,7 @@ class PredictionOptions:
     n_regions: int = 5
     force: bool = False
     calibrated: bool = False
+    dicom: bool = False
 
     def __post_init__(self) -> None:
         require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
@@ -157,6 +160,10 @@ def _predict(
         written.append(path)
     tail = _write_tail(folder, name, scored, calibration) if options.calibrated else None
     written.extend([] if tail is None else [tail])
+    if options.dicom and scan.is_dir():
+        written.extend(write_dicom(folder / DICOM, name, scan, scores, mask, limit))
+    elif options.dicom:
+        note = "; ".join(filter(None, (note, "it is no DICOM series, so no DICOM objects are written of it")))
     scale = Scale.of(calibration, limit)
     shown = views(scored, scale, N_VIEWS)
     if options.overlays:

@@ -12,12 +12,12 @@ from dinodp.errors import InputError
 from dinodp.jobs.files import UNFINISHED, clear_left, read_json, remove, write_json
 from dinodp.jobs.logs import logger
 from dinodp.jobs.origin import sha256
-from dinodp.scans.writing.prediction import TAILS, PredictionOptions, Result
+from dinodp.scans.writing.prediction import DICOM, TAILS, PredictionOptions, Result
 from dinodp.scans.writing.regions import Region
 from dinodp.scans.writing.views import EncodedView
 
 JOB = "job.json"
-FOLDERS = ("", "maps", "masks", "overlays", TAILS)
+FOLDERS = ("", "maps", "masks", "overlays", TAILS, DICOM)
 
 
 def job_of(model: Path, options: PredictionOptions) -> str:
