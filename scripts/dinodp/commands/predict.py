@@ -15,6 +15,7 @@ from dinodp.commands.arguments import (
     require_writable,
     say,
 )
+from dinodp.datasets.subjects import subjects_of
 from dinodp.errors import InputError, told
 from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
@@ -78,6 +79,10 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--force", action="store_true", help="also score scans whose values, spacing or size do not fit the model"
     )
+    parser.add_argument(
+        "--subject-pattern", metavar="REGEX",
+        help="as in `dinodp fit`: the gallery shows a scan beside the one before it of the same person",
+    )  # fmt: skip
     parser.add_argument("--backbone", metavar="DIR", help="where the backbone's weights are now, if they have moved")
     add_machine(parser)
 
@@ -111,6 +116,7 @@ def _predict(options: argparse.Namespace) -> int:
             "which goes on, or add --overwrite."
         )
     scans = find_all(options.new, options.pattern)
+    subjects_of([name for name, _ in scans], options.subject_pattern)  # a pattern that fits none is told now
     detector = load_detector(
         options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
     )

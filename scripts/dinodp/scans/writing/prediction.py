@@ -28,6 +28,7 @@ from dinodp.scans.writing.maps import (
     write_volume,
 )
 from dinodp.scans.writing.regions import Region, find_regions
+from dinodp.scans.writing.stack import EncodedStack, stack_of
 from dinodp.scans.writing.views import EncodedView, Scale, View, views
 
 N_VIEWS = 3
@@ -37,7 +38,8 @@ TAILS, DICOM = "tails", "dicom"
 @dataclass(frozen=True)
 class PredictionOptions:
     """What is written. ``threshold``: name of a calibrated one, or a score; ``calibrated``: maps of tail probabilities;
-    ``dicom``: DICOM objects that refer to the series.
+    ``dicom``: DICOM objects that refer to the series;
+    ``subject_pattern`` names the subject within a scan's name, whose scans the gallery shows side by side.
 
     Raises InputError for unknown values.
     """
@@ -51,6 +53,7 @@ class PredictionOptions:
     force: bool = False
     calibrated: bool = False
     dicom: bool = False
+    subject_pattern: str | None = None
 
     def __post_init__(self) -> None:
         require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
@@ -78,6 +81,7 @@ class Result:
     views: list[EncodedView] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    stack: EncodedStack | None = None
 
     @property
     def failed(self) -> bool:
@@ -171,6 +175,7 @@ def _predict(
             path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"
             write_picture(path, view.blended(scale))
             written.append(path)
+    stack = stack_of(scored, scale)
     row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
     files = [file.relative_to(folder).as_posix() for file in written]
     record = {
@@ -178,7 +183,7 @@ def _predict(
         "slices": slices, "voxels_sha256": found.digest,
         **({} if tail is None else {"tail": tail.relative_to(folder).as_posix()}),
     }  # fmt: skip
-    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record, note)
+    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record, note, stack)
 
 
 def _write_map(

@@ -14,6 +14,7 @@ from dinodp.jobs.logs import logger
 from dinodp.jobs.origin import sha256
 from dinodp.scans.writing.prediction import DICOM, TAILS, PredictionOptions, Result
 from dinodp.scans.writing.regions import Region
+from dinodp.scans.writing.stack import EncodedStack
 from dinodp.scans.writing.views import EncodedView
 
 JOB = "job.json"
@@ -135,4 +136,5 @@ def _result(content: Mapping[str, Any], path: Path) -> Result:
         for item in content["regions"]
     ]
     views = [EncodedView(**item) for item in content["views"]]
-    return Result(**{**content, "path": path, "regions": regions, "views": views})
+    stack = content["stack"] and EncodedStack(**content["stack"])
+    return Result(**{**content, "path": path, "regions": regions, "views": views, "stack": stack})
