@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from pydantic import field_validator
 
+from dinodp.errors import InputError
 from dinodp.options.base import Options, option
 from dinodp.options.choices import Background, Position, Resampling
 
@@ -170,6 +171,16 @@ class ModelOptions(FeatureOptions):
     def fit(self, task: FitTask) -> Fitted:
         """The state that is written to the model file, the history, and the number of active components."""
         raise NotImplementedError
+
+    def go_on(self, state: Mapping[str, Any], task: FitTask, n_before: int) -> Fitted:
+        """A self-contained fit on ``n_before`` images, continued with those of the task; each image counts alike.
+
+        Raises InputError for a family, or options, that cannot.
+        """
+        raise InputError(
+            f"A fit of the family {self.family} cannot go on with new scans: fit again with all of them (dpmm, "
+            "gaussian_mixture and memory_bank can go on)."
+        )
 
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> FittedModel:
         """The model of a model file; a memory bank reads its embeddings from ``train``."""

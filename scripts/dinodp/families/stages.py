@@ -115,6 +115,29 @@ def fit_state(
     return fitted._replace(state={**fitted.state, **features.state}, size_mib=size)
 
 
+def continued_state(
+    options: ModelOptions,
+    state: Mapping[str, Any],
+    train: MaskedSource,
+    valid: MaskedSource,
+    *,
+    n_before: int,
+    seed: int,
+    device: str,
+) -> Fitted:
+    """A self-contained state of ``n_before`` images after more of them, with the features that it has.
+
+    Raises InputError for a family that cannot go on, and for images of background only.
+    """
+    features = Features.load(options, state)
+    learnt, held = (learnt_from(options, features.of(source)) for source in (train, valid))
+    if learnt.n_images == 0:
+        raise InputError("The new images show background only: there is nothing to go on with.")
+    task = FitTask(learnt, held, torch.Generator().manual_seed(seed), device, self_contained=True)
+    fitted = options.go_on(state, task, n_before)
+    return fitted._replace(state={**fitted.state, **features.state})
+
+
 def load_model(
     path: Path, options: ModelOptions, train: EmbeddingReader, *, device: str, seed: int | None = None
 ) -> FittedModel:

@@ -328,7 +328,7 @@ def test_scans_that_calibrate_choose_nothing_where_the_fit_can_hold_out(family, 
     method = {"family": family, "components": 6, "epochs": 1}
     fitted = AnomalyDetector(**{**FAST, "slice_step": 4, "method": method}).fit(folder).fitted_
     (subjects, n_chosen_by) = fitted_on[0]
-    assert len(subjects) == fitted.origin["scans"]
+    assert len(subjects) == fitted.origin.scans
     assert (n_chosen_by > 0) == chooses
 
 

@@ -19,6 +19,7 @@ from dinodp.images import image_score
 from dinodp.scans.detecting.canvas import enlarge
 from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.settings import Settings
+from dinodp.scans.detecting.tail import Tail
 from dinodp.scans.reading.scan import Scan
 
 Map = npt.NDArray[np.float32]
@@ -61,6 +62,10 @@ class ScoredScan:
     def score(self) -> float:
         """Mean of the highest 1 % of all patch scores of the scan, its foreground only."""
         return _highest(self.patch_maps[self.patch_foreground])
+
+    def tail_map(self, tail: Tail) -> Map:
+        """How rare each score is among healthy voxels [slice, H, W], above 0 to 1; 1 where nothing was scored."""
+        return np.where(self.scored, tail.probability(self.anomaly_map), np.float32(1))
 
     @property
     def calibration_voxels(self) -> Map:
