@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
     print(summary(rows, "value"))
     write_rows(rows, options.out)
     write_rows([row for pixels, curve in measured.froc.items() for row in _points(pixels, curve)], options.froc)
+    say_unused(test, options.masks)
     say(*measured.notes, convention_words(list(measured.froc)), count_of(test.subjects, test.masks))
     say_failed(maps.failed)
     return 0
@@ -104,6 +105,13 @@ def choices_of(options: argparse.Namespace) -> Any:
     from dinodp.scans.measuring.conventions import Choices
 
     return Choices(options.resamples, tuple(options.image_score), options.top_fraction, options.size)
+
+
+def say_unused(test: Any, folder: Path) -> None:
+    """Say which masks have no map."""
+    if test.unused:
+        count = len(test.unused)
+        say(f"Not used, as there is no map of them: {count} of the files in {folder} (such as {test.unused[0]}).")
 
 
 def say_failed(names: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ class LabelledScans:
     masks: dict[str, Path | None]
     subjects: list[str] = field(default_factory=list)
     foregrounds: dict[str, Path] | None = None
+    unused: tuple[str, ...] = ()  # files beside the masks that could be one, but of which there is no map
 
     @classmethod
     def of(
@@ -42,7 +43,9 @@ class LabelledScans:
         """Raises InputError as `find_masks` does, for a pattern that is none, and for a scan without foreground."""
         found = find_masks(masks, list(names), naming)
         subjects = subjects_of(list(found), subject_pattern)
-        return cls(found, subjects, None if foreground is None else find_foregrounds(foreground, list(found)))
+        foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
+        known = {name for name in mask_files(masks) if name.endswith(naming.mask_suffix)}
+        return cls(found, subjects, foregrounds, tuple(sorted(known - set(map(naming.mask_name, names)))))
 
     def foreground(self, name: str) -> Path | None:
         """Where the foreground of a scan lies; None where none was asked for."""
