@@ -67,6 +67,10 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
         "--subject-pattern", metavar="REGEX", help="as in `dinodp fit`: scans of one person belong together"
     )
     parser.add_argument(
+        "--metadata", type=user_path, metavar="CSV",
+        help="a table with a column image or subject: false positives of healthy scans in each group of the others",
+    )  # fmt: skip
+    parser.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="of the subjects (default: %(default)s)"
     )
     parser.add_argument("--out", type=user_path, metavar="CSV", help="also write the table here")
@@ -128,7 +132,7 @@ def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
     if not names:
         raise InputError("The predictions hold no scan that was scored.")
     naming = MaskNaming(options.scan_suffix, options.mask_suffix, options.without_mask)
-    return LabelledScans.of(names, options.masks, naming, options.subject_pattern, options.foreground)
+    return LabelledScans.of(names, options.masks, naming, options.subject_pattern, options.foreground, options.metadata)
 
 
 def require_files(*paths: Path | None) -> None:

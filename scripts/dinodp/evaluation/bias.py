@@ -8,6 +8,7 @@ import numpy.typing as npt
 from dinodp.evaluation.intervals import interval
 from dinodp.metrics.bootstrap import Bootstrap
 
+Rows = Sequence[int] | npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 HEALTHY = "healthy_share_above"  # start of the metric's name
 
@@ -27,8 +28,14 @@ class HealthyShares:
         self.pixels.append(scores.size)
         self.subjects.append(subject)
 
-    def found(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[tuple[str, float, tuple[object, object]]]:
+    def found(self, rows: Rows) -> Iterator[tuple[str, float, tuple[object, object]]]:
         """Metric, value and interval over subjects of the healthy images ``rows``; nothing where there is none."""
+        n_subjects = len({self.subjects[row] for row in rows})
+        for name, value, replicates in self.resampled(rows):
+            yield name, value, interval(value, replicates, n_subjects)
+
+    def resampled(self, rows: Rows) -> Iterator[tuple[str, float, Floats]]:
+        """Metric, value, and values of resamples of the subjects of the healthy images ``rows``."""
         if not len(rows) or not self.thresholds:
             return
         subjects = [self.subjects[row] for row in rows]
@@ -39,8 +46,7 @@ class HealthyShares:
         for index, name in enumerate(self.thresholds):
             value = float(above[:, index].sum() / pixels.sum())
             replicates = (weights @ above[:, index]) / (weights @ pixels)
-            known = self.n_resamples > 0
-            yield metric_name(name), value, interval(value, replicates if known else np.zeros(0), len(set(subjects)))
+            yield metric_name(name), value, replicates[: self.n_resamples]
 
 
 def metric_name(threshold: str) -> str:

@@ -166,6 +166,29 @@ def test_thresholds_of_healthy_maps_and_of_their_foreground(tmp_path):
         assert value(table, "pixel_auroc", pixels=pixels) == pytest.approx(auroc, abs=1e-4)
 
 
+def test_healthy_scans_above_the_threshold_by_group(tmp_path, capsys):
+    found = images(n=24)
+    write_all(tmp_path, found, ".npy")
+    for number in range(4):
+        write_map(tmp_path / f"healthy/h{number}.npy", np.random.default_rng(50 + number).uniform(0, 0.6, SHAPE))
+    people = sorted({name.partition("_")[0] for name in found})
+    lines = [f"{name},{'AB'[int(name[1:]) < 6]}" for name in people]
+    (tmp_path / "people.csv").write_text("subject,scanner\n" + "\n".join(lines) + "\n")
+    options = ["--healthy", str(tmp_path / "healthy"), "--metadata", str(tmp_path / "people.csv")]
+    status, table = evaluate(tmp_path, *options, *PATTERN)
+    assert status == 0
+    threshold = value(table, "threshold_fpr05")
+    shares = table[table["metric"] == "healthy_share_above_fpr05"].set_index("group")["value"]
+    for group in ("all", "scanner: A", "scanner: B"):
+        chosen = [
+            scores > threshold
+            for name, (scores, mask) in found.items()
+            if not mask.any() and (group == "all" or (int(name.partition("_")[0][1:]) < 6) == group.endswith("B"))
+        ]
+        assert shares[group] == pytest.approx(np.mean(chosen))
+    assert "scanner: A" in capsys.readouterr().out
+
+
 def test_each_image_by_itself_and_image_scores(tmp_path):
     found = images()
     status, table = evaluate(write_all(tmp_path, found, ".npy"), "--top-fraction", "0.1")

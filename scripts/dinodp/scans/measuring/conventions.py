@@ -13,18 +13,20 @@ from dinodp.metrics.counts import Floats
 from dinodp.scans.measuring.image_scores import RULES
 from dinodp.scans.measuring.masked import Size
 
-POOLED, EACH_IMAGE, EACH_SCAN, LESIONS = "all pixels", "each image", "each scan", "lesions"
+POOLED, EACH_IMAGE, EACH_SCAN, LESIONS, HEALTHY = "all pixels", "each image", "each scan", "lesions", "healthy scans"
 MASK_RULES = ("gt0", "eq255")
 
 
 class Key(NamedTuple):
-    """A metric under one convention; ``score``: the rule of an image's score, for metrics of images."""
+    """A metric under one convention; ``score``: the rule of an image's score, for metrics of images; ``group``: of the
+    metadata, for shares of healthy scans."""
 
     metric: str
     masks: str
     pixels: str
     over: str
     score: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Counts of all maps under one mask rule and one choice of pixels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from dinodp.evaluation.bias import HealthyShares
 from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.counts import Floats
 from dinodp.metrics.lesions import LesionCounter, region_thresholds
 from dinodp.metrics.pixels import PixelCounter
-from dinodp.scans.measuring.conventions import EACH_IMAGE, EACH_SCAN, LESIONS, POOLED, Choices, Found, Key
+from dinodp.scans.measuring.conventions import EACH_IMAGE, EACH_SCAN, HEALTHY, LESIONS, POOLED, Choices, Found, Key
 from dinodp.scans.measuring.image_scores import ImageLabels
 from dinodp.scans.measuring.masked import MaskedScan
 from dinodp.scans.measuring.scored import Flags, Map
@@ -50,9 +51,10 @@ class ConventionCounter:
         self.lesions = LesionCounter(region_thresholds(sample), n_subjects) if with_lesions else None
         self.images = ImageLabels(choices.image_scores, choices.top_fraction)
         self.anomalous: set[int] = set()
+        self.shares, self.healthy = HealthyShares(self.thresholds, choices.n_resamples), list[int]()
 
-    def add(self, scan: MaskedScan, subject: int) -> None:
-        """Count one scan of a subject (its index)."""
+    def add(self, scan: MaskedScan, subject: int, number: int) -> None:
+        """Count one scan, the one of this ``number``, of a subject (its index)."""
         lesion, counted = scan.lesion(self.rule), scan.counted(self.pixels)
         scores = np.where(scan.scan.scored, scan.scores, -np.inf).astype(np.float32)
         held = np.flatnonzero((counted | lesion).any(axis=(1, 2)))
@@ -65,6 +67,9 @@ class ConventionCounter:
         if lesion.any():
             self.anomalous.add(subject)
             self._average(scan, scores, lesion, counted, subject)
+        else:
+            self.shares.add(scores[counted], str(subject))
+            self.healthy.append(number)
 
     def _average(self, scan: MaskedScan, scores: Map, lesion: Flags, counted: Flags, subject: int) -> None:
         slices = np.flatnonzero(lesion.any(axis=(1, 2)))
@@ -84,6 +89,14 @@ class ConventionCounter:
         for index in slices:
             counter.add(scores[index], lesion[index], 0, counted[index])
         return counter.values()
+
+    def shares_of(self, groups: Mapping[str, Collection[int]]) -> Iterator[tuple[Key, Found]]:
+        """The share of the pixels above each threshold of the healthy scans among those of each group."""
+        for group, members in groups.items():
+            rows = [row for row, number in enumerate(self.healthy) if number in members]
+            n_subjects = len({self.shares.subjects[row] for row in rows})
+            for name, value, replicates in self.shares.resampled(rows):
+                yield Key(name, self.rule, self.pixels, HEALTHY, group=group), Found(value, replicates, n_subjects)
 
     def found(self, bootstrap: Bootstrap) -> Iterator[tuple[Key, Found]]:
         """Every metric under this convention."""

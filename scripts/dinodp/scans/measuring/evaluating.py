@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dinodp.errors import InputError
+from dinodp.evaluation.metadata import groups, joined
 from dinodp.images import MASK_RULES as RULE_WORDS
 from dinodp.jobs.logs import progress
 from dinodp.metrics.bootstrap import Bootstrap
@@ -51,11 +52,11 @@ def evaluate_maps(
     counters = _counters(source, test, len(subjects), choices, healthy)
     only_255 = True
     named = zip(test.masks.items(), test.subjects, strict=True)
-    for (name, mask), subject in progress(named, "evaluate", len(test.masks), "scan"):
+    for number, ((name, mask), subject) in enumerate(progress(named, "evaluate", len(test.masks), "scan")):
         scan = masked(source, name, mask, test.foreground(name), choices.size)
         only_255 &= bool(np.isin(scan.values, (0, 255)).all())
         for counter in counters:
-            counter.add(scan, subjects.index(subject))
+            counter.add(scan, subjects.index(subject), number)
     _require_lesions(counters, len(test.masks))
     return _measured(counters, test, subjects, choices, only_255, bool(counters[0].thresholds))
 
@@ -65,6 +66,7 @@ def _measured(
     only_255: bool, has_thresholds: bool,
 ) -> Measured:  # fmt: skip
     measured = Measured()
+    grouped = groups_of(test)
     for counter in counters:
         if counter.rule != MASK_RULES[0]:
             if only_255:
@@ -76,12 +78,24 @@ def _measured(
         bootstrap = Bootstrap.of(list(subjects), labels, choices.n_resamples)
         measured.found |= dict(counter.found(bootstrap))
         if counter.lesions is not None:
+            measured.found |= dict(counter.shares_of(grouped))
             measured.froc[counter.pixels] = counter.lesions.curve()
     if only_255:
         measured.notes.append("Masks hold 0 and 255 only, or are of volumes: gt0 and eq255 are the same.")
     if not has_thresholds:
         measured.notes.append("No healthy maps were given (--healthy): there is no Dice at a calibrated threshold.")
     return measured
+
+
+def groups_of(test: LabelledScans) -> dict[str, set[int]]:
+    """The scans, by number, of each group of the metadata, and all of them. Raises InputError as `joined` does."""
+    found = {"all": set(range(len(test.masks)))}
+    if test.metadata is not None:
+        table, _ = joined(test.metadata, list(test.masks), test.subjects)
+        for column in table:
+            for name, _, _, rows in groups(table[column].tolist()):
+                found[f"{column}: {name}"] = set(rows.tolist())
+    return found
 
 
 def _counters(

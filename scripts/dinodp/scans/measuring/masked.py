@@ -33,19 +33,20 @@ class LabelledScans:
     masks: dict[str, Path | None]
     subjects: list[str] = field(default_factory=list)
     foregrounds: dict[str, Path] | None = None
+    metadata: Path | None = None
     unused: tuple[str, ...] = ()  # files beside the masks that could be one, but of which there is no map
 
     @classmethod
     def of(
         cls, names: Sequence[str], masks: Path, naming: MaskNaming, subject_pattern: str | None,
-        foreground: Path | None = None,
+        foreground: Path | None = None, metadata: Path | None = None,
     ) -> "LabelledScans":  # fmt: skip
         """Raises InputError as `find_masks` does, for a pattern that is none, and for a scan without foreground."""
         found = find_masks(masks, list(names), naming)
         subjects = subjects_of(list(found), subject_pattern)
         foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
         known = {name for name in mask_files(masks) if name.endswith(naming.mask_suffix)}
-        return cls(found, subjects, foregrounds, tuple(sorted(known - set(map(naming.mask_name, names)))))
+        return cls(found, subjects, foregrounds, metadata, tuple(sorted(known - set(map(naming.mask_name, names)))))
 
     def foreground(self, name: str) -> Path | None:
         """Where the foreground of a scan lies; None where none was asked for."""

@@ -40,18 +40,19 @@ def _interval(found: Found) -> Row:
 
 def summary(rows: Sequence[Row], value: str) -> str:
     """A table with a column for each convention and a line for each metric: value and 95 % interval."""
-    conventions = list(dict.fromkeys(_convention(row) for row in rows if not row["score"]))
+    conventions = list(dict.fromkeys(_convention(row) for row in rows if not (row["score"] or row["group"])))
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
-        if row["score"]:
+        if row["score"] or row["group"]:
             continue
         lines.setdefault(row["metric"], {})[_convention(row)] = _shown(row, value)
     table = [[metric, *(cells.get(convention, "") for convention in conventions)] for metric, cells in lines.items()]
     parts = [tabulate(table, headers=["metric", *conventions], disable_numparse=True)]
-    images = [[row["metric"], row["score"], _convention(row), _shown(row, value)] for row in rows if row["score"]]
-    if images:
-        headers = ["metric", "score of an image", "convention", value]
-        parts.append(tabulate(images, headers=headers, disable_numparse=True))
+    for part, heading in (("score", "score of an image"), ("group", "group")):
+        chosen = [[row["metric"], row[part], _convention(row), _shown(row, value)] for row in rows if row[part]]
+        if chosen:
+            headers = ["metric", heading, "convention", value]
+            parts.append(tabulate(chosen, headers=headers, disable_numparse=True))
     return "\n\n".join(parts)
 
 
