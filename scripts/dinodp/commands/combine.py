@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _combine(options: argparse.Namespace, suffixes: list[str]) -> int:
     from dinodp.scans.combining import write_combined
-    from dinodp.scans.measuring import Predictions
+    from dinodp.scans.measuring.predictions import Predictions
     from dinodp.scans.writing.summary import remove_earlier
 
     models = [Predictions.read(folder) for folder in options.predictions]

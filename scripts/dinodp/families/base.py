@@ -56,6 +56,7 @@ class FittedModel(Protocol):
     """A model that scores patches."""
 
     names: Sequence[str]
+    # may also have ``made_from``: digests of further inputs by role, complete once all images are scored
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Patch scores {score: float32 [B, row, col]} of embeddings [B, row, col, D] of images with manifest ``rows``.
@@ -143,6 +144,7 @@ class ModelOptions(FeatureOptions):
     SEARCHES_TRAIN: ClassVar[bool] = False  # scoring searches the training split, which is worth several jobs
     HOLDS_OUT: ClassVar[bool] = False  # without validation images a fit holds out training images, then fits all
     IS_CONTROL: ClassVar[bool] = False  # a bound of every metric, no model: without unit length or published values
+    FOR_OWN_SCANS: ClassVar[bool] = True  # `dinodp fit` can fit it
 
     family: str = option(..., "Which kind of model (docs/method.md, variants).")
     scores: tuple[str, ...] = option(
@@ -189,6 +191,10 @@ class ModelOptions(FeatureOptions):
     def layout(self, dim: int) -> Layout | None:
         """What the state of a self-contained fit on embeddings of ``dim`` numbers may hold; None: not known."""
         return None
+
+    def places(self) -> list[str]:
+        """Files and folders of the user that its scores are made from: a change of them makes the scores anew."""
+        return []
 
     def fit_options(self) -> dict[str, Any]:
         """The keys, as plain values, that a fit depends on: not those of scoring."""

@@ -184,7 +184,8 @@ def score_split(
 ) -> dict[str, float]:
     """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images.
 
-    ``background``: that of the model's options; ``made_from``: digests that the file names as its inputs.
+    ``background``: that of the model's options; ``made_from``: digests that the file names as its inputs, beside those
+    that the model itself names.
     """
     start = perf_counter()
     size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
@@ -199,5 +200,6 @@ def score_split(
     if background == "leave_out" and parts:
         maps = lowered(maps, source.foreground(range(source.n_images)).numpy())
     images = {name: image_score(values, image_score_fraction, image_score_sigma) for name, values in maps.items()}
-    store.write_maps(path, {"scores": list(model.names)}, maps, images, made_from)
+    inputs = {**(made_from or {}), **getattr(model, "made_from", {})}
+    store.write_maps(path, {"scores": list(model.names)}, maps, images, inputs)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}

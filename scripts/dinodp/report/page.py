@@ -43,7 +43,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     first = comparison.headline(rows, protocol)
     minus = comparison.difference_rows(differences, protocol.mask_rule, first)
     sections = galleries(files, protocol)
-    data = origin.data_rows(files)
+    data, strata = origin.data_rows(files), strata_rows(files.strata)
     page = (
         _environment()
         .get_template("report.html")
@@ -53,8 +53,8 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             first=first,
             overview=comparison.overview(protocol),
             by_model=comparison.by_model(rows, protocol.mask_rule),
-            strata=strata_rows(files.strata),
-            strata_columns=strata_columns(protocol),
+            strata=strata,
+            strata_columns=strata_columns(protocol, strata),
             alignments=alignments(files.alignment, files.alignment_figures),
             protocols=protocol_table(config, rows),
             counts=comparison.counts(first),

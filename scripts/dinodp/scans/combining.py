@@ -21,7 +21,7 @@ from dinodp.images import image_score
 from dinodp.jobs.files import RECORD, write_json, write_text
 from dinodp.jobs.logs import logger, progress
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
-from dinodp.scans.measuring import Predictions
+from dinodp.scans.measuring.predictions import Predictions
 from dinodp.scans.reading.masks import Mask
 from dinodp.scans.writing.gallery import NOTE
 from dinodp.scans.writing.maps import Map, read_map, write_image, write_volume

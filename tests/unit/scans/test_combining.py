@@ -23,7 +23,7 @@ from scipy.stats import chi2
 
 from dinodp.cli import main
 from dinodp.scans.combining import fisher
-from dinodp.scans.measuring import Predictions
+from dinodp.scans.measuring.predictions import Predictions
 
 
 def test_the_rule_is_fishers():

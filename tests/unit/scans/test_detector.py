@@ -346,7 +346,7 @@ def test_places_are_compared_in_pictures_of_one_size_only():
     [
         ({"method": "forest"}, "Unknown method 'forest': choose a family, bayesian_mixture, dpmm, .* or a model of"),
         ({"method": {"family": "forest"}}, r"method.family: 'forest' is not known; choose one of"),
-        ({"method": {"family": "control"}}, "The family 'control' bounds the benchmark's metrics; it is no model of"),
+        ({"method": {"family": "control"}}, "The family 'control' is for the benchmark alone; it is no model of"),
         ({"method": "memory_bank", "score": "mahalanobis"}, "memory_bank has no score 'mahalanobis'; choose one of"),
         ({"method": {"family": "dpmm", "epochs": 0}}, "method.epochs: 0 is below the least allowed, 1"),
         ({"method": {"family": "dpmm", "components": 1}}, "method.components: 1 is below the least allowed, 2"),
