@@ -5,8 +5,8 @@
 VOLUMES holds patient07, patient19 and patient26 with flair.nii.gz and lesions.nii.gz (Lesjak et al., 2017, CC BY). The
 split was fixed before any result: patient 19, who has the largest lesions, to test; slices of 07 and 26 to learn from,
 every fifth block of five of them to validate. Hardly a slice of theirs is free of lesions. So every pixel within 9 of a
-lesion is painted black: a patch of 8.6 pixels that touches a lesion is then all black, and `background: leave_out` leaves
-it out.
+lesion is painted black: a patch of 8.6 pixels that touches a lesion is then all black, and `background: leave_out`
+leaves it out.
 """
 
 import argparse

@@ -59,7 +59,8 @@ def detectors(healthy):
 def test_every_score_is_that_of_prediction(detectors):
     x = functional.normalize(torch.rand(200, 92, generator=torch.Generator().manual_seed(0)), dim=1)
     for detector in detectors.values():
-        expected = detector.fitted_.scorer.model.score(x[None, None], pd.DataFrame())[detector.fitted_.settings.score_name].ravel()
+        scorer = detector.fitted_.scorer
+        expected = scorer.model.score(x[None, None], pd.DataFrame())[scorer.settings.score_name].ravel()
         found = ScoringGraph(detector.fitted_).score(x).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected), rtol=1e-5)
 
