@@ -218,7 +218,7 @@ def test_another_model_shows_its_own_maps(page: webdriver.Chrome) -> None:
 
 
 def unfold_headline(page: webdriver.Chrome) -> None:
-    find(page, "#headline summary").click()
+    page.execute_script("document.querySelector('#headline details').open = true")
 
 
 def test_the_headline_fits_on_one_screen_and_its_details_are_folded(page: webdriver.Chrome) -> None:
