@@ -65,6 +65,20 @@ class FittedModel(Protocol):
         """
 
 
+class PlacedModel(FittedModel, Protocol):
+    """A model that compares places: it is told which patches are foreground, and may have image scores of its own."""
+
+    is_placed: bool = True
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame, shown: torch.Tensor | None = None) -> Maps:
+        """As of every model; ``shown``: bool [B, row, col], None where all are foreground."""
+        raise NotImplementedError
+
+    def image_scores(self, tokens: torch.Tensor, maps: Maps, shown: torch.Tensor | None = None) -> Maps:
+        """Scores {score: float32 [B]} in place of the run's `image_score`; none where it has no rule of its own."""
+        return {}
+
+
 class Checkpoint(NamedTuple):
     """Where a fit notes its progress, and a digest of all that decides its result: it goes on under the same only."""
 
@@ -143,6 +157,7 @@ class ModelOptions(FeatureOptions):
     HAS_COMPONENTS: ClassVar[bool] = False  # that alignment compares with anatomy
     SEARCHES_TRAIN: ClassVar[bool] = False  # scoring searches the training split, which is worth several jobs
     HOLDS_OUT: ClassVar[bool] = False  # without validation images a fit holds out training images, then fits all
+    IS_PLACED: ClassVar[bool] = False  # it compares places: all images must have one size
     IS_CONTROL: ClassVar[bool] = False  # a bound of every metric, no model: without unit length or published values
     FOR_OWN_SCANS: ClassVar[bool] = True  # `dinodp fit` can fit it
 
@@ -217,6 +232,10 @@ class ModelOptions(FeatureOptions):
         """What the metrics of the model are labelled with: its options, unit length or not, the paper's or not."""
         normalised = "" if self.IS_CONTROL else "yes" if self.normalise else "no"
         return {"options": self.decisive(), "normalised": normalised, "variant": self.is_variant}
+
+    def for_own_scans(self) -> dict[str, Any]:
+        """Options that a model file of own scans needs, which holds all that loading needs."""
+        return {}
 
     def fitting_mib(self, train_mib: float) -> float:
         """Memory that a process of the fit asks for, with ``train_mib`` of training embeddings (float16) on disk."""

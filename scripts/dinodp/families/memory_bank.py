@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BYTES_PER_GIB, BYTES_PER_MIB, MIB_PER_GIB = 2**30, 2**20, 2**10
 BANK_MEMORY_GIB = 4.0  # of the host; a larger bank is streamed
+OWN_SCANS_EMBEDDINGS = 20_000
 GPU_MEMORY_SHARE = 0.5  # of what is free
 
 
@@ -57,6 +58,10 @@ class MemoryBankOptions(ModelOptions):
     def is_random(self) -> bool:
         """All training images, or a draw."""
         return any(value is not None for value in (self.shots, self.coreset_fraction, self.max_embeddings))
+
+    def for_own_scans(self) -> dict[str, Any]:
+        """A bank that would hold all is drawn: it is in the model file."""
+        return {} if self.is_random else {"max_embeddings": OWN_SCANS_EMBEDDINGS}
 
     def fitting_mib(self, train_mib: float) -> float:
         """A coreset is chosen from the training embeddings as float32, and once more to join them."""

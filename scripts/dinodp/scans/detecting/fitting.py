@@ -100,8 +100,10 @@ def fit_detector(
 
 def _require_one_grid(tokens: Sequence[TokenFile], settings: Settings) -> None:
     """Raise InputError where places are compared that are not the same in all pictures."""
-    if settings.model.position is not None and len({grid for file in tokens for grid in file.grids}) > 1:
-        raise InputError("The option position needs pictures of one size, but the healthy images have several.")
+    model = settings.model
+    if (model.position or model.IS_PLACED) and len({grid for file in tokens for grid in file.grids}) > 1:
+        what = "option position" if model.position else f"family {model.family!r}"
+        raise InputError(f"The {what} needs pictures of one size, but the healthy images have several.")
 
 
 def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[list[UnreadScan], list[UnreadScan]]:
