@@ -25,13 +25,16 @@ BACKBONES = _backbones()  # by the name of the file; the one that serves whateve
 
 def embedding_options(entry: Mapping[str, Any], where: str = "The embedding") -> EmbeddingOptions:
     """The options of an embedding's catalog entry. Raises InputError, beginning with ``where``."""
+    return _kind_of(entry, where).read(entry, where)
+
+
+def _kind_of(entry: Mapping[str, Any], where: str) -> type[EmbeddingOptions]:
     if not isinstance(entry, Mapping):
         raise InputError(f"{where}: {entry!r} is no mapping of keys to values.")
     name = entry.get("backbone")
     if not isinstance(name, str):
         raise InputError(f"{where}.backbone: it must be `classical`, a hub name or a directory, not {name!r}.")
-    kind = next(kind for kind in BACKBONES.values() if kind.serves(name))
-    return kind.read(entry, where)
+    return next(kind for kind in BACKBONES.values() if kind.serves(name))
 
 
 def load_backbone(
@@ -41,6 +44,7 @@ def load_backbone(
     resolution: int | None = None,
     layers: Sequence[int] | None = None,
     dtype: str | None = None,
+    engine: str | None = None,
     device: str = "cpu",
     square: bool | None = None,
     download: bool = True,
@@ -49,8 +53,9 @@ def load_backbone(
 
     ``name_or_path`` is ``classical``, a local directory in Hugging Face format, or a name on the Hugging Face hub (then
     ``revision`` is a commit, tag or branch). ``resolution`` is the length of the short side after resizing, or of both
-    with ``square``. ``layers`` counts blocks from 1, or from the end with -1 the last. ``device`` may be ``auto``: CUDA
-    where there is one, else the CPU. Without ``download`` the network is not asked.
+    with ``square``. ``layers`` counts blocks from 1, or from the end with -1 the last. ``engine`` is ``torch``,
+    ``openvino``, or ``auto``: the fastest on the device, with the ``dtype`` that it is fastest in if that is None.
+    ``device`` may be ``auto``: CUDA where there is one, else the CPU. Without ``download`` the network is not asked.
 
     Raises InputError, in one sentence, for anything that cannot be had: see the families.
     """
@@ -62,5 +67,12 @@ def load_backbone(
         "dtype": dtype,
         "square": square,
     }
-    options = embedding_options(entry, f"The backbone {name_or_path}")
+    where = f"The backbone {name_or_path}"
+    if engine == "auto":
+        fastest = _kind_of(entry, where).fastest(device)
+        entry |= {key: value for key, value in fastest.items() if entry.get(key) is None}
+    elif engine is not None:
+        entry["engine"] = engine
+    options = embedding_options(entry, where)
+    options.check(where)
     return options.load(device) if download else options.load_local(device)

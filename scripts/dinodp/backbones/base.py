@@ -79,6 +79,11 @@ class EmbeddingOptions(Options):
         """The family."""
         return f" for a backbone of the family {cls.__module__.rpartition('.')[2]!r}"
 
+    @classmethod
+    def fastest(cls, device: str) -> dict[str, str]:
+        """Options under which a device computes the same fastest; empty where there is no choice."""
+        return {}
+
     def check(self, where: str) -> None:
         """Raise InputError, beginning with ``where``, for what can be seen to be wrong without loading anything."""
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from dinodp.backbones.base import Backbone, EmbeddingOptions, torch_device
 from dinodp.backbones.directory import block_numbers, read_json, require_files
+from dinodp.backbones.engines import fastest_engine
 from dinodp.errors import InputError
 from dinodp.options.base import option
 
@@ -26,6 +27,9 @@ class HuggingFaceOptions(EmbeddingOptions):
         min_length=1,
     )
     dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Arithmetic of the backbone.")
+    engine: Literal["torch", "openvino"] = option(
+        "torch", "What computes it: PyTorch, or OpenVINO (an extra; on CPUs, in float32 or, where they can, bfloat16)."
+    )
 
     @classmethod
     def serves(cls, backbone: str) -> bool:
@@ -33,7 +37,9 @@ class HuggingFaceOptions(EmbeddingOptions):
         return True
 
     def check(self, where: str) -> None:
-        """A directory must have configuration, weights and the layers."""
+        """A directory must have configuration, weights and the layers; OpenVINO has no float16."""
+        if self.engine == "openvino" and self.dtype == "float16":
+            raise InputError(f"{where}.dtype: the engine openvino computes float32 or bfloat16 on a CPU, not float16.")
         directory = Path(self.backbone).expanduser()
         if not directory.is_dir():
             return
@@ -44,6 +50,11 @@ class HuggingFaceOptions(EmbeddingOptions):
                 block_numbers(self.layers, blocks, self.backbone)
             except InputError as error:
                 raise InputError(f"{where}.layers: {error}") from None
+
+    @classmethod
+    def fastest(cls, device: str) -> dict[str, str]:
+        """OpenVINO on a CPU, if it is installed; in bfloat16 where the CPU computes it."""
+        return fastest_engine(device)
 
     def load(self, device: str) -> Backbone:
         """Its weights, from the directory, the hub's cache or the hub."""
@@ -62,6 +73,7 @@ class HuggingFaceOptions(EmbeddingOptions):
             resolution=self.resolution,
             layers=self.layers,
             dtype=self.dtype,
+            engine=self.engine,
             device=torch_device(device),
             square=self.square,
             download=download,

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from dinodp.backbones.base import patch_grid, require_resolution
 from dinodp.backbones.directory import MODEL_TYPES, block_numbers, read_json, require_files, weight_files
+from dinodp.backbones.engines import OpenVinoTokens
 from dinodp.backbones.preprocessing import preprocess
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
@@ -51,6 +52,7 @@ class HuggingFaceBackbone:
         resolution: int,
         layers: tuple[int, ...],
         dtype: str,
+        engine: str = "torch",
         device: torch.device,
         square: bool = False,
         download: bool = True,
@@ -58,20 +60,19 @@ class HuggingFaceBackbone:
         directory, self.revision = locate(name_or_path, revision, download=download)
         config = _read_config(directory)
         blocks = block_numbers(layers, int(config["num_hidden_layers"]), name_or_path)
-        model = _load_model(directory, dtype)
+        model = _load_model(directory, dtype if engine == "torch" else "float32")  # OpenVINO converts by itself
         self.name, self.resolution, self.layers, self.square = name_or_path, resolution, layers, square
         self.patch_size = int(model.config.patch_size)
         require_resolution(resolution, self.patch_size, name_or_path)
         self.dim = int(model.config.hidden_size) * len(layers)
         self.mean, self.std = _channel_statistics(directory)
-        self.dtype, self.device = dtype, device
+        self.dtype, self.engine, self.device = dtype, engine, device
         self._weights_sha256 = weights_sha256(directory)
         self._n_prefix = 1 + int(getattr(model.config, "num_register_tokens", 0))  # CLS, then registers
-        self._options = {"interpolate_pos_encoding": True} if model.config.model_type == "vit" else {}
         if model.config.model_type in LEARNT_POSITIONS:
             _resize_positions_as_original(model)
-        self._tokens = LayerTokens(model, blocks)
-        self._model = model.eval().requires_grad_(False).to(device)
+        tokens = LayerTokens(model.eval().requires_grad_(False).to(device), blocks)
+        self._tokens = tokens if engine == "torch" else OpenVinoTokens(tokens, dtype, device)
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Resize, crop and standardise uint8 [H, W, 3] to float32 [3, H', W'], sides multiples of the patch size."""
@@ -85,9 +86,7 @@ class HuggingFaceBackbone:
         Raises InputError when H or W is no multiple of the patch size.
         """
         rows, columns = patch_grid(pixel_values, self.patch_size)
-        tokens = self._tokens.compute(
-            pixel_values.to(self.device, non_blocking=True).to(getattr(torch, self.dtype)), **self._options
-        )
+        tokens = self._tokens(pixel_values.to(self.device, non_blocking=True))
         patches = [layer[:, self._n_prefix :].float() for layer in tokens]
         if len(patches) > 1:
             patches = [functional.normalize(layer, dim=-1) for layer in patches]
@@ -104,26 +103,29 @@ class HuggingFaceBackbone:
             "square": str(self.square).lower(),
             "patch_size": str(self.patch_size),
             "dtype": self.dtype,
+            "engine": self.engine,
         }
 
 
-class LayerTokens:
+class LayerTokens(nn.Module):
     """Tokens after chosen blocks (numbered from 1) of a transformer, each through its final LayerNorm.
 
     The highest block's come from the model's own output, the others from hooks.
     """
 
     def __init__(self, model: Any, blocks: tuple[int, ...]) -> None:
+        super().__init__()
         self.model, self.blocks, self.last = model, blocks, max(blocks)
+        self._options = {"interpolate_pos_encoding": True} if model.config.model_type == "vit" else {}
         self._captured: dict[int, torch.Tensor] = {}
         stack = _block_list(model)
         del stack[self.last :]
         for block in set(blocks) - {self.last}:
             stack[block - 1].register_forward_hook(self._keep(block))
 
-    def compute(self, pixel_values: torch.Tensor, **options: bool) -> list[torch.Tensor]:
-        """Return [B, tokens, dim] for each block, in the order asked for."""
-        output = self.model(pixel_values, **options).last_hidden_state
+    def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """[B, tokens, dim] for each block, in the order asked for, of pixels [B, 3, H, W]."""
+        output = self.model(pixel_values.to(self.model.dtype), **self._options).last_hidden_state
         normalise = self.model.norm if hasattr(self.model, "norm") else self.model.layernorm
         found = {block: normalise(hidden) for block, hidden in self._captured.items()}
         self._captured.clear()

@@ -13,7 +13,8 @@ from dinodp.embeddings.cache import TokenRows
 from dinodp.errors import InputError, require_known
 from dinodp.jobs.origin import AGAIN
 
-ACCIDENTAL = ("library_digest", "package_versions", "dtype", store.MADE_FOR)  # splits may be of different machines
+# splits may be of different machines
+ACCIDENTAL = ("library_digest", "package_versions", "dtype", "engine", store.MADE_FOR)
 RESAMPLING = ("after_normalisation", "before_normalisation")
 
 
