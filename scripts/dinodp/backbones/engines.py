@@ -7,13 +7,16 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dinodp.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
+Engine = Literal["torch", "openvino"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+ENGINES, DTYPES = (*get_args(Engine), "auto"), get_args(Dtype)
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 BFLOAT16 = "BF16"  # among OpenVINO's capabilities of a device
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from dinodp.backbones.base import Backbone, EmbeddingOptions, torch_device
 from dinodp.backbones.directory import block_numbers, read_json, require_files
-from dinodp.backbones.engines import fastest_engine
+from dinodp.backbones.engines import Dtype, Engine, fastest_engine
 from dinodp.errors import InputError
 from dinodp.options.base import option
 
@@ -26,8 +26,8 @@ class HuggingFaceOptions(EmbeddingOptions):
         "concatenated.",
         min_length=1,
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Arithmetic of the backbone.")
-    engine: Literal["torch", "openvino"] = option(
+    dtype: Dtype = option("float32", "Arithmetic of the backbone.")
+    engine: Engine = option(
         "torch", "What computes it: PyTorch, or OpenVINO (an extra; on CPUs, in float32 or, where they can, bfloat16)."
     )
 

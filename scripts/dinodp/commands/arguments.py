@@ -6,10 +6,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dinodp.backbones.engines import DTYPES, ENGINES
 from dinodp.errors import InputError, reason_of, visible
 from dinodp.jobs.files import FOLDER_LOCK
 from dinodp.jobs.locks import exclusive
+
+if TYPE_CHECKING:
+    from dinodp.scans.detecting.machine import Machine
 
 Commands = argparse._SubParsersAction  # the type of what `add_subparsers` returns
 SCANS = (
@@ -40,6 +45,23 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N",
         help="slices or images at a time (default: 4 on a CPU, 32 on a GPU, halved when memory runs out)",
     )  # fmt: skip
+    group.add_argument(
+        "--engine", choices=ENGINES,
+        help="what computes the backbone: torch; openvino, faster on CPUs, an extra; or auto, the fastest that is here "
+        "(default: torch, or that of the model's fit)",
+    )  # fmt: skip
+    group.add_argument(
+        "--dtype", choices=DTYPES,
+        help="arithmetic of the backbone (default: float32, or that of the model's fit; with the engine auto the "
+        "fastest that the device has)",
+    )  # fmt: skip
+
+
+def machine_of(options: argparse.Namespace) -> "Machine":
+    """What `add_machine` was given."""
+    from dinodp.scans.detecting.machine import Machine  # torch takes seconds to import: not for --help
+
+    return Machine(options.device, options.batch_size, options.engine, options.dtype)
 
 
 def add_pattern(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -38,10 +38,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from dinodp.scans.detecting.model_file import load_detector  # torch takes seconds to import: not for --help
+    from dinodp.scans.detecting.machine import Machine  # torch takes seconds to import: not for --help
+    from dinodp.scans.detecting.model_file import load_detector
     from dinodp.scans.detecting.onnx_export import OPSET, export_onnx
 
-    detector = load_detector(options.model, backbone=options.backbone, device="cpu")
+    traced = Machine("cpu", engine="torch", dtype="float32")
+    detector = load_detector(options.model, backbone=options.backbone, machine=traced)
     size = options.size and (options.size[0], options.size[1])
     graph = export_onnx(detector, options.onnx, size)
     say(

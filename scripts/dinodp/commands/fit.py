@@ -13,6 +13,7 @@ from dinodp.commands.arguments import (
     add_machine,
     add_pattern,
     file_lock,
+    machine_of,
     number_or_name,
     require_file,
     require_new,
@@ -131,7 +132,7 @@ def _fit(options: argparse.Namespace, settings: Settings, licence: str | None) -
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
     scans = find_all(options.healthy, options.pattern, with_copies=False)
-    detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
+    detector = fit_detector(unread_scans(scans, settings), settings, machine_of(options))
     if licence is not None:
         detector = with_weights(options.out, detector, licence)
     save_detector(options.out, detector)

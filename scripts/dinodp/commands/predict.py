@@ -10,6 +10,7 @@ from dinodp.commands.arguments import (
     add_machine,
     add_pattern,
     folder_lock,
+    machine_of,
     number_or_name,
     require_new,
     require_writable,
@@ -107,7 +108,8 @@ def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.writing.unfinished import Progress, discard, job_of, unfinished_job
 
     chosen = PredictionOptions(**{item.name: getattr(options, item.name) for item in fields(PredictionOptions)})
-    job, earlier = job_of(options.model, chosen), unfinished_job(options.out)
+    machine = {"engine": options.engine, "dtype": options.dtype}
+    job, earlier = job_of(options.model, chosen, machine), unfinished_job(options.out)
     if options.overwrite or earlier is None:
         require_new(options.out, options.overwrite)
     elif earlier != job:
@@ -118,7 +120,7 @@ def _predict(options: argparse.Namespace) -> int:
     scans = find_all(options.new, options.pattern)
     subjects_of([name for name, _ in scans], options.subject_pattern)  # a pattern that fits none is told now
     detector = load_detector(
-        options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
+        options.model, backbone=options.backbone, machine=machine_of(options)
     )
     if options.overwrite:
         remove_earlier(options.out)

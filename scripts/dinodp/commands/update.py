@@ -11,6 +11,7 @@ from dinodp.commands.arguments import (
     add_machine,
     add_pattern,
     file_lock,
+    machine_of,
     require_file,
     say,
 )
@@ -59,7 +60,7 @@ def _update(options: argparse.Namespace) -> int:
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
     detector = load_detector(
-        options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
+        options.model, backbone=options.backbone, machine=machine_of(options)
     )
     scans = find_all(options.healthy, options.pattern, with_copies=False)
     unread = unread_scans(scans, detector.scorer.settings)

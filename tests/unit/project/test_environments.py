@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "scripts"
 STANDARD = set(__import__("sys").stdlib_module_names)
 CONDA_NAME = {"PIL": "pillow", "torch": "pytorch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+OPTIONAL = {"openvino"}  # an engine that is asked for by name, and whose absence is told in a sentence
 RULE = re.compile(r'conda:\s+(?:"\.\./envs/(\w+)\.yaml"|TORCH\b).*?script:\s+"\.\./scripts/(\w+)\.py"', re.S)
 
 
@@ -66,7 +67,7 @@ def test_every_rule_is_covered():
 def test_imports_are_declared(environment, script):
     content = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())
     declared = {line.split()[0] for line in content["dependencies"]}
-    assert packages_of(SCRIPTS / f"{script}.py") <= declared
+    assert packages_of(SCRIPTS / f"{script}.py") - OPTIONAL <= declared
 
 
 def test_the_environments_for_cpu_and_cuda_differ_in_the_build_of_torch_alone():

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
 from dinodp.scans.detecting.fitting import UnreadScan, fit_detector
+from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.model_file import FittedDetector, load_detector, save_detector
 from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
@@ -50,7 +51,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
       field of view below which a slice is left out), ``index`` (of the volume in 4D files), ``background`` (its value,
       ``auto`` or ``none``), ``window`` (values that become black and white, instead of each volume's percentiles).
     - ``false_positive_rate``: share of healthy scans that `predict` may call outliers.
-    - ``seed`` of all random choices; ``device``; ``batch_size`` (None: found by itself).
+    - ``seed`` of all random choices; ``device``; ``batch_size`` (None: found by itself); ``engine`` (``torch``,
+      ``openvino``, or ``auto``: the fastest) and ``dtype`` of the backbone.
 
     After `fit`: ``fitted_`` and ``offset_`` (the score below which a scan is an outlier).
     """
@@ -76,6 +78,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int = DEFAULT.seed,
         device: str = "auto",
         batch_size: int | None = None,
+        engine: str | None = None,
+        dtype: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.revision = revision
@@ -95,12 +99,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
         self.device = device
         self.batch_size = batch_size
+        self.engine = engine
+        self.dtype = dtype
 
     def fit(self, X: Scans, y: Any = None) -> Self:
         """Fit on healthy scans; ``y`` is ignored. Raises InputError for scans or settings that cannot be used."""
         settings = self._settings()
         scans = [_unread(name, item, settings.reading()) for name, item in _named(X)]
-        return self._take(fit_detector(scans, settings, self.device, self.batch_size))
+        return self._take(fit_detector(scans, settings, self._machine()))
 
     def score_samples(self, X: Scans) -> npt.NDArray[np.float64]:
         """Minus the anomaly score [n] of each scan: the lower, the more anomalous."""
@@ -141,12 +147,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(
-        cls, path: str | Path, *, backbone: str | None = None, device: str = "auto", batch_size: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        backbone: str | None = None,
+        device: str = "auto",
+        batch_size: int | None = None,
+        engine: str | None = None,
+        dtype: str | None = None,
     ) -> "AnomalyDetector":
         """Read a fitted model; ``backbone`` says where its weights are now, if they have moved."""
-        fitted = load_detector(Path(path), backbone=backbone, device=device, batch_size=batch_size)
-        content = fitted.scorer.settings.to_json()
-        return cls(**content, device=device, batch_size=batch_size)._take(fitted)
+        machine = Machine(device, batch_size, engine, dtype)
+        fitted = load_detector(Path(path), backbone=backbone, machine=machine)
+        return cls(**fitted.scorer.settings.to_json(), **asdict(machine))._take(fitted)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a fitted model is its file; the backbone's weights stay where they are."""
@@ -165,7 +178,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if model is not None:
             with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
                 Path(folder, "model.h5").write_bytes(model)
-                self.fitted_ = load_detector(Path(folder, "model.h5"), device=self.device, batch_size=self.batch_size)
+                self.fitted_ = load_detector(Path(folder, "model.h5"), machine=self._machine())
+
+    def _machine(self) -> Machine:
+        return Machine(self.device, self.batch_size, self.engine, self.dtype)
 
     def _settings(self) -> Settings:
         chosen = {field.name: getattr(self, field.name) for field in fields(Settings)}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from dinodp.backbones import load_backbone
 from dinodp.datasets.geometry import CLEAR_TILT, Affine, VolumeGeometry, common_frame, direction_in_words
 from dinodp.datasets.subjects import draw, subjects_of
 from dinodp.embeddings.embedder import Embedder
@@ -23,6 +22,7 @@ from dinodp.scans.detecting.healthy import (
     require_sensible_axis,
     require_similar_size,
 )
+from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.origin import Origin
 from dinodp.scans.detecting.outlying import outlying, samples_of
@@ -59,21 +59,15 @@ def unread_scans(scans: Sequence[tuple[str, Path]], settings: Settings) -> list[
 
 
 def fit_detector(
-    scans: Sequence[UnreadScan], settings: Settings, device: str, batch_size: int | None
+    scans: Sequence[UnreadScan], settings: Settings, machine: Machine
 ) -> FittedDetector:
     """Fit on healthy scans, of which a share of the subjects is held out for calibration.
 
     Raises InputError for fewer than two subjects and for any scan that cannot be used.
     """
     train, held_out = split_subjects(scans, settings)
-    backbone = load_backbone(
-        settings.backbone,
-        revision=settings.pinned_revision,
-        resolution=settings.resolution,
-        layers=settings.layers,
-        device=device,
-    )
-    embedder = Embedder(backbone, batch_size)
+    backbone = machine.load(settings.backbone, settings.pinned_revision, settings)
+    embedder = machine.embedder(backbone)
     healthy, digests = _measure(scans, settings)
     preparation = Preparation(settings, healthy)
     with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dinodp import store
-from dinodp.backbones import Backbone, load_backbone
-from dinodp.embeddings.embedder import Embedder
+from dinodp.backbones import Backbone
 from dinodp.errors import InputError, one_line, told
 from dinodp.jobs.strangers import require_plain
 from dinodp.scans.detecting.calibration import Calibration
+from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.origin import Origin
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import Scorer
@@ -20,6 +20,7 @@ from dinodp.scans.detecting.weights import IncludedWeights, include_weights
 from dinodp.scans.naming import require_name, weights_of
 
 KIND = "detector"
+ANY_MACHINE = Machine()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def copied_weights(detector: FittedDetector, source: Path, target: Path) -> Fitt
 
 
 def load_detector(
-    path: Path, *, backbone: str | None = None, device: str = "auto", batch_size: int | None = None
+    path: Path, *, backbone: str | None = None, machine: Machine = ANY_MACHINE
 ) -> FittedDetector:
     """Load a fitted model; ``backbone`` says where its weights are now, if they have moved.
 
@@ -91,18 +92,17 @@ def load_detector(
         revision, weights = _revision(expected), IncludedWeights.from_json(config["weights"])
     settings = preparation.settings
     place = backbone or (str(weights.require(path)) if weights else settings.backbone)
-    loaded = load_backbone(
+    machine = machine.as_in(expected)
+    loaded = machine.load(
         place,
-        revision=None if place != settings.backbone and Path(place).expanduser().is_dir() else revision,
-        resolution=settings.resolution,
-        layers=settings.layers,
-        device=device,
+        None if place != settings.backbone and Path(place).expanduser().is_dir() else revision,
+        settings,
         download=backbone is not None or PINNED_REVISIONS.get(settings.backbone, "") == revision,
     )
     _require_same_weights(loaded, expected, path)
     if weights and backbone is None:  # they are those, wherever they lie now
         loaded.name, loaded.revision = expected["backbone"], expected["revision"]
-    embedder = Embedder(loaded, batch_size)
+    embedder = machine.embedder(loaded)
     with _understood(path, told=()):  # what is wrong with a state is no mistake of the user's
         scorer = Scorer.of(preparation, embedder, state)
         calibration, origin = Calibration.from_json(config["calibration"]), Origin.from_json(config["origin"])

@@ -21,14 +21,17 @@ JOB = "job.json"
 FOLDERS = ("", "maps", "masks", "overlays", TAILS, DICOM)
 
 
-def job_of(model: Path, options: PredictionOptions) -> str:
-    """A digest of what decides the output, but for the scans. Raises InputError for a model that cannot be read."""
+def job_of(model: Path, options: PredictionOptions, machine: Mapping[str, str | None]) -> str:
+    """A digest of what decides the output, but for the scans; ``machine``: what computes the backbone.
+
+    Raises InputError for a model that cannot be read.
+    """
     try:
         with model.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"There is no file {model}." if not model.exists() else f"{model} cannot be read.") from error
-    return sha256(json.dumps([__version__, content, asdict(options)], sort_keys=True))
+    return sha256(json.dumps([__version__, content, asdict(options), dict(machine)], sort_keys=True))
 
 
 def unfinished_job(folder: Path) -> str | None:
