@@ -1,21 +1,23 @@
 """Score many scans one by one and write their maps, masks and overlays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.errors import InputError, reason_of, require_finite, require_known
 from dinodp.jobs.logs import keep_traceback, logger, progress
+from dinodp.jobs.prefetch import prefetched, run_behind
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.calibration import Calibration
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.reading.folder import read_scan
+from dinodp.scans.reading.scan import Scan
 from dinodp.scans.writing.dicom_objects import write_dicom
 from dinodp.scans.writing.maps import (
     FULL_RANGE,
@@ -31,6 +33,8 @@ from dinodp.scans.writing.regions import Region, find_regions
 from dinodp.scans.writing.stack import EncodedStack, stack_of
 from dinodp.scans.writing.views import EncodedView, Scale, View, views
 
+Made = TypeVar("Made")
+Found = tuple[ScoredScan, str]  # with what is to be known of the scan
 N_VIEWS = 3
 TAILS, DICOM = "tails", "dicom"
 
@@ -103,40 +107,66 @@ def predict_scans(
 ) -> Iterator[Result]:
     """Score scans (name, path) one by one and write their maps, masks and overlays into ``folder``.
 
-    A scan that fails is recorded with its sentence, leaves no file, and does not stop the others. One that an earlier
-    run has scored is not scored again.
+    While one is scored the next is read and the last written. A scan that fails is recorded with its sentence, leaves
+    no file, and does not stop the others. One that an earlier run has scored is not scored again.
     """
     seen: dict[str, str] = {}
-    for name, path in progress(scans, "predict", unit="scan"):
-        result = kept.done(name, path)
-        if result is None:
-            result = _attempt(name, path, detector, folder, options)
-            if not result.failed:
-                kept.keep(result)
+
+    def read(name: str, path: Path) -> Result | Scan:
+        if earlier := kept.done(name, path):
+            return earlier
+        return _told(name, path, folder, lambda: read_scan(name, path, detector.scorer.preparation.reading()))
+
+    def score(name: str, path: Path, found: Result | Scan) -> Result | Found:
+        if isinstance(found, Result):
+            return found
+        return _told(name, path, folder, lambda: _scored(found, detector, options))
+
+    def write(name: str, path: Path, found: Result | Found) -> Result:
+        if isinstance(found, Result):
+            return found
+        result = _attempt(name, path, found, detector, folder, options)
+        if not result.failed:
+            kept.keep(result)
+        return result
+
+    unread = prefetched((name, path, read(name, path)) for name, path in scans)
+    results = run_behind(((name, path, score(name, path, found)) for name, path, found in unread), write)
+    for result in progress(results, "predict", len(scans), unit="scan"):
         if result.note:
-            logger.warning("%s: %s.", path, result.note)
-        same = seen.setdefault(result.record.get("voxels_sha256", name), name)
-        if same != name:
-            logger.warning("%s holds the same voxels as %s.", name, same)
+            logger.warning("%s: %s.", result.path, result.note)
+        same = seen.setdefault(result.record.get("voxels_sha256", result.name), result.name)
+        if same != result.name:
+            logger.warning("%s holds the same voxels as %s.", result.name, same)
         yield result
 
 
-def _attempt(name: str, path: Path, detector: FittedDetector, folder: Path, options: PredictionOptions) -> Result:
-    written: list[Path] = []
+def _told(name: str, path: Path, folder: Path, step: Callable[[], Made]) -> Made | Result:
+    """What a step makes of a scan, or the result that says why it failed."""
     try:
-        return _predict(name, path, detector, folder, options, written)
-    except KeyboardInterrupt:
-        _remove(written)
-        raise
+        return step()
     except InputError as error:
         message = str(error)
     except OSError as error:
         message = f"{path}: the output cannot be written ({reason_of(error, folder)})."
     except Exception as error:  # one scan must not cost the others theirs
         message = f"{path} failed unexpectedly ({reason_of(error)}); the traceback is {keep_traceback(error)}."
-    _remove(written)
     logger.warning("%s", message)
     return Result(name, path, message)
+
+
+def _attempt(
+    name: str, path: Path, found: Found, detector: FittedDetector, folder: Path, options: PredictionOptions
+) -> Result:
+    written: list[Path] = []
+    try:
+        result = _told(name, path, folder, lambda: _predict(name, path, found, detector, folder, options, written))
+    except KeyboardInterrupt:
+        _remove(written)
+        raise
+    if result.failed:
+        _remove(written)
+    return result
 
 
 def _remove(written: Sequence[Path]) -> None:
@@ -144,13 +174,17 @@ def _remove(written: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
+def _scored(scan: Scan, detector: FittedDetector, options: PredictionOptions) -> Found:
+    """A scan with its scores, and what is to be known of it."""
+    return detector.scorer.score(scan, options.slice_step, force=options.force), notes_on(scan, detector)
+
+
 def _predict(
-    name: str, scan: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
-) -> Result:
-    """Score one scan; what is written goes to the list ``written``."""
-    scorer, calibration = detector.scorer, detector.calibration
-    found = read_scan(name, scan, scorer.preparation.reading())
-    scored, note = scorer.score(found, options.slice_step, force=options.force), notes_on(found, detector)
+    name: str, scan: Path, found: Found, detector: FittedDetector, folder: Path, options: PredictionOptions,
+    written: list[Path],
+) -> Result:  # fmt: skip
+    """Write what was found of one scan; what is written goes to the list ``written``."""
+    (scored, note), calibration = found, detector.calibration
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
@@ -180,7 +214,7 @@ def _predict(
     files = [file.relative_to(folder).as_posix() for file in written]
     record = {
         "name": name, "map": files[0], "files": files, "outside": scored.outside, "score": scored.score,
-        "slices": slices, "voxels_sha256": found.digest,
+        "slices": slices, "voxels_sha256": scored.scan.digest,
         **({} if tail is None else {"tail": tail.relative_to(folder).as_posix()}),
     }  # fmt: skip
     return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record, note, stack)
