@@ -6,15 +6,34 @@ import sys
 from functools import cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
-from dinodp.configuration import Configuration
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
+
+if Path(HERE, "scripts/dinodp").is_dir():  # a checkout
+    sys.path.insert(0, str(Path(HERE, "scripts")))
+try:
+    from dinodp.configuration import Configuration
+except ModuleNotFoundError as error:
+    raise WorkflowError(
+        f"The package dinodp is needed where {HERE} is read, but there is no {error.name}: pip install it."
+    ) from None
 from dinodp.configuration.asked import asked_for
 from dinodp.datasets.walking import listing
 from dinodp.errors import InputError
-from dinodp.jobs.closure import CACHE, Closures
+from dinodp.jobs.closure import CACHE, LIBRARY, Closures
 from dinodp.jobs.devices import gpu_is_here
 from dinodp.jobs.files import ORIGIN_SUFFIX
+from dinodp.jobs.snakefile import INSTALLED, ROOT
 from dinodp.options import places
+
+
+def over_catalog(given):
+    """A configuration over the catalog; where it names nothing to run, over the demo. ``given`` stays as it is."""
+    merged = load_configfile(ROOT / "config/catalog.yaml")
+    if "run" not in given:
+        update_config(merged, load_configfile(ROOT / "config/demo.yaml"))
+    update_config(merged, given)
+    return merged
 
 
 def read_configuration():
@@ -27,11 +46,12 @@ def read_configuration():
     return configuration
 
 
+config = over_catalog(config)
 CONFIGURATION = read_configuration()
 RUN = CONFIGURATION.run
 
 
-CLOSURES = Closures(Path(workflow.basedir, "scripts/dinodp"), CACHE)
+CLOSURES = Closures(LIBRARY, CACHE)
 RUN_TABLES = [
     places.METRICS_TABLE,
     places.COSTS_TABLE,
@@ -70,7 +90,7 @@ TORCH = "../envs/torch-cuda.yaml" if GPU else "../envs/torch.yaml"
 
 def code_of(script):
     """A parameter of every rule: a changed module makes anew what scripts that run it had made, and nothing else."""
-    return CLOSURES.digest(Path(workflow.basedir, f"scripts/{script}.py"))
+    return CLOSURES.digest(ROOT / f"scripts/{script}.py")
 
 
 def uncompared(value):
@@ -273,21 +293,29 @@ def all_figures(*formats):
     )
 
 
+def shown_path(path):
+    """A file of the project, or of the working directory, by its place there."""
+    folders = [
+        folder for folder in (ROOT, Path.cwd()) if Path(path).is_relative_to(folder)
+    ]
+    return os.path.relpath(path, folders[0]) if folders else path
+
+
 def command_line():
     """The command that makes this run again; of an option that is given twice Snakemake takes the last."""
-    files = [os.path.relpath(path, workflow.basedir) for path in workflow.configfiles]
-    named = [path for path in dict.fromkeys(files) if Path(path).name != "catalog.yaml"]
+    named = dict.fromkeys(map(shown_path, workflow.configfiles))
     values = [
         f"{key}={value}" for key, value in workflow.config_settings.config.items()
     ]
     options = ["--configfile", *named] if named else []
     options += ["--config", *values] if values else []
-    return shlex.join(["snakemake", "--cores", "2", *options])
+    program = ["dinodp", "benchmark"] if ROOT == INSTALLED else ["snakemake"]
+    return shlex.join([*program, "--cores", "2", *options])
 
 
 def git(*arguments):
     """What a git command on the code prints; None where git, or a repository, is missing."""
-    command = ["git", "-C", str(workflow.basedir), *arguments]
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -297,6 +325,8 @@ def git(*arguments):
 
 def git_commit():
     """The commit of the code, and whether files differ from it; "unknown" where there is no repository."""
-    commit = git("rev-parse", "HEAD")
+    commit = (
+        git("rev-parse", "HEAD") if git("ls-files", "Snakefile") else None
+    )  # not one around what is installed
     changed = ", with changes" if git("status", "--porcelain") else ""
     return commit + changed if commit else "unknown"
