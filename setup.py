@@ -7,9 +7,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-PARTS = (
-    "Snakefile", "rules/*.smk", "config/*", "envs/*.yaml", "profiles/*/*", "report/*.rst", "resources/*/*", "scripts/*.py"
-)  # fmt: skip
+PARTS = ["Snakefile", "rules/*.smk", "config/*", "envs/*.yaml", "profiles/*/*", "report/*.rst"]
+PARTS += ["resources/*/*", "scripts/*.py"]
 
 
 class WithWorkflow(build_py):

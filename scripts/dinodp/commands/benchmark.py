@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         say(*DESCRIPTION.splitlines())
         return 0
     if find_spec("snakemake") is None:
-        raise InputError('the workflow needs Snakemake: pip install "dinodp[workflow]", or ".[workflow]" in a checkout.')
+        raise InputError('The workflow needs Snakemake: pip install "dinodp[workflow]".')
     given = [_run_file(option) for option in options.options]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), *given]
     return subprocess.run(command, check=False).returncode
