@@ -6,9 +6,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from snakemake.common.configfile import load_configfile
-from snakemake.utils import update_config
-
 if Path(HERE, "scripts/dinodp").is_dir():  # a checkout
     sys.path.insert(0, str(Path(HERE, "scripts")))
 try:
@@ -18,6 +15,7 @@ except ModuleNotFoundError as error:
         f"The package dinodp is needed where {HERE} is read, but there is no {error.name}: pip install it."
     ) from None
 from dinodp.configuration.asked import asked_for
+from dinodp.configuration.merging import over_catalog
 from dinodp.datasets.walking import listing
 from dinodp.errors import InputError
 from dinodp.jobs.closure import CACHE, LIBRARY, Closures
@@ -25,15 +23,6 @@ from dinodp.jobs.devices import gpu_is_here
 from dinodp.jobs.files import ORIGIN_SUFFIX
 from dinodp.jobs.snakefile import INSTALLED, ROOT
 from dinodp.options import places
-
-
-def over_catalog(given):
-    """A configuration over the catalog; where it names nothing to run, over the demo. ``given`` stays as it is."""
-    merged = load_configfile(ROOT / "config/catalog.yaml")
-    if "run" not in given:
-        update_config(merged, load_configfile(ROOT / "config/demo.yaml"))
-    update_config(merged, given)
-    return merged
 
 
 def read_configuration():
@@ -103,25 +92,15 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def archive_of(dataset):
-    """The archive that a data set comes from: none where the user's own copy lies at its root."""
-    options = CONFIGURATION.datasets[dataset]
-    return (
-        None
-        if options.archive is None or Path(options.root).exists()
-        else options.archive
-    )
-
-
 def unpacked_archive(wildcards):
-    archive = archive_of(wildcards.dataset)
+    archive = CONFIGURATION.archive_of(wildcards.dataset)
     return [] if archive is None else places.fill(places.UNPACKED, archive=archive.name)
 
 
 def reader_options(wildcards):
     """What the reader of a data set is told: its entry, without the keys of other stages."""
     options = CONFIGURATION.datasets[wildcards.dataset].reading()
-    if archive := archive_of(wildcards.dataset):
+    if archive := CONFIGURATION.archive_of(wildcards.dataset):
         options["root"] = f"data/archives/{archive.name}/{archive.member}"
     return options
 
@@ -130,7 +109,7 @@ def reader_options(wildcards):
 def data_at(dataset):
     """A digest of names, sizes and times of a data set's files; an archive is as it was unpacked."""
     options = CONFIGURATION.datasets[dataset]
-    if archive_of(dataset):
+    if CONFIGURATION.archive_of(dataset):
         return ""
     return listing(options.places(), options.READS, without="results")
 

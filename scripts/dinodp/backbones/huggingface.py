@@ -45,6 +45,10 @@ class HuggingFaceOptions(EmbeddingOptions):
             except InputError as error:
                 raise InputError(f"{where}.layers: {error}") from None
 
+    def weights(self) -> tuple[str, str | None] | None:
+        """Those of a name that is no directory."""
+        return None if Path(self.backbone).expanduser().is_dir() else (self.backbone, self.revision)
+
     def load(self, device: str) -> Backbone:
         """Its weights, from the directory, the hub's cache or the hub."""
         return self._load(device, download=True)

@@ -4,11 +4,10 @@ import argparse
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 from dinodp.commands.arguments import Commands, say
 from dinodp.errors import InputError
-from dinodp.jobs.snakefile import ROOT, SNAKEFILE
+from dinodp.jobs.snakefile import SNAKEFILE, project_file
 
 DESCRIPTION = """\
 usage: dinodp benchmark SNAKEMAKE_OPTIONS
@@ -36,15 +35,13 @@ def run(options: argparse.Namespace) -> int:
     if not options.options or options.options[0] in ("-h", "--help"):
         say(*DESCRIPTION.splitlines())
         return 0
-    if find_spec("snakemake") is None:
-        raise InputError('The workflow needs Snakemake: pip install "dinodp[workflow]".')
-    given = [_run_file(option) for option in options.options]
+    require_snakemake()
+    given = [project_file(option) for option in options.options]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), *given]
     return subprocess.run(command, check=False).returncode
 
 
-def _run_file(option: str) -> str:
-    """A run file of the project by its place, unless the working folder has one of that name."""
-    own = ROOT / option
-    comes_along = option.startswith("config/") and own.is_file() and not Path(option).exists()
-    return str(own) if comes_along else option
+def require_snakemake() -> None:
+    """Raise InputError where Snakemake is not installed."""
+    if find_spec("snakemake") is None:
+        raise InputError('The workflow needs Snakemake: pip install "dinodp[workflow]".')
