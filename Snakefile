@@ -8,12 +8,8 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: str(Path(workflow.basedir, "config/catalog.yaml"))
-
-
-if "run" not in config:
-
-    configfile: str(Path(workflow.basedir, "config/demo.yaml"))
+# Whoever takes this file as a module has a folder of his own, and this one may be an address (docs/cluster.md).
+HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 
 
 report: "report/workflow.rst"
@@ -45,21 +41,7 @@ wildcard_constraints:
     figure=r"[a-z0-9_]+",
 
 
-# Seconds each, or in need of a network: these run where snakemake runs, also when the others go to a cluster.
-localrules:
-    all,
-    download_archive,
-    accept_dataset,
-    collect_metrics,
-    collect_costs,
-    collect_intervals,
-    collect_strata,
-    make_table,
-    summarise,
-
-
 rule all:
-    default_target: True
     input:
         all_tables(),
         all_figures(),
@@ -70,3 +52,4 @@ rule all:
         alignment_files("csv"),
         places.SUMMARY,
         places.REPORT,
+    localrule: True

@@ -57,6 +57,7 @@ rule collect_strata:
         origin=origin(places.STRATA_TABLE),
     log:
         "results/logs/collect_strata.log",
+    localrule: True
     conda:
         "../envs/torch.yaml"
     resources:

@@ -6,14 +6,22 @@ import sys
 from functools import cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
-from dinodp.configuration import Configuration
+if Path(HERE, "scripts/dinodp").is_dir():  # a checkout
+    sys.path.insert(0, str(Path(HERE, "scripts")))
+try:
+    from dinodp.configuration import Configuration
+except ModuleNotFoundError as error:
+    raise WorkflowError(
+        f"The package dinodp is needed where {HERE} is read, but there is no {error.name}: pip install it."
+    ) from None
 from dinodp.configuration.asked import asked_for
+from dinodp.configuration.merging import over_catalog
 from dinodp.datasets.walking import listing
 from dinodp.errors import InputError
-from dinodp.jobs.closure import CACHE, Closures
+from dinodp.jobs.closure import CACHE, LIBRARY, Closures
 from dinodp.jobs.devices import gpu_is_here
 from dinodp.jobs.files import ORIGIN_SUFFIX
+from dinodp.jobs.snakefile import INSTALLED, ROOT
 from dinodp.options import places
 
 
@@ -27,11 +35,12 @@ def read_configuration():
     return configuration
 
 
+config = over_catalog(config)
 CONFIGURATION = read_configuration()
 RUN = CONFIGURATION.run
 
 
-CLOSURES = Closures(Path(workflow.basedir, "scripts/dinodp"), CACHE)
+CLOSURES = Closures(LIBRARY, CACHE)
 RUN_TABLES = [
     places.METRICS_TABLE,
     places.COSTS_TABLE,
@@ -70,7 +79,7 @@ TORCH = "../envs/torch-cuda.yaml" if GPU else "../envs/torch.yaml"
 
 def code_of(script):
     """A parameter of every rule: a changed module makes anew what scripts that run it had made, and nothing else."""
-    return CLOSURES.digest(Path(workflow.basedir, f"scripts/{script}.py"))
+    return CLOSURES.digest(ROOT / f"scripts/{script}.py")
 
 
 def uncompared(value):
@@ -83,25 +92,15 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def archive_of(dataset):
-    """The archive that a data set comes from: none where the user's own copy lies at its root."""
-    options = CONFIGURATION.datasets[dataset]
-    return (
-        None
-        if options.archive is None or Path(options.root).exists()
-        else options.archive
-    )
-
-
 def unpacked_archive(wildcards):
-    archive = archive_of(wildcards.dataset)
+    archive = CONFIGURATION.archive_of(wildcards.dataset)
     return [] if archive is None else places.fill(places.UNPACKED, archive=archive.name)
 
 
 def reader_options(wildcards):
     """What the reader of a data set is told: its entry, without the keys of other stages."""
     options = CONFIGURATION.datasets[wildcards.dataset].reading()
-    if archive := archive_of(wildcards.dataset):
+    if archive := CONFIGURATION.archive_of(wildcards.dataset):
         options["root"] = f"data/archives/{archive.name}/{archive.member}"
     return options
 
@@ -110,7 +109,7 @@ def reader_options(wildcards):
 def data_at(dataset):
     """A digest of names, sizes and times of a data set's files; an archive is as it was unpacked."""
     options = CONFIGURATION.datasets[dataset]
-    if archive_of(dataset):
+    if CONFIGURATION.archive_of(dataset):
         return ""
     return listing(options.places(), options.READS, without="results")
 
@@ -284,21 +283,29 @@ def all_figures(*formats):
     )
 
 
+def shown_path(path):
+    """A file of the project, or of the working directory, by its place there."""
+    folders = [
+        folder for folder in (ROOT, Path.cwd()) if Path(path).is_relative_to(folder)
+    ]
+    return os.path.relpath(path, folders[0]) if folders else path
+
+
 def command_line():
     """The command that makes this run again; of an option that is given twice Snakemake takes the last."""
-    files = [os.path.relpath(path, workflow.basedir) for path in workflow.configfiles]
-    named = [path for path in dict.fromkeys(files) if Path(path).name != "catalog.yaml"]
+    named = dict.fromkeys(map(shown_path, workflow.configfiles))
     values = [
         f"{key}={value}" for key, value in workflow.config_settings.config.items()
     ]
     options = ["--configfile", *named] if named else []
     options += ["--config", *values] if values else []
-    return shlex.join(["snakemake", "--cores", "2", *options])
+    program = ["dinodp", "benchmark"] if ROOT == INSTALLED else ["snakemake"]
+    return shlex.join([*program, "--cores", "2", *options])
 
 
 def git(*arguments):
     """What a git command on the code prints; None where git, or a repository, is missing."""
-    command = ["git", "-C", str(workflow.basedir), *arguments]
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -308,6 +315,8 @@ def git(*arguments):
 
 def git_commit():
     """The commit of the code, and whether files differ from it; "unknown" where there is no repository."""
-    commit = git("rev-parse", "HEAD")
+    commit = (
+        git("rev-parse", "HEAD") if git("ls-files", "Snakefile") else None
+    )  # not one around what is installed
     changed = ", with changes" if git("status", "--porcelain") else ""
     return commit + changed if commit else "unknown"

@@ -3,6 +3,7 @@ rule download_archive:
         done=places.UNPACKED,
     log:
         "results/logs/download_archive/{archive}.log",
+    localrule: True
     conda:
         "../envs/data.yaml"
     resources:
@@ -68,6 +69,7 @@ rule accept_dataset:
         accepted=places.ACCEPTED,
     log:
         "results/logs/accept_dataset/{dataset}.log",
+    localrule: True
     conda:
         "../envs/data.yaml"
     resources:

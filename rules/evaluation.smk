@@ -32,6 +32,7 @@ rule collect_metrics:
         origin=origin(places.METRICS_TABLE),
     log:
         "results/logs/collect_metrics.log",
+    localrule: True
     conda:
         "../envs/reporting.yaml"
     resources:
@@ -53,6 +54,7 @@ rule collect_intervals:
         origins=origin([places.INTERVALS, places.DIFFERENCES]),
     log:
         "results/logs/collect_intervals.log",
+    localrule: True
     conda:
         "../envs/reporting.yaml"
     resources:
@@ -79,6 +81,7 @@ rule collect_costs:
         origin=origin(places.COSTS_TABLE),
     log:
         "results/logs/collect_costs.log",
+    localrule: True
     conda:
         "../envs/reporting.yaml"
     resources:

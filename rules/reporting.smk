@@ -3,7 +3,7 @@ rule make_table:
         metrics=places.METRICS_TABLE,
         costs=places.COSTS_TABLE,
         origins=origin([places.METRICS_TABLE, places.COSTS_TABLE]),
-        published=local(Path(workflow.basedir, "resources/published/published.csv")),
+        published=local(ROOT / "resources/published/published.csv"),
     output:
         csv=report(
             places.fill(places.TABLE, extension="csv"),
@@ -18,6 +18,7 @@ rule make_table:
         ),
     log:
         "results/logs/make_table/{table}.log",
+    localrule: True
     conda:
         "../envs/reporting.yaml"
     resources:
@@ -77,6 +78,7 @@ rule summarise:
         summary=places.SUMMARY,
     log:
         "results/logs/summarise.log",
+    localrule: True
     conda:
         "../envs/reporting.yaml"
     resources:
@@ -101,7 +103,7 @@ rule write_report:
         alignment=alignment_files("csv"),
         alignment_origins=origin(alignment_files("csv")),
         alignment_figures=alignment_files("png"),
-        published=local(Path(workflow.basedir, "resources/published/published.csv")),
+        published=local(ROOT / "resources/published/published.csv"),
         figures=all_figures("png"),
         manifests=expand(places.MANIFEST, dataset=RUN.datasets),
         manifest_origins=expand(origin(places.MANIFEST), dataset=RUN.datasets),

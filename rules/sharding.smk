@@ -4,11 +4,6 @@ wildcard_constraints:
     shards=r"\d+",
 
 
-localrules:
-    gather_embeddings,
-    gather_scores,
-
-
 ruleorder: gather_embeddings > embed
 ruleorder: gather_scores > score
 
@@ -32,6 +27,7 @@ rule gather_embeddings:
         cost=places.TOKENS_COST,
     log:
         "results/logs/gather_embeddings/{dataset}/{embedding}/{split}.log",
+    localrule: True
     conda:
         "../envs/torch.yaml"
     resources:
@@ -64,6 +60,7 @@ rule gather_scores:
         "results/logs/gather_scores/{dataset}/{embedding}/{model}/seed-{seed}/{split}.log",
     wildcard_constraints:
         model="|".join(searching_models()) or "(?!)",
+    localrule: True
     conda:
         "../envs/torch.yaml"
     resources:

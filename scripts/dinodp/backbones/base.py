@@ -87,6 +87,10 @@ class EmbeddingOptions(Options):
     def check(self, where: str) -> None:
         """Raise InputError, beginning with ``where``, for what can be seen to be wrong without loading anything."""
 
+    def weights(self) -> tuple[str, str | None] | None:
+        """Name and revision of the weights on the Hugging Face hub; None where none come from there."""
+        return None
+
     def load(self, device: str) -> Backbone:
         """The backbone on ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. Raises InputError where it cannot be had."""
         raise NotImplementedError

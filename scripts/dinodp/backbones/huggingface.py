@@ -56,6 +56,10 @@ class HuggingFaceOptions(EmbeddingOptions):
         """OpenVINO on a CPU, if it is installed; in bfloat16 where the CPU computes it."""
         return fastest_engine(device)
 
+    def weights(self) -> tuple[str, str | None] | None:
+        """Those of a name that is no directory."""
+        return None if Path(self.backbone).expanduser().is_dir() else (self.backbone, self.revision)
+
     def load(self, device: str) -> Backbone:
         """Its weights, from the directory, the hub's cache or the hub."""
         return self._load(device, download=True)

@@ -7,16 +7,11 @@ layer that is read, as `get_intermediate_layers(norm=True)` does, and position e
 
 import hashlib
 import logging
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub's client reads it when it is imported
-import huggingface_hub
-import huggingface_hub.utils
 import numpy as np
 import torch
 import transformers
@@ -27,6 +22,7 @@ from torch.nn import functional
 from dinodp.backbones.base import patch_grid, require_resolution
 from dinodp.backbones.directory import MODEL_TYPES, block_numbers, read_json, require_files, weight_files
 from dinodp.backbones.engines import OpenVinoTokens
+from dinodp.backbones.hub import HUB_NAME, cached, fetch, quiet
 from dinodp.backbones.preprocessing import preprocess
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
@@ -34,7 +30,6 @@ from dinodp.jobs.logs import logger
 LEARNT_POSITIONS = ("dinov2", "dinov2_with_registers", "vit")  # DINOv3 rotates queries and keys: nothing to resize
 ORIGINAL_OFFSET = 0.1  # patches, added to the new side by the original DINOv2 code before it takes the scale factor
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class HuggingFaceBackbone:
@@ -189,54 +184,9 @@ def locate(name_or_path: str, revision: str | None, *, download: bool = True) ->
         return path, "local"
     if path.exists() or not HUB_NAME.fullmatch(name_or_path) or name_or_path.startswith("."):
         raise InputError(f"The backbone {name_or_path!r} is no directory in Hugging Face format and no hub name.")
-    snapshot = _download(name_or_path, revision) if download else _cached(name_or_path, revision)
+    snapshot = fetch(name_or_path, revision) if download else cached(name_or_path, revision)
     require_files(snapshot)
     return snapshot, snapshot.name
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """Fetch configuration and weights into the hub's cache; pickled weights only where there are no safetensors."""
-    small = ["config.json", "preprocessor_config.json", "*.index.json"]
-    try:
-        with _quiet():
-            options: dict[str, Any] = {"repo_id": name, "revision": revision, "ignore_patterns": ["*/*"]}
-            snapshot = Path(huggingface_hub.snapshot_download(allow_patterns=[*small, "*.safetensors"], **options))
-            if not any(snapshot.glob("*.safetensors")):
-                snapshot = Path(
-                    huggingface_hub.snapshot_download(allow_patterns=[*small, "pytorch_model*.bin"], **options)
-                )
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise InputError(_hub_advice(name, revision, error)) from error
-    return snapshot
-
-
-def _cached(name: str, revision: str | None) -> Path:
-    """What an earlier download has left in the hub's cache."""
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception as error:  # the hub's client raises errors of several libraries
-        with_revision = f" --revision {revision}" if revision else ""
-        raise InputError(
-            f"The backbone {name} (revision {revision or 'main'}) is not on this machine, and a model file alone does "
-            f"not send dinodp to the network: allow the download with `--backbone {name}`, or make it with "
-            f"`hf download {name}{with_revision}`."
-        ) from error
-
-
-def _hub_advice(name: str, revision: str | None, error: Exception) -> str:
-    wanted = f"{name} (revision {revision or 'main'})"
-    with_revision = f" --revision {revision}" if revision else ""
-    kind = type(error).__name__
-    if kind in ("RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "HFValidationError"):
-        return (
-            f"The backbone {wanted} is no local directory and the Hugging Face hub does not give it ({kind}): check "
-            "name and revision, log in with `hf auth login` if access is restricted, or give a local directory."
-        )
-    return (
-        f"The backbone {wanted} is no local directory, is not in the cache, and the Hugging Face hub cannot be reached "
-        f"({kind}): download it beforehand with `hf download {name}{with_revision}` where there is a network and set "
-        "HF_HUB_OFFLINE=1 here, give a local directory, or use `classical`, which needs no download."
-    )
 
 
 def weights_sha256(directory: Path) -> str:
@@ -298,19 +248,14 @@ def _load_model(directory: Path, dtype: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the messages and progress bars of transformers and the hub's client."""
-    bars: Any = huggingface_hub.utils
+    """Silence the messages and progress bars of transformers."""
     messages: Any = transformers.logging
-    noisy = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels, had_bars = [log.level for log in noisy], not bars.are_progress_bars_disabled()
-    for log in noisy:
-        log.setLevel(logging.ERROR)
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
     messages.disable_progress_bar()
-    bars.disable_progress_bars()
     try:
-        yield
+        with quiet():
+            yield
     finally:
-        for log, level in zip(noisy, levels, strict=True):
-            log.setLevel(level)
-        if had_bars:
-            bars.enable_progress_bars()
+        log.setLevel(level)

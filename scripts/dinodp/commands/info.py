@@ -96,11 +96,11 @@ def _where(path: Path, settings: dict[str, Any], backbone: dict[str, Any], weigh
 
 
 def _in_cache(name: str, revision: str) -> str:
-    import huggingface_hub
+    from dinodp.backbones.hub import cached, require_whole
 
     try:
-        huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
-    except Exception:  # of several libraries: for whatever reason, it is not there
+        require_whole(cached(name, revision))
+    except InputError:
         return "not in"
     return "in"
 

@@ -6,11 +6,12 @@ Free of torch and matplotlib: the workflow reads it whenever it builds the DAG, 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from dinodp.backbones import EmbeddingOptions, embedding_options
 from dinodp.datasets.sources import dataset_options
-from dinodp.datasets.sources.base import DatasetOptions
+from dinodp.datasets.sources.base import ArchivePart, DatasetOptions
 from dinodp.errors import InputError
 from dinodp.families import FAMILIES, model_options
 from dinodp.families.base import ModelOptions
@@ -97,6 +98,11 @@ class Configuration:
                 f"Unknown name '{name}' under run.{key or kind}: the catalog (config/catalog.yaml) has "
                 f"{', '.join(sorted(known))}."
             )
+
+    def archive_of(self, dataset: str) -> ArchivePart | None:
+        """The archive that a data set comes from; none where the user's own copy lies at its root."""
+        options: Any = self.datasets[dataset]
+        return None if options.archive is None or Path(options.root).exists() else options.archive
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain values, with defaults."""

@@ -59,7 +59,7 @@ def download(url: str, path: Path, *, size: int | None = None, attempts: int = 5
     Raises InputError when the server refuses, the disk is too small, or every attempt broke off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    partial = partial_of(path)
     for attempt in range(1, attempts + 1):
         try:
             _continue_download(url, partial, size)
@@ -85,6 +85,22 @@ def download(url: str, path: Path, *, size: int | None = None, attempts: int = 5
         f"{url} could not be downloaded in {attempts} attempts ({reason}); {have} bytes are kept: "
         f"run again to continue, or fetch it another way and put it at {path}."
     )
+
+
+def size_of(url: str) -> int | None:
+    """Bytes at an address; None where the server does not say. Raises InputError where it does not answer."""
+    request = urllib.request.Request(url, headers={"User-Agent": "dinodp"}, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            length = answer.headers.get("Content-Length")
+    except BROKEN as error:
+        raise InputError(f"{url} does not answer ({one_line(error)}): check the address and the network.") from error
+    return int(length) if length else None
+
+
+def partial_of(path: Path) -> Path:
+    """Where what has come of a download is kept until it is whole."""
+    return path.with_name(path.name + ".part")
 
 
 def _is_disk_error(error: BaseException) -> bool:

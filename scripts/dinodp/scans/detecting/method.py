@@ -1,7 +1,6 @@
 """Which model own scans are fitted with: a family, a model of the catalog, or a family with options."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -9,8 +8,9 @@ import yaml
 from dinodp.errors import InputError
 from dinodp.families import FAMILIES, model_options
 from dinodp.families.base import ModelOptions
+from dinodp.jobs.snakefile import ROOT
 
-CATALOG = Path(__file__).parents[4] / "config/catalog.yaml"  # of the checkout; an installed package has none
+CATALOG = ROOT / "config/catalog.yaml"
 DEFAULT_METHOD = "eb_mixture"
 METHODS = tuple(name for name, family in FAMILIES.items() if family.FOR_OWN_SCANS)
 
@@ -41,7 +41,5 @@ def own_model(method: str | Mapping[str, Any], score: str | None) -> ModelOption
 
 
 def _catalog_models() -> dict[str, dict[str, Any]]:
-    if not CATALOG.is_file():
-        return {}
     models: dict[str, dict[str, Any]] = yaml.safe_load(CATALOG.read_text(encoding="utf-8"))["models"]
     return models
