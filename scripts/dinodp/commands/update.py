@@ -7,9 +7,11 @@ from tabulate import tabulate
 from dinodp.commands.arguments import (
     SCANS,
     Commands,
+    add_bids,
     add_command,
     add_machine,
     add_pattern,
+    bids_of,
     file_lock,
     require_file,
     say,
@@ -36,6 +38,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--overwrite", action="store_true", help="replace a model file that exists, be it the old model itself"
     )
     add_pattern(parser)
+    add_bids(parser)
     parser.add_argument("--backbone", metavar="DIR", help="where the backbone's weights are now, if they have moved")
     add_machine(parser)
 
@@ -61,7 +64,7 @@ def _update(options: argparse.Namespace) -> int:
     detector = load_detector(
         options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
     )
-    scans = find_all(options.healthy, options.pattern, with_copies=False)
+    scans = find_all(options.healthy, options.pattern, with_copies=False, bids=bids_of(options))
     unread = unread_scans(scans, detector.scorer.settings)
     updated = update_detector(detector, unread, store.digest_of(options.model))
     if detector.weights is not None and options.backbone is None and options.out != options.model:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.datasets.bids import BidsInput
 from dinodp.datasets.dicom import (
     DICOM_SUFFIXES,
     DICOMDIR,
@@ -82,11 +83,11 @@ def find_scans(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]
 
 
 def find_all(
-    paths: Sequence[Path], pattern: str | None = None, *, with_copies: bool = True
+    paths: Sequence[Path], pattern: str | None = None, *, with_copies: bool = True, bids: BidsInput | None = None
 ) -> list[tuple[str, Path]]:
-    """Names and paths of the scans below several paths; without ``with_copies``, of files with the same bytes the first
-    one. Raises InputError when two scans would have one name."""
-    found = [item for path in paths for item in find_scans(path, pattern)]
+    """Names and paths of the scans below several paths, or of the BIDS data sets there; without ``with_copies``, of
+    files with the same bytes the first one. Raises InputError when two scans would have one name."""
+    found = [item for path in paths for item in (find_scans(path, pattern) if bids is None else bids.find(path))]
     again = {} if with_copies else copies(path for _, path in found if path.is_file())
     if again:
         copy, first = next(iter(again.items()))
