@@ -32,6 +32,7 @@ Score new scans with a fitted model, and write into a folder:
   masks/        what exceeds the threshold (--masks)
   tails/        share of held-out healthy voxels that score as high, 0 to 1 (--calibrated)
   dicom/        parametric map and segmentation of a DICOM series (--dicom)
+  viewers/      colour tables, windows and scripts for viewers (--viewers)
   overlays/     the slices with the highest scores, map above scan (--overlays)
   scans.csv     score of each scan, volume above the threshold, failures
   slices.csv    score of each slice of a volume
@@ -69,6 +70,10 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--dicom", action="store_true",
         help="of DICOM series, also write a parametric map and a segmentation that refer to their images (needs "
         "highdicom)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--viewers", action="store_true",
+        help="of volumes, also write colour tables, windows and scripts for 3D Slicer, ITK-SNAP and FSLeyes",
     )  # fmt: skip
     parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")
     parser.add_argument(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dinodp.scans.writing.prediction import Result
 
 BIDS_VERSION = "1.10.0"
-IGNORED = ("*.csv", "gallery.html", "predictions.json", "overlays", "dicom")  # not of the standard
+IGNORED = ("*.csv", "gallery.html", "predictions.json", "overlays", "dicom", "viewers")  # not of the standard
 SCORES = "Anomaly score, higher is more unlike the healthy scans; no diagnosis. Voxels outside were not scored."
 TAILS_SAID = "Share of held-out healthy voxels that score at least as high; 1 where nothing was scored."
 COLUMNS = {

@@ -41,6 +41,7 @@ DICOM = "dicom"
 class PredictionOptions:
     """What is written. ``threshold``: name of a calibrated one, or a score; ``calibrated``: maps of tail probabilities;
     ``dicom``: DICOM objects that refer to the series; ``derivatives``: as a data set of BIDS derivatives;
+    ``viewers``: colour tables and scripts for viewers;
     ``subject_pattern`` names the subject within a scan's name, whose scans the gallery shows side by side.
 
     Raises InputError for unknown values.
@@ -57,6 +58,7 @@ class PredictionOptions:
     dicom: bool = False
     subject_pattern: str | None = None
     derivatives: bool = False
+    viewers: bool = False
 
     def __post_init__(self) -> None:
         require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
@@ -153,7 +155,8 @@ def _predict(
     """Score one scan; what is written goes to the list ``written``."""
     scorer, calibration = detector.scorer, detector.calibration
     found = read_scan(name, scan, scorer.preparation.reading())
-    scored, note = scorer.score(found, options.slice_step, force=options.force), notes_on(found, detector)
+    scored = scorer.score(found, options.slice_step, force=options.force)
+    note = notes_on(scored.prepared, detector)
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
