@@ -13,6 +13,7 @@ from scan_phantoms import FAST_FIT, LESION_AT, WINDOW, bids_tree
 
 from dinodp import store
 from dinodp.cli import main
+from dinodp.scans.reading.folder import find_scans
 
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
 T1 = ["--bids", "suffix=T1w"]
@@ -108,6 +109,11 @@ def test_a_second_prediction_replaces_the_first_one_only(root, model, tmp_path):
     assert not list(out.glob("sub-06/ses-2/**/*.nii.gz"))
     assert (out / "sub-06/mine.txt").is_file()
     assert (out / "sub-07/ses-1/anat").is_dir()
+
+
+def test_a_data_set_that_is_read_as_a_folder_is_said(root, caplog):
+    assert len(find_scans(root / "derivatives/lesions")) == 2
+    assert "lesions is a BIDS data set, of which all is read: --bids suffix=NAME chooses." in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinodp.datasets.bids import BidsInput
+from dinodp.datasets.bids import DESCRIPTION, BidsInput
 from dinodp.datasets.dicom import (
     DICOM_SUFFIXES,
     DICOMDIR,
@@ -69,6 +69,8 @@ def find_scans(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]
     if path.is_file():
         _require_readable(path)
         return [(stem_of(path.name), path)]
+    if pattern is None and (path / DESCRIPTION).is_file():
+        logger.warning("%s is a BIDS data set, of which all is read: --bids suffix=NAME chooses.", path)
     below = _series_and_files(path)
     if not below.files:
         said = f" It holds {below.left_in_words()}." if below.left_in_words() else ""

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinodp.datasets.bids import BidsName
-from dinodp.errors import InputError
 
 TAILS = "tails"
 ANOMALY, TAIL = "anomaly", "tail"  # the entity desc of BIDS derivatives
@@ -40,8 +39,7 @@ class Places:
 
     def _derived(self, description: str, suffix: str | None = None) -> Path:
         bids = BidsName.of(self.source.name)
-        if bids is None:
-            raise InputError(f"{self.source} has no BIDS name.")
+        assert bids is not None, "only files with BIDS names are chosen"
         return within_data_set(self.source).with_name(f"{bids.described(description, suffix)}.nii.gz")
 
 
