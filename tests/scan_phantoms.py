@@ -85,6 +85,33 @@ def healthy_folder(folder: Path, n: int = 5) -> Path:
     return folder
 
 
+def bids_tree(root: Path, controls: int = 6, patients: int = 2) -> Path:
+    """A BIDS data set of T1w volumes, with lesion masks of the patients in derivatives/lesions.
+
+    The last control has two sessions; sourcedata, derivatives and a FLAIR are there to be left alone.
+    """
+    lesions = root / "derivatives/lesions"
+    rows = ["participant_id\tgroup\tage\tsex"]
+    for number in range(1, controls + patients + 1):
+        ill, subject = number > controls, f"sub-{number:02d}"
+        rows.append(f"{subject}\t{'patient' if ill else 'control'}\t{30 + number}\t{'FM'[number % 2]}")
+        for session in ("1", "2") if number == controls else ("1",):
+            stem = f"{subject}/ses-{session}/anat/{subject}_ses-{session}"
+            scan = save(root / f"{stem}_acq-mprage_T1w.nii.gz", head(10 * number + int(session), lesion=ill))
+            scan.with_name(scan.name.replace(".nii.gz", ".json")).write_text("{}")
+        if ill:
+            save(lesions / f"{stem}_label-lesion_mask.nii.gz", lesion_mask().astype(np.uint8))
+    save(root / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz", head(99))
+    save(root / "sourcedata/sub-01/anat/sub-01_T1w.nii.gz", head(98))
+    (root / "participants.tsv").write_text("\n".join(rows) + "\n")
+    (root / "README").write_text("Phantoms drawn by the tests of dinodp. Nobody was scanned.\n" * 4)
+    raw, derived = {"DatasetType": "raw"}, {"DatasetType": "derivative", "GeneratedBy": [{"Name": "by hand"}]}
+    for folder, more in ((root, raw), (lesions, derived)):
+        content = {"Name": "Phantoms", "BIDSVersion": "1.10.0", **more}
+        (folder / "dataset_description.json").write_text(json.dumps(content))
+    return root
+
+
 def photo(seed: int, *, spot: bool = False, size: tuple[int, int] = (80, 112), bits: int = 8) -> np.ndarray:
     """A grey picture [H, W] of smooth texture, uint8 or uint16, with a bright spot at row 30, column 60."""
     generator = np.random.default_rng(seed)

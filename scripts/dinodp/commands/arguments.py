@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinodp.backbones.engines import DTYPES, ENGINES
+from dinodp.datasets.bids import SUBJECT_PATTERN, BidsChoice, BidsInput, Participants
 from dinodp.errors import InputError, reason_of, visible
 from dinodp.jobs.files import FOLDER_LOCK
 from dinodp.jobs.locks import exclusive
@@ -69,6 +70,37 @@ def add_pattern(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     parser.add_argument(
         "--pattern", metavar="GLOB", help="of the files in a folder, only those named like this, such as '*_t1.nii.gz'"
     )
+
+
+def add_bids(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Which files of BIDS data sets are scans."""
+    parser.add_argument(
+        "--bids", nargs="+", metavar="KEY=VALUE",
+        help="folders are roots of BIDS data sets: read what has suffix=T1w and, if given, session=1, acquisition=NAME "
+        "or another entity (session= without a value: files without one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--participants", metavar="COLUMN=VALUE",
+        help="with --bids, only participants with this value, or one of several (a,b), in participants.tsv",
+    )  # fmt: skip
+
+
+def bids_of(options: argparse.Namespace) -> BidsInput | None:
+    """What of BIDS data sets is read; None where folders are read. Raises InputError for options that contradict."""
+    if options.bids is None:
+        if options.participants is not None:
+            raise InputError("--participants chooses among those of a BIDS data set: add --bids suffix=NAME.")
+        return None
+    if options.pattern is not None:
+        raise InputError("--pattern and --bids both choose files: give one of them.")
+    participants = None if options.participants is None else Participants.of(options.participants)
+    return BidsInput(BidsChoice.of(options.bids), participants)
+
+
+def subject_pattern_of(options: argparse.Namespace) -> str | None:
+    """How the subject is found in a scan's name: of BIDS data sets, unless it is said, by the participant."""
+    pattern: str | None = options.subject_pattern
+    return SUBJECT_PATTERN if pattern is None and options.bids is not None else pattern
 
 
 def say(*lines: str) -> None:

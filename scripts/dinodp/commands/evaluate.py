@@ -68,7 +68,8 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--metadata", type=user_path, metavar="CSV",
-        help="a table with a column image or subject: false positives of healthy scans in each group of the others",
+        help="a table with a column image or subject, or participants.tsv of a BIDS data set: false positives of "
+        "healthy scans in each group of the other columns",
     )  # fmt: skip
     parser.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="of the subjects (default: %(default)s)"

@@ -9,15 +9,18 @@ import yaml
 from dinodp.commands.arguments import (
     SCANS,
     Commands,
+    add_bids,
     add_command,
     add_machine,
     add_pattern,
+    bids_of,
     file_lock,
     machine_of,
     number_or_name,
     require_file,
     require_new,
     say,
+    subject_pattern_of,
 )
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError
@@ -60,6 +63,7 @@ def _number(
 
 def _add_scans(group: argparse._ArgumentGroup) -> None:
     add_pattern(group)
+    add_bids(group)
     group.add_argument("--axis", choices=AXES, default=DEFAULT.axis, help="how volumes are sliced (default: axial)")
     group.add_argument("--index", type=int, metavar="N", help="which volume of 4D files, from 0")
     group.add_argument(
@@ -131,7 +135,7 @@ def _fit(options: argparse.Namespace, settings: Settings, licence: str | None) -
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
-    scans = find_all(options.healthy, options.pattern, with_copies=False)
+    scans = find_all(options.healthy, options.pattern, with_copies=False, bids=bids_of(options))
     detector = fit_detector(unread_scans(scans, settings), settings, machine_of(options))
     if licence is not None:
         detector = with_weights(options.out, detector, licence)
@@ -147,7 +151,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     window = options.window and (options.window[0], options.window[1])
     named = [options.method] if isinstance(options.method, str) else options.method
     method = method_of(*named, *(f"{key}={value}" for key in SHORT if (value := getattr(options, key)) is not None))
-    return Settings(**{**values, "layers": tuple(options.layers), "window": window, "method": method})
+    given = {"layers": tuple(options.layers), "window": window, "method": method}
+    return Settings(**{**values, **given, "subject_pattern": subject_pattern_of(options)})
 
 
 def method_of(name: str, *options: str) -> str | dict[str, Any]:

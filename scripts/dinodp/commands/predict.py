@@ -6,15 +6,18 @@ from dataclasses import fields
 from dinodp.commands.arguments import (
     SCANS,
     Commands,
+    add_bids,
     add_command,
     add_machine,
     add_pattern,
+    bids_of,
     folder_lock,
     machine_of,
     number_or_name,
     require_new,
     require_writable,
     say,
+    subject_pattern_of,
 )
 from dinodp.datasets.subjects import subjects_of
 from dinodp.errors import InputError, told
@@ -30,6 +33,7 @@ Score new scans with a fitted model, and write into a folder:
   masks/        what exceeds the threshold (--masks)
   tails/        share of held-out healthy voxels that score as high, 0 to 1 (--calibrated)
   dicom/        parametric map and segmentation of a DICOM series (--dicom)
+  viewers/      colour tables, windows and scripts for viewers (--viewers)
   overlays/     the slices with the highest scores, map above scan (--overlays)
   scans.csv     score of each scan, volume above the threshold, failures
   slices.csv    score of each slice of a volume
@@ -49,6 +53,11 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds something already")
     add_pattern(parser)
+    add_bids(parser)
+    parser.add_argument(
+        "--derivatives", action="store_true",
+        help="with --bids, write maps, masks and tables as a data set of BIDS derivatives",
+    )  # fmt: skip
     parser.add_argument(
         "--threshold", type=number_or_name(tuple(FALSE_POSITIVE_RATES)), default="fpr01", metavar="NAME",
         help="fpr10, fpr05 or fpr01 (10, 5 or 1 %% of healthy voxels exceed it), or a score (default: %(default)s)",
@@ -62,6 +71,10 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--dicom", action="store_true",
         help="of DICOM series, also write a parametric map and a segmentation that refer to their images (needs "
         "highdicom)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--viewers", action="store_true",
+        help="of volumes, also write colour tables, windows and scripts for 3D Slicer, ITK-SNAP and FSLeyes",
     )  # fmt: skip
     parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")
     parser.add_argument(
@@ -94,6 +107,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.out.is_dir():
         require_new(options.out, options.overwrite)
     require_writable(options.out)
+    if options.derivatives and options.bids is None:
+        raise InputError("--derivatives needs scans of a BIDS data set: add --bids suffix=NAME.")
+    if options.derivatives and len(options.new) > 1:
+        raise InputError("--derivatives are of one BIDS data set: give one root.")
     if options.dicom:
         require_highdicom()
     with folder_lock(options.out):
@@ -107,7 +124,8 @@ def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.writing.summary import remove_earlier, write_summary
     from dinodp.scans.writing.unfinished import Progress, discard, job_of, unfinished_job
 
-    chosen = PredictionOptions(**{item.name: getattr(options, item.name) for item in fields(PredictionOptions)})
+    bids, values = bids_of(options), {item.name: getattr(options, item.name) for item in fields(PredictionOptions)}
+    chosen = PredictionOptions(**{**values, "subject_pattern": subject_pattern_of(options)})
     machine = {"engine": options.engine, "dtype": options.dtype}
     job, earlier = job_of(options.model, chosen, machine), unfinished_job(options.out)
     if options.overwrite or earlier is None:
@@ -117,8 +135,8 @@ def _predict(options: argparse.Namespace) -> int:
             f"{options.out} holds an unfinished prediction with another model or other options: run that one again, "
             "which goes on, or add --overwrite."
         )
-    scans = find_all(options.new, options.pattern)
-    subjects_of([name for name, _ in scans], options.subject_pattern)  # a pattern that fits none is told now
+    scans = find_all(options.new, options.pattern, bids=bids)
+    subjects_of([name for name, _ in scans], chosen.subject_pattern)  # a pattern that fits none is told now
     detector = load_detector(
         options.model, backbone=options.backbone, machine=machine_of(options)
     )

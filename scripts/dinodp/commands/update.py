@@ -7,9 +7,11 @@ from tabulate import tabulate
 from dinodp.commands.arguments import (
     SCANS,
     Commands,
+    add_bids,
     add_command,
     add_machine,
     add_pattern,
+    bids_of,
     file_lock,
     machine_of,
     require_file,
@@ -37,6 +39,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--overwrite", action="store_true", help="replace a model file that exists, be it the old model itself"
     )
     add_pattern(parser)
+    add_bids(parser)
     parser.add_argument("--backbone", metavar="DIR", help="where the backbone's weights are now, if they have moved")
     add_machine(parser)
 
@@ -62,7 +65,7 @@ def _update(options: argparse.Namespace) -> int:
     detector = load_detector(
         options.model, backbone=options.backbone, machine=machine_of(options)
     )
-    scans = find_all(options.healthy, options.pattern, with_copies=False)
+    scans = find_all(options.healthy, options.pattern, with_copies=False, bids=bids_of(options))
     unread = unread_scans(scans, detector.scorer.settings)
     updated = update_detector(detector, unread, store.digest_of(options.model))
     if detector.weights is not None and options.backbone is None and options.out != options.model:

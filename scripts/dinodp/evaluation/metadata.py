@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dinodp.datasets.bids import PARTICIPANT, read_participants
 from dinodp.datasets.map_files import name_of
 from dinodp.datasets.walking import stem_of
 from dinodp.errors import InputError
@@ -22,12 +23,17 @@ Rows = npt.NDArray[np.int64]
 def read_metadata(path: Path) -> tuple[str, pd.DataFrame, str]:
     """The key column, the table with that as its index and texts as values ("": unknown), and a digest of the file.
 
+    A ``.tsv`` is read as the participants.tsv of a BIDS data set.
+
     Raises InputError for a file that is none, lacks a key, has nothing else, or names an image or subject twice.
     """
     if not path.is_file():
         raise InputError(f"There is no table of metadata {path}.")
     content = path.read_bytes()
-    table = parse_table(path, content, dtype=str, keep_default_na=False, skipinitialspace=True)
+    if path.suffix.lower() == ".tsv":
+        table = read_participants(path).rename(columns={PARTICIPANT: "subject"})
+    else:
+        table = parse_table(path, content, dtype=str, keep_default_na=False, skipinitialspace=True)
     key = next((name for name in KEYS if name in table), None)
     if key is None or len(table.columns) < 2:
         raise InputError(

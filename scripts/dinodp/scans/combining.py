@@ -25,7 +25,7 @@ from dinodp.scans.measuring.predictions import Predictions
 from dinodp.scans.reading.masks import Mask
 from dinodp.scans.writing.gallery import NOTE
 from dinodp.scans.writing.maps import Map, read_map, write_image, write_volume
-from dinodp.scans.writing.prediction import TAILS
+from dinodp.scans.writing.places import TAILS
 from dinodp.scans.writing.summary import cell
 
 OUTSIDE = -1.0  # in the map, where one of the models scored nothing; minus the logarithm of a probability is at least 0

@@ -44,6 +44,12 @@ def test_rows_are_joined_by_image_or_subject(tmp_path):
     assert joined(tmp_path / "i.csv", ["a", "b"], ["", ""])[0]["sex"].tolist() == ["m", "f"]
 
 
+def test_participants_of_a_bids_data_set_are_joined(tmp_path):
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tsite\nsub-2\tn/a\tBern, 2\nsub-1\t40\tNA\n")
+    table, _ = joined(tmp_path / "participants.tsv", ["a", "b"], ["sub-1", "sub-2"])
+    assert table.to_dict("list") == {"age": ["40", ""], "site": ["NA", "Bern, 2"]}
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -51,7 +51,9 @@ class DatasetOptions(Options):
     expect: Expected | None = option(None, "What is published of it, to compare with.")
     accept: tuple[str, ...] = option((), "Deviations (docs/data.md) that do not stop the run.")
     metadata: str | None = option(
-        None, "CSV table with a column `image` or `subject`; each other column gives strata and a bias table."
+        None,
+        "CSV table with a column `image` or `subject`, or participants.tsv of a BIDS data set; each other column gives "
+        "strata and a bias table.",
     )
     metadata_bins: dict[str, tuple[float, ...]] = option(
         {}, "Where the numbers of a column of `metadata` are cut; absent: thirds of more than six numbers."
@@ -65,7 +67,7 @@ class DatasetOptions(Options):
                 raise ValueError(f"the cuts of {name} must be rising numbers, not {list(cuts)}")
         return bins
 
-    @field_validator("root", "metadata", "btcv", "lits", "released_copy", "patients", check_fields=False)
+    @field_validator("root", "metadata", "btcv", "lits", "released_copy", "patients", "mask_root", check_fields=False)
     @classmethod
     def _expand(cls, path: str | None) -> str | None:
         return str(user_path(path)) if path and path.startswith("~") else path

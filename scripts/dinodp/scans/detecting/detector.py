@@ -136,9 +136,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         name = Path(scan).name if isinstance(scan, str | Path) else "scan"
         preparation = fitted.scorer.preparation
         found = _unread(name, scan, preparation.settings.reading()).read(preparation.healthy.axes)
-        if note := notes_on(found, fitted):
+        scored = fitted.scorer.score(found)
+        if note := notes_on(scored.prepared, fitted):
             logger.warning("%s: %s.", name, note)
-        return fitted.scorer.score(found)
+        return scored
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model (HDF5) and, beside it, its model card."""

@@ -22,6 +22,7 @@ from dinodp.scans.detecting.healthy import (
     require_sensible_axis,
     require_similar_size,
 )
+from dinodp.scans.detecting.look import odd_looks
 from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.origin import Origin
@@ -138,6 +139,7 @@ def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRa
     require_one_kind(names, measured)
     _require_alike(names, measured)
     _say_alike(names, digests)
+    _say_odd(names, measured)
     healthy = HealthyRange.over(names, measured, frame)
     if healthy.kind == "image" and any(least < most for least, most in healthy.sizes):
         said = " x ".join(f"{least} to {most}" for least, most in healthy.sizes)
@@ -155,6 +157,12 @@ def _say_alike(names: Sequence[str], digests: Sequence[str]) -> None:
             "%d of the %d healthy scans have the same voxels as another (such as %s and %s): only %d are different.",
             len(again), len(names), again[0][1], again[0][0], len(first),
         )  # fmt: skip
+
+
+def _say_odd(names: Sequence[str], measured: Sequence[Measures]) -> None:
+    """Say which volumes do not look prepared as the others."""
+    for name, said in odd_looks(names, [item.look for item in measured if item.look is not None]):
+        logger.warning("%s is unlike the other healthy scans: %s.", name, said)
 
 
 def _frame(scans: Sequence[UnreadScan], axis: str) -> Affine | None:

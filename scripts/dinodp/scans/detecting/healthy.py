@@ -10,6 +10,7 @@ import numpy.typing as npt
 from dinodp.datasets.geometry import LARGEST_TILT, Affine
 from dinodp.datasets.volumes import PERCENTILES, window_of
 from dinodp.errors import InputError, require_finite
+from dinodp.scans.detecting.look import Look, Looks
 from dinodp.scans.reading.scan import Scan
 
 VALUE_FACTOR = 4.0  # a range of values may be this much narrower or wider than any healthy one, and shifted as much
@@ -37,6 +38,7 @@ class Measures:
     extent: float
     shape: tuple[int, int] = (0, 0)  # height and width of a slice, pixels
     tilt: float = 0.0  # degrees of a volume's axes against those along which it is sliced
+    look: Look | None = None  # of a volume
 
     @classmethod
     def median(cls, measured: Sequence["Measures"]) -> "Measures":
@@ -54,7 +56,10 @@ class Measures:
         sides = [(last + 1 - first) * size for (first, last), size in zip(bounds(scan.foreground), sizes, strict=True)]
         tilt = 0.0 if scan.geometry is None else scan.geometry.tilt
         height, width = scan.foreground.shape[1:]
-        return cls(scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides), (height, width), tilt)
+        return cls(
+            scan.kind, scan.channels, scan.depth, low, high, scan.spacing, max(sides), (height, width), tilt,
+            Look.of(scan, (low, high)),
+        )  # fmt: skip
 
 
 def bounds(foreground: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -78,6 +83,7 @@ class HealthyRange:
     pixel: float  # the finest in-plane spacing: pixels of the field of view
     sizes: tuple[tuple[int, int], ...] = ()  # smallest and largest height and width in pixels
     frame: tuple[tuple[float, ...], ...] | None = None  # of oblique volumes (`VolumeGeometry`)
+    looks: Looks | None = None  # of volumes
 
     def __post_init__(self) -> None:
         """Raises InputError for what no scans give: the numbers may come from a file."""
@@ -129,6 +135,7 @@ class HealthyRange:
         require_one_kind(names, measures)
         shapes = zip(*(item.shape for item in measures), strict=True)
         spacings = [item.spacing for item in measures if item.spacing is not None]
+        looks = [item.look for item in measures if item.look is not None]
         return cls(
             kind=measures[0].kind,
             channels=max(item.channels for item in measures),
@@ -141,6 +148,7 @@ class HealthyRange:
             pixel=min((min(spacing[1:]) for spacing in spacings), default=1.0),
             sizes=tuple((min(lengths), max(lengths)) for lengths in shapes),
             frame=None if frame is None else tuple(tuple(row) for row in frame.tolist()),
+            looks=Looks.over(looks) if looks else None,
         )
 
     @classmethod
@@ -149,7 +157,8 @@ class HealthyRange:
         pairs = {name: tuple(content[name]) for name in ("low", "high", "width")}
         frame = content["frame"] and tuple(tuple(row) for row in content["frame"])
         lists = {name: tuple(tuple(pair) for pair in content[name]) for name in ("spacing", "sizes")}
-        return cls(**{**content, **pairs, **lists, "frame": frame})
+        looks = None if content["looks"] is None else Looks.from_json(content["looks"])
+        return cls(**{**content, **pairs, **lists, "frame": frame, "looks": looks})
 
     def to_json(self) -> dict[str, Any]:
         """As a mapping of plain values."""

@@ -1,15 +1,19 @@
 """What is said of a scan that is scored all the same."""
 
 from dinodp.scans.detecting.model_file import FittedDetector
-from dinodp.scans.reading.scan import Scan
+from dinodp.scans.detecting.preparation import PreparedScan
 
 
-def notes_on(scan: Scan, detector: FittedDetector) -> str:
-    """That a scan is one of the healthy ones, or an image of another size; empty where there is nothing to say."""
-    said = []
+def notes_on(prepared: PreparedScan, detector: FittedDetector) -> str:
+    """That a scan is one of the healthy ones, an image of another size, or a volume that was not prepared as they were;
+    empty where there is nothing to say."""
+    said, scan = [], prepared.scan
     if scan.digest in detector.origin.scans_sha256:
         said.append("it is, voxel for voxel, one of the scans that the model was fitted or calibrated on")
-    sizes, shape = detector.scorer.preparation.healthy.sizes, scan.foreground.shape[1:]
+    healthy, look = detector.scorer.preparation.healthy, prepared.measures.look
+    if healthy.looks is not None and look is not None:
+        said.extend(healthy.looks.unlike(look))
+    sizes, shape = healthy.sizes, scan.foreground.shape[1:]
     if scan.kind == "image" and not all(least <= n <= most for n, (least, most) in zip(shape, sizes, strict=True)):
         heights, widths = (_range(*pair) for pair in sizes)
         said.append(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.datasets.bids import DESCRIPTION, BidsInput
 from dinodp.datasets.dicom import (
     DICOM_SUFFIXES,
     DICOMDIR,
@@ -68,6 +69,8 @@ def find_scans(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]
     if path.is_file():
         _require_readable(path)
         return [(stem_of(path.name), path)]
+    if pattern is None and (path / DESCRIPTION).is_file():
+        logger.warning("%s is a BIDS data set, of which all is read: --bids suffix=NAME chooses.", path)
     below = _series_and_files(path)
     if not below.files:
         said = f" It holds {below.left_in_words()}." if below.left_in_words() else ""
@@ -82,11 +85,11 @@ def find_scans(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]
 
 
 def find_all(
-    paths: Sequence[Path], pattern: str | None = None, *, with_copies: bool = True
+    paths: Sequence[Path], pattern: str | None = None, *, with_copies: bool = True, bids: BidsInput | None = None
 ) -> list[tuple[str, Path]]:
-    """Names and paths of the scans below several paths; without ``with_copies``, of files with the same bytes the first
-    one. Raises InputError when two scans would have one name."""
-    found = [item for path in paths for item in find_scans(path, pattern)]
+    """Names and paths of the scans below several paths, or of the BIDS data sets there; without ``with_copies``, of
+    files with the same bytes the first one. Raises InputError when two scans would have one name."""
+    found = [item for path in paths for item in (find_scans(path, pattern) if bids is None else bids.find(path))]
     again = {} if with_copies else copies(path for _, path in found if path.is_file())
     if again:
         copy, first = next(iter(again.items()))

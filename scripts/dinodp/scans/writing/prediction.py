@@ -18,6 +18,7 @@ from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.reading.folder import read_scan
 from dinodp.scans.reading.scan import Scan
+from dinodp.scans.writing.derivatives import write_sidecars
 from dinodp.scans.writing.dicom_objects import write_dicom
 from dinodp.scans.writing.maps import (
     FULL_RANGE,
@@ -29,6 +30,7 @@ from dinodp.scans.writing.maps import (
     write_picture,
     write_volume,
 )
+from dinodp.scans.writing.places import Places
 from dinodp.scans.writing.regions import Region, find_regions
 from dinodp.scans.writing.stack import EncodedStack, stack_of
 from dinodp.scans.writing.views import EncodedView, Scale, View, views
@@ -36,13 +38,14 @@ from dinodp.scans.writing.views import EncodedView, Scale, View, views
 Made = TypeVar("Made")
 Found = tuple[ScoredScan, str]  # with what is to be known of the scan
 N_VIEWS = 3
-TAILS, DICOM = "tails", "dicom"
+DICOM = "dicom"
 
 
 @dataclass(frozen=True)
 class PredictionOptions:
     """What is written. ``threshold``: name of a calibrated one, or a score; ``calibrated``: maps of tail probabilities;
-    ``dicom``: DICOM objects that refer to the series;
+    ``dicom``: DICOM objects that refer to the series; ``derivatives``: as a data set of BIDS derivatives;
+    ``viewers``: colour tables and scripts for viewers;
     ``subject_pattern`` names the subject within a scan's name, whose scans the gallery shows side by side.
 
     Raises InputError for unknown values.
@@ -58,6 +61,8 @@ class PredictionOptions:
     calibrated: bool = False
     dicom: bool = False
     subject_pattern: str | None = None
+    derivatives: bool = False
+    viewers: bool = False
 
     def __post_init__(self) -> None:
         require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
@@ -185,19 +190,27 @@ def _predict(
 ) -> Result:  # fmt: skip
     """Write what was found of one scan; what is written goes to the list ``written``."""
     (scored, note), calibration = found, detector.calibration
+    name: str, scan: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
+) -> Result:
+    """Score one scan; what is written goes to the list ``written``."""
+    scorer, calibration = detector.scorer, detector.calibration
+    found = read_scan(name, scan, scorer.preparation.reading())
+    scored = scorer.score(found, options.slice_step, force=options.force)
+    note = notes_on(scored.prepared, detector)
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
     scores, mask, inside = (_on_disk(values, scored) for values in (scored.anomaly_map, above, scored.scored))
     count, regions = find_regions(scores, mask, geometry, options.n_regions)
-    kind = ".nii.gz" if geometry is not None else f".{options.image_format}"
-    written.append(_write_map(folder / "maps" / f"{name}{kind}", scores, inside, geometry, calibration.map_range))
+    places = Places(name, scan, geometry is not None, options.image_format, options.derivatives)
+    written.append(_write_map(folder / places.map, scores, inside, geometry, calibration.map_range))
     if options.masks:
-        path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
-        write_mask(path, mask, geometry)
-        written.append(path)
-    tail = _write_tail(folder, name, scored, calibration) if options.calibrated else None
+        write_mask(folder / places.mask, mask, geometry)
+        written.append(folder / places.mask)
+    tail = _write_tail(folder / places.tail, scored, calibration) if options.calibrated else None
     written.extend([] if tail is None else [tail])
+    if options.derivatives:
+        written.extend(write_sidecars(written, scan, limit))
     if options.dicom and scan.is_dir():
         written.extend(write_dicom(folder / DICOM, name, scan, scores, mask, limit))
     elif options.dicom:
@@ -232,10 +245,9 @@ def _write_map(
     return path
 
 
-def _write_tail(folder: Path, name: str, scored: ScoredScan, calibration: Calibration) -> Path:
+def _write_tail(path: Path, scored: ScoredScan, calibration: Calibration) -> Path:
     """Write how rare each score is among healthy voxels; 1 where nothing was scored."""
     geometry, values = scored.scan.geometry, scored.tail_map(calibration.tail)
-    path = folder / TAILS / f"{name}{'.tiff' if geometry is None else '.nii.gz'}"
     if geometry is None:
         write_image(path, values[0], scored.scored[0], calibration.map_range)
     else:

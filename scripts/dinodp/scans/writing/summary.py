@@ -11,9 +11,12 @@ from dinodp import __version__
 from dinodp.errors import visible
 from dinodp.jobs.files import RECORD, read_json, write_json, write_text
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.writing.derivatives import write_derivatives
 from dinodp.scans.writing.gallery import NOTE, write_gallery
-from dinodp.scans.writing.prediction import PredictionOptions, Result
+from dinodp.scans.writing.prediction import PredictionOptions, Result, threshold_value
 from dinodp.scans.writing.regions import Region
+from dinodp.scans.writing.viewers import write_viewers
+from dinodp.scans.writing.views import Scale
 
 GALLERY = "gallery.html"
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -30,7 +33,9 @@ REGION_COLUMNS = (
 def remove_earlier(folder: Path) -> None:
     """Delete what an earlier prediction wrote into ``folder``, and nothing else: the files that its record lists."""
     try:
-        listed = [Path(folder, name) for scan in read_json(folder / RECORD)["scans"] for name in scan["files"]]
+        record = read_json(folder / RECORD)
+        names = [*record.get("more", ()), *(name for scan in record["scans"] for name in scan["files"])]
+        listed = [Path(folder, name) for name in names]
     except (OSError, ValueError, KeyError, TypeError):
         return
     inside = [path for path in listed if path.resolve().is_relative_to(folder.resolve())]
@@ -47,7 +52,11 @@ def write_summary(
     ``model`` names the model's file.
     """
     _write_tables(results, folder)
-    write_json(folder / RECORD, _record(results, detector, options, model))
+    more = write_derivatives(folder, results, model) if options.derivatives else []
+    if options.viewers:
+        limit = threshold_value(detector, options.threshold)
+        more += write_viewers(folder, Scale.of(detector.calibration, limit))
+    write_json(folder / RECORD, {**_record(results, detector, options, model), "more": more})
     write_gallery(folder / GALLERY, results, detector, options, model)
 
 

@@ -12,7 +12,8 @@ from dinodp.errors import InputError
 from dinodp.jobs.files import UNFINISHED, clear_left, read_json, remove, write_json
 from dinodp.jobs.logs import logger
 from dinodp.jobs.origin import sha256
-from dinodp.scans.writing.prediction import DICOM, TAILS, PredictionOptions, Result
+from dinodp.scans.writing.places import TAILS
+from dinodp.scans.writing.prediction import DICOM, PredictionOptions, Result
 from dinodp.scans.writing.regions import Region
 from dinodp.scans.writing.stack import EncodedStack
 from dinodp.scans.writing.views import EncodedView
@@ -62,8 +63,8 @@ class Progress:
     def __init__(self, folder: Path, job: str, names: Sequence[str]) -> None:
         self.folder, self.place, self.used = folder, folder / UNFINISHED, set[str]()
         self.places: dict[str, Path] = {}  # of results, by the names of scans
-        for name in FOLDERS:
-            clear_left(folder / name)
+        for place in (*(folder / name for name in FOLDERS), *folder.glob("sub-*/**/")):
+            clear_left(place)
         if before := sum(path.name != JOB for path in self.place.glob("*.json")):
             logger.info("%d scans were scored before: those that are the same are not scored again.", before)
         write_json(self.place / JOB, {"job": job, "scans": list(names)})
