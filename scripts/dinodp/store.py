@@ -156,7 +156,9 @@ class Head(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> "Head":
-        """Raises InputError for a file of another program or version, or a damaged head."""
+        """Raises InputError for a file that is missing, of another program or version, or has a damaged head."""
+        if not path.is_file():
+            raise InputError(f"There is no file {path}.")
         try:
             with path.open("rb") as stream:
                 head = stream.read(HEAD_BYTES)
@@ -191,8 +193,6 @@ def reading(path: Path, kind: str | None = None) -> Iterator[h5py.File]:
     configuration than the workflow asks for, or is put together from shards of which one is missing or damaged; and
     where HDF5 cannot read what the block asks for.
     """
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.")
     head = Head.read(path)
     if head.kind not in FORMATS or (kind is not None and head.kind != kind):
         raise InputError(f"{path} holds {head.kind}, but {kind or 'one of ' + ', '.join(FORMATS)} was expected.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -106,18 +106,16 @@ class External:
 
         An anomalous validation image needs none, as no threshold is made of it; without one its map is 0.
         """
-        from dinodp.metrics.anomaly_maps import anomaly_map
+        return {SCORE: np.stack([self._map(row) for row in rows.itertuples()])}
 
-        return {SCORE: np.stack([self._map(row, anomaly_map) for row in rows.itertuples()])}
-
-    def _map(self, row: Any, enlarge: Callable[[Map, tuple[int, int]], Map]) -> Map:
+    def _map(self, row: Any) -> Map:
         path = self._file(row)
         if path is None:
             return np.zeros(self._size_of_all(), dtype=np.float32)
         values = _picture(path)
         self.digest.update(f"{row.image_sha256} {values.shape}".encode() + np.ascontiguousarray(values).tobytes())
         if self.resizes:
-            return enlarge(values, self._size_of_all())
+            return _resized(values, self._size_of_all())
         if values.shape != self._size_of_all():
             sizes = [" x ".join(map(str, shape)) for shape in (values.shape, self._size_of_all())]
             raise InputError(
@@ -165,3 +163,14 @@ def _picture(path: Path) -> Map:
     if flat.ndim != 2:
         raise InputError(f"The map {path} has slices: the pipeline needs one map per image.")
     return np.ascontiguousarray(flat)
+
+
+def _resized(values: Map, size: tuple[int, int]) -> Map:
+    """A map [H, W] at another size, bilinear; where it becomes smaller, over all pixels that a new one covers."""
+    import torch  # not for reading the configuration
+    from torch.nn import functional
+
+    batch = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    resized = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
+    found: Map = resized[0, 0].numpy()
+    return found

@@ -6,6 +6,7 @@ that: plain arrays of numbers, whole and uncompressed. Whatever else a file has 
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,15 @@ NUMBERS = {h5t.INTEGER, h5t.FLOAT}
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 
 
-def require_plain(path: Path, *, gathered: bool = False) -> None:
+def require_plain(path: Path, require_whole: Callable[[Path], None], *, gathered: bool = False) -> None:
     """Raise InputError for a file that is no HDF5, is damaged, or has anything that this project does not write.
 
-    ``gathered``: a virtual data set is allowed whose sources are plain files below the folder of this one.
+    ``require_whole`` raises InputError for damage before HDF5 opens a file, which may never end on it. ``gathered``: a
+    virtual data set is allowed whose sources are plain files below the folder of this one.
     """
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.")
+    require_whole(path)
     with hdf5_errors(path), h5py.File(path, "r") as file:
-        _Examination(path, gathered).group(file.id, "", 0)
+        _Examination(path, require_whole, gathered).group(file.id, "", 0)
         _require_attributes(path, file)
 
 
@@ -74,8 +75,9 @@ def _depth(content: Any) -> int:
 class _Examination:
     """Walks through the links of a file by the low-level interface, which follows none of them by itself."""
 
-    def __init__(self, path: Path, gathered: bool) -> None:
-        self.path, self.gathered, self.size, self.seen = path, gathered, path.stat().st_size, 0
+    def __init__(self, path: Path, require_whole: Callable[[Path], None], gathered: bool) -> None:
+        self.path, self.require_whole, self.gathered = path, require_whole, gathered
+        self.size, self.seen = path.stat().st_size, 0
 
     def group(self, group: h5g.GroupID, place: str, depth: int) -> None:
         """Look at everything in a group, and in the groups in it."""
@@ -143,7 +145,7 @@ class _Examination:
             if Path(name).is_absolute() or not source.is_relative_to(folder):
                 raise self._refusal(place, "a virtual data set with a source that is not beside it")
             if source.is_file():  # `store` tells which ones are missing
-                require_plain(source)
+                require_plain(source, self.require_whole)
 
     def _refusal(self, place: str, what: str) -> InputError:
         return InputError(

@@ -51,6 +51,8 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             run=run,
             rows=rows,
             first=first,
+            summary=comparison.summary(first),
+            marked=any(row["verdict"] in comparison.COMPARABLE for row in first),
             overview=comparison.overview(protocol),
             by_model=comparison.by_model(rows, protocol.mask_rule),
             strata=strata,

@@ -11,7 +11,6 @@ from dinodp.datasets.manifest import image_row, make_manifest, manifest_digest, 
 from dinodp.errors import InputError
 from dinodp.families import model_options
 from dinodp.families.stages import fit_model, load_model, open_split, score_split
-from dinodp.metrics.anomaly_maps import anomaly_map
 
 SHAPE = (12, 16)
 
@@ -76,7 +75,8 @@ def test_maps_are_resized_on_demand_only(data, tmp_path):
     maps, _ = score(data, size=[6, 8])
     assert maps.shape == (5, 6, 8)
     index = names(data, "test").index("test/bad/001")
-    np.testing.assert_array_equal(maps[index], anomaly_map(large.astype(np.float32), (6, 8)))
+    by_pillow = Image.fromarray(large.astype(np.float32)).resize((8, 6), Image.Resampling.BILINEAR)  # over all pixels
+    np.testing.assert_allclose(maps[index], np.asarray(by_pillow), rtol=1e-5)
 
 
 def test_a_picture_in_nifti(data, tmp_path):

@@ -22,6 +22,10 @@ SMALL = {
     "vmf": {"components": 3, "epochs": 2},
     "gaussian": {"reg_covar": 1e-3},
     "memory_bank": {},
+    "pca_residual": {},
+    "padim": {"random_dims": 3},
+    "retrieval_bank": {"images": 2, "window": 1},
+    "patchcore": {},
 }
 
 

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 
 import h5py
 import numpy as np
@@ -12,7 +13,10 @@ import pytest
 
 from dinodp import store
 from dinodp.errors import InputError
-from dinodp.jobs.strangers import DEEPEST_JSON, parsed_json, require_plain
+from dinodp.jobs.strangers import DEEPEST_JSON, parsed_json
+from dinodp.jobs.strangers import require_plain as require
+
+require_plain = partial(require, require_whole=lambda path: None)  # as a stranger may make digests that fit
 
 
 def nest(file):
@@ -103,11 +107,23 @@ def test_a_source_is_looked_at_as_well(path):
         require_plain(path.parent / "gathered.h5", gathered=True)
 
 
+def test_hdf5_opens_a_file_and_its_sources_only_when_they_are_whole(path):
+    """HDF5 may never end on a damaged one."""
+    with h5py.File(path.parent / "gathered.h5", "w") as file:
+        file.create_virtual_dataset("x", virtual("m.h5"))
+    looked_at = []
+    require(path.parent / "gathered.h5", looked_at.append, gathered=True)
+    assert looked_at == [path.parent / "gathered.h5", path]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"m\.h5 is not as it was written"):
+        require(path, store.require_whole)
+
+
 def test_nothing_is_allocated_for_what_is_declared(path):
     """In a process that may have little memory."""
     with h5py.File(path, "r+") as file:
         file.create_dataset("bomb", (2**36,), "uint8", chunks=(2**20,), compression="gzip")
-    code = "import sys, pathlib, dinodp.jobs.strangers as s; s.require_plain(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib, dinodp.jobs.strangers as s; s.require_plain(pathlib.Path(sys.argv[1]), print)"
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))

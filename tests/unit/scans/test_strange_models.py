@@ -17,13 +17,17 @@ from dinodp.errors import InputError
 from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.model_file import load_detector
 
-N_FLIPS = int(os.environ.get("DINODP_FLIPS", "200"))  # DINODP_FLIPS=2000 for a longer run
+N_FLIPS = 2000
 SMALL = ["--backbone", "classical", "--resolution", "112", "--seed", "3"]
 METHODS = {
     "dpmm": ("dpmm", "components=8", "epochs=1"),
     "full": ("gaussian_mixture", "components=2", "epochs=1", "covariance=full", "pca_dims=8"),
     "k_means": ("k_means", "components=8", "epochs=1"),
     "gaussian": ("gaussian",),
+    "pca_residual": ("pca_residual",),
+    "padim": ("padim", "random_dims=8"),
+    "retrieval_bank": ("retrieval_bank", "max_images=2"),
+    "patchcore": ("patchcore", "max_embeddings=200"),
     "memory_bank": ("memory_bank", "max_embeddings=200"),
     "eb_mixture": ("eb_mixture", "components=8", "epochs=1"),
     "vmf": ("vmf", "components=8", "epochs=1"),
@@ -157,6 +161,14 @@ CONFIGURATIONS = [
     ("calibration/thresholds/fpr01", None, "damaged, or another version"),
     ("calibration/scan_scores", [], "a rate from 0 to 1 for each of its scan scores"),
     ("calibration/scan_rates/fpr10", [2.0], "a rate from 0 to 1 for each of its scan scores"),
+    ("calibration/tail/count", 3, "its counts fall to 0"),
+    ("calibration/tail/count", "many", "must be integers"),
+    ("calibration/tail/scores", [0.0, 0.0], "and a count for each of them"),
+    ("calibration/tail", {"count": 9, "scores": [1.0, 0.0], "above": [1, 0]}, "scores of the tail must rise"),
+    ("calibration/tail", {"count": 9, "scores": [1.0], "above": [1]}, "its counts fall to 0"),
+    ("calibration/tail", {"count": 9, "scores": [1.0], "above": [0.0]}, "must be integers"),
+    ("calibration/tail", {"count": 9, "scores": [1e9], "above": [0]}, "beyond the scores of its tail"),
+    ("calibration/tail", {"count": 9, "scores": [], "above": []}, "from 1 to 4096 scores"),
     ("calibration/map_range", [3.0, 3.0], "does not rise"),
     ("calibration/map_range", [3.0], "damaged, or another version"),
     ("healthy/kind", "hologram", "of an unknown kind"),
@@ -200,6 +212,7 @@ def test_links_of_a_stranger_are_not_followed(models, tmp_path, capsys):
     copy = edited(models, tmp_path, "dpmm", lambda file, config: file.__delitem__("state/means"))
     with h5py.File(copy, "r+") as file:
         file.create_dataset("state/means", (8, 92), "uint8", external=[("/etc/passwd", 0, 8 * 92)])
+    resign(copy)
     for command in (["info", str(copy)], ["predict", str(models / "new.png"), "--model", str(copy), "--out",
                                           str(tmp_path / "out")]):  # fmt: skip
         assert main(command) == 1

@@ -12,7 +12,6 @@ from dinodp.families.base import ModelOptions
 
 CATALOG = Path(__file__).parents[4] / "config/catalog.yaml"  # of the checkout; an installed package has none
 DEFAULT_METHOD = "eb_mixture"
-BANK_EMBEDDINGS = 20_000  # of a bank that would hold all: they are in the model file
 METHODS = tuple(name for name, family in FAMILIES.items() if family.FOR_OWN_SCANS)
 
 
@@ -38,10 +37,7 @@ def own_model(method: str | Mapping[str, Any], score: str | None) -> ModelOption
     model = model_options(entry, "method")
     if not model.FOR_OWN_SCANS:
         raise InputError(f"The family {model.family!r} is for the benchmark alone; it is no model of own scans.")
-    chosen = {**model.plain(), "scores": [score or model.scores[0]]}
-    if model.SEARCHES_TRAIN and not model.is_random:
-        chosen["max_embeddings"] = BANK_EMBEDDINGS
-    return model_options(chosen, "method")
+    return model_options({**model.plain(), **model.for_own_scans(), "scores": [score or model.scores[0]]}, "method")
 
 
 def _catalog_models() -> dict[str, dict[str, Any]]:

@@ -19,19 +19,21 @@ from dinodp.scans.writing.unfinished import require_finished
 
 @dataclass(frozen=True)
 class PredictedScan:
-    """What the record says of one scan: its map, what that holds where nothing was scored, its score, and those of its
-    slices (index on disk, score)."""
+    """What the record says of one scan: its map, what that holds where nothing was scored, its score, those of its
+    slices (index on disk, score), and its map of tail probabilities, if there is one."""
 
     map: Path
     outside: float
     score: float
     slices: Sequence[tuple[int, float]]
+    tail: Path | None = None
 
     @classmethod
     def of(cls, folder: Path, row: Mapping[str, Any]) -> "PredictedScan":
         """From the record in ``folder``. Raises KeyError, TypeError or ValueError for another."""
         slices = [(int(item["slice"]), float(item["score"])) for item in row["slices"]]
-        return cls(folder / row["map"], float(row["outside"]), float(row["score"]), slices)
+        tail = folder / row["tail"] if "tail" in row else None
+        return cls(folder / row["map"], float(row["outside"]), float(row["score"]), slices, tail)
 
 
 @dataclass(frozen=True)
