@@ -97,8 +97,9 @@ def run(options: argparse.Namespace) -> int:
     print(summary(rows, "value"))
     write_rows(rows, options.out)
     write_rows([row for pixels, curve in measured.froc.items() for row in _points(pixels, curve)], options.froc)
-    say_unused(test, options.masks)
-    say(*measured.notes, convention_words(list(measured.froc)), count_of(test.subjects, test.masks))
+    say_unused(test, options.boxes or options.masks)
+    words = convention_words(list(measured.froc), options.boxes is not None)
+    say(*measured.notes, words, count_of(test.subjects, test.masks))
     say_failed(maps.failed)
     return 0
 
@@ -116,11 +117,11 @@ def choices_of(options: argparse.Namespace) -> Any:
     return Choices(options.resamples, tuple(options.image_score), options.top_fraction, options.size)
 
 
-def say_unused(test: Any, folder: Path) -> None:
-    """Say which masks have no map."""
+def say_unused(test: Any, place: Path) -> None:
+    """Say which masks, or images with boxes, have no map."""
     if test.unused:
         count = len(test.unused)
-        say(f"Not used, as there is no map of them: {count} of the files in {folder} (such as {test.unused[0]}).")
+        say(f"Not used, as there is no map of them: {count} of what {place} holds (such as {test.unused[0]}).")
 
 
 def say_failed(names: Sequence[str]) -> None:
@@ -139,6 +140,8 @@ def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
         raise InputError("The predictions hold no scan that was scored.")
     naming = MaskNaming(options.scan_suffix, options.mask_suffix, options.without_mask)
     more = (naming, options.subject_pattern, options.foreground, options.metadata)
+    if options.boxes is not None and options.size is not None:
+        raise InputError("--size is of masks: boxes are in pixels of the maps.")
     if options.boxes is not None:
         return LabelledScans.with_boxes(names, BoxFile.read(options.boxes), *more)
     return LabelledScans.of(names, options.masks, *more)

@@ -78,8 +78,8 @@ class BoxFile:
         table = parse_table(self.path, self.path.read_bytes(), dtype={"image": str})
         if lacking := [name for name in COLUMNS if name not in table]:
             raise InputError(
-                f"The table of boxes {self.path} lacks {', '.join(lacking)}: it needs image, x, y, width and height (in "
-                "pixels from the upper left corner; empty for a healthy image)."
+                f"The table of boxes {self.path} lacks {', '.join(lacking)}: it needs image, x, y, width and height "
+                "(in pixels from the upper left corner; empty for a healthy image)."
             )
         for row in table.itertuples():
             name = _name(str(row.image))

@@ -73,8 +73,8 @@ def _of_boxes(measured: Measured) -> Measured:
             measured.found[key._replace(masks=BOXES)] = found
     measured.notes[:] = [note for note in measured.notes if "--healthy" in note]
     measured.notes.append(
-        "Boxes do not say which pixels are lesion: there is no AUROC, AUPR, AUPRO or Dice of pixels, and no prevalence. "
-        "A box is hit by a region above the threshold that overlaps it; an image with a box is anomalous."
+        "Boxes do not say which pixels are lesion: there is no AUROC, AUPR, AUPRO or Dice of pixels, and no "
+        "prevalence. A box is hit by a region above the threshold that overlaps it; an image with a box is anomalous."
     )
     return measured
 
@@ -166,9 +166,9 @@ def sampled(values: Map) -> Map:
     return evenly(values, min(len(values), VALUES_PER_SCAN))
 
 
-def convention_words(pixels: Sequence[str]) -> str:
+def convention_words(pixels: Sequence[str], boxes: bool = False) -> str:
     """What the words of the table mean."""
-    rules = "; ".join(f"{rule}: {RULE_WORDS[rule].words}" for rule in MASK_RULES)
+    rules = BOXES if boxes else "; ".join(f"{rule}: {RULE_WORDS[rule].words}" for rule in MASK_RULES)
     meant = {
         ALL: "all: every pixel, those without a score the lowest",
         SCORED: "scored: what dinodp scored",

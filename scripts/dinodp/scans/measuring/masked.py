@@ -36,7 +36,7 @@ class LabelledScans:
     foregrounds: dict[str, Path] | None = None
     metadata: Path | None = None
     boxes: BoxFile | None = None
-    unused: tuple[str, ...] = ()  # files beside the masks that could be one, but of which there is no map
+    unused: tuple[str, ...] = ()  # masks, or images with boxes, of which there is no map
 
     @classmethod
     def of(
@@ -48,7 +48,8 @@ class LabelledScans:
         subjects = subjects_of(list(found), subject_pattern)
         foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
         known = {name for name in mask_files(masks) if name.endswith(naming.mask_suffix)}
-        return cls(found, subjects, foregrounds, metadata, None, tuple(sorted(known - set(map(naming.mask_name, names)))))
+        unused = tuple(sorted(known - set(map(naming.mask_name, names))))
+        return cls(found, subjects, foregrounds, metadata, unused=unused)
 
     @classmethod
     def with_boxes(
@@ -56,10 +57,11 @@ class LabelledScans:
         foreground: Path | None = None, metadata: Path | None = None,
     ) -> "LabelledScans":  # fmt: skip
         """As `of`, with boxes in the place of masks. Raises InputError as `BoxFile.chosen` does."""
+        unused = tuple(sorted(set(boxes.boxes) - set(map(naming.mask_name, names))))
         boxes.boxes = boxes.chosen(names, naming)
         found: dict[str, Path | None] = dict.fromkeys(boxes.boxes)
         foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
-        return cls(found, subjects_of(list(found), subject_pattern), foregrounds, metadata, boxes)
+        return cls(found, subjects_of(list(found), subject_pattern), foregrounds, metadata, boxes, unused)
 
     def foreground(self, name: str) -> Path | None:
         """Where the foreground of a scan lies; None where none was asked for."""
