@@ -1,5 +1,6 @@
-"""Maps of an independent script beside the project's models, in every table, figure and the report."""
+"""Maps of an independent script and of anomalib beside the project's models, in every table, figure and the report."""
 
+import json
 import sys
 
 import numpy as np
@@ -16,12 +17,15 @@ RUN = ("--configfile", "config/external.yaml")
 def finished(tmp_path_factory):
     import pca_residual
 
-    run = small_run((1, 1, 1), datasets=["photos"], embeddings=["small"], models=["memory_bank", "pca"])
+    run = small_run((1, 1, 1), datasets=["photos"], embeddings=["small"], models=["memory_bank", "pca", "anomalib"])
     run["run"] |= {"alignment_models": [], "figures": ["anomaly_maps", "score_histograms", "roc_pr_curves"]}
     run["run"] |= {"bootstrap_resamples": 20, "mask_rules": ["gt0"]}
     run["datasets"] = {"photos": {"source": "image_folder", "root": "data/photos", "metadata": "data/meta.csv"}}
     run["embeddings"] = {"small": {"backbone": "classical", "resolution": 112}}
-    run["models"] = {"pca": {"family": "external", "maps": "data/maps"}}
+    run["models"] = {
+        "pca": {"family": "external", "maps": "data/maps"},
+        "anomalib": {"family": "external", "maps": "data/theirs"},
+    }
     folder = copy_project(tmp_path_factory.mktemp("external"), "external", run)
     data = folder / "data/photos"
     for place, first, count in (("train/good", 0, 4), ("valid/good", 10, 2), ("test/good", 20, 3)):
@@ -35,6 +39,10 @@ def finished(tmp_path_factory):
         Image.fromarray(spot.astype(np.uint8) * 255).save(data / f"ground_truth/spot/{index}_mask.png")
     images = [str(data / split) for split in ("valid", "test")]
     pca_residual.main(["--train", str(data / "train/good"), "--images", *images, "--out", str(folder / "data/maps")])
+    with np.load(ROOT / "tests/data/anomalib/maps.npz") as theirs:
+        for name in theirs:
+            (folder / "data/theirs" / name).parent.mkdir(parents=True, exist_ok=True)
+            np.save(folder / f"data/theirs/{name}.npy", theirs[name])
     snakemake(folder, *RUN)
     return folder
 
@@ -43,8 +51,11 @@ def test_it_is_in_every_table_and_in_the_report(finished):
     for table in ("metrics", "intervals", "differences", "strata", "costs", "tables/table1"):
         frame = pd.read_csv(finished / f"results/{table}.csv")
         assert "pca" in frame.to_string(), table
+        assert "anomalib" in frame.to_string(), table
     metrics = pd.read_csv(finished / "results/metrics.csv").set_index(["model", "metric"])["value"]
     assert metrics["pca", "pixel_auroc"] > 0.8
+    for name, value in json.loads((ROOT / "tests/data/anomalib/values.json").read_text()).items():
+        assert metrics["anomalib", name] == pytest.approx(value, abs=2e-5), name
     assert "pca" in (finished / "results/report.html").read_text()
     assert (finished / "results/figures/photos/small/anomaly_maps.png").stat().st_size > 10_000
 

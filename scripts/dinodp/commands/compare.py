@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"first: {first.model}   second: {second.model}")
     print(summary(rows, "difference"))
     write_rows(rows, options.out)
-    say(*both[0].notes, convention_words(list(both[0].froc)), count_of(test.subjects, test.masks))
+    words = convention_words(list(both[0].froc), options.boxes is not None)
+    say(*both[0].notes, words, count_of(test.subjects, test.masks))
     say_failed(sorted({*first.failed, *second.failed}))
     return 0

@@ -36,7 +36,12 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def add_masks(parser: argparse.ArgumentParser) -> None:
     """Arguments that say where masks are, how they are called, and which conventions are wanted."""
-    parser.add_argument("--masks", type=user_path, required=True, metavar="DIR", help="folder of the lesion masks")
+    labels = parser.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--masks", type=user_path, metavar="DIR", help="folder of the lesion masks")
+    labels.add_argument(
+        "--boxes", type=user_path, metavar="FILE",
+        help="boxes around lesions instead: a CSV table (image, x, y, width, height) or JSON as of COCO",
+    )  # fmt: skip
     parser.add_argument("--scan-suffix", default="", metavar="TEXT", help="end of a scan's name that its mask lacks")
     parser.add_argument("--mask-suffix", default="", metavar="TEXT", help="end of a mask's name that its scan lacks")
     parser.add_argument(
@@ -93,8 +98,9 @@ def run(options: argparse.Namespace) -> int:
     print(summary(rows, "value"))
     write_rows(rows, options.out)
     write_rows([row for pixels, curve in measured.froc.items() for row in _points(pixels, curve)], options.froc)
-    say_unused(test, options.masks)
-    say(*measured.notes, convention_words(list(measured.froc)), count_of(test.subjects, test.masks))
+    say_unused(test, options.boxes or options.masks)
+    words = convention_words(list(measured.froc), options.boxes is not None)
+    say(*measured.notes, words, count_of(test.subjects, test.masks))
     say_failed(maps.failed)
     return 0
 
@@ -112,11 +118,11 @@ def choices_of(options: argparse.Namespace) -> Any:
     return Choices(options.resamples, tuple(options.image_score), options.top_fraction, options.size)
 
 
-def say_unused(test: Any, folder: Path) -> None:
-    """Say which masks have no map."""
+def say_unused(test: Any, place: Path) -> None:
+    """Say which masks, or images with boxes, have no map."""
     if test.unused:
         count = len(test.unused)
-        say(f"Not used, as there is no map of them: {count} of the files in {folder} (such as {test.unused[0]}).")
+        say(f"Not used, as there is no map of them: {count} of what {place} holds (such as {test.unused[0]}).")
 
 
 def say_failed(names: Sequence[str]) -> None:
@@ -127,13 +133,19 @@ def say_failed(names: Sequence[str]) -> None:
 
 def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
     """The scans that are evaluated. Raises InputError for predictions without a scan and as `LabelledScans.of` does."""
+    from dinodp.scans.measuring.boxes import BoxFile
     from dinodp.scans.measuring.masked import LabelledScans
     from dinodp.scans.reading.masks import MaskNaming
 
     if not names:
         raise InputError("The predictions hold no scan that was scored.")
     naming = MaskNaming(options.scan_suffix, options.mask_suffix, options.without_mask)
-    return LabelledScans.of(names, options.masks, naming, options.subject_pattern, options.foreground, options.metadata)
+    more = (naming, options.subject_pattern, options.foreground, options.metadata)
+    if options.boxes is not None and options.size is not None:
+        raise InputError("--size is of masks: boxes are in pixels of the maps.")
+    if options.boxes is not None:
+        return LabelledScans.with_boxes(names, BoxFile.read(options.boxes), *more)
+    return LabelledScans.of(names, options.masks, *more)
 
 
 def require_files(*paths: Path | None) -> None:

@@ -1,6 +1,6 @@
 """Lesions found and false regions per scan: free-response ROC (FROC), over thresholds and subjects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,19 @@ class LesionCounter:
         self.hits, self.false_regions = np.zeros((2, n_subjects, len(self.thresholds)))
         self.lesions, self.scans = np.zeros((2, n_subjects))
 
-    def add(self, scores: Map, lesion: Flags, subject: int = 0, counted: Flags | None = None) -> None:
-        """Count one scan: ``scores`` and ``lesion`` [H, W] or [slice, H, W]; regions among the ``counted`` pixels."""
+    def add(
+        self, scores: Map, lesion: Flags, subject: int = 0, counted: Flags | None = None,
+        parts: Sequence[tuple[slice, ...]] | None = None,
+    ) -> None:  # fmt: skip
+        """Count one scan: ``scores`` and ``lesion`` [H, W] or [slice, H, W]; regions among the ``counted`` pixels.
+
+        ``parts``: the places of the lesions where they are boxes, which may overlap; None: the mask's components.
+        """
         structure = np.ones((3,) * scores.ndim, dtype=np.int8)
-        lesions, n_lesions = ndimage.label(lesion, structure=structure)
         counts = scores if counted is None else np.where(counted | lesion, scores, -np.inf)
-        highest = ndimage.maximum(counts, lesions, np.arange(1, n_lesions + 1)) if n_lesions else np.zeros(0)
-        self.hits[subject] += (np.asarray(highest)[:, None] > self.thresholds).sum(axis=0)
+        highest = _highest(counts, lesion, structure) if parts is None else [counts[part].max() for part in parts]
+        n_lesions = len(highest)
+        self.hits[subject] += (np.asarray(highest, dtype=np.float64).reshape(-1, 1) > self.thresholds).sum(axis=0)
         self.false_regions[subject] += list(_false_regions(counts, lesion, structure, self.thresholds))
         self.lesions[subject] += n_lesions
         self.scans[subject] += 1
@@ -90,6 +96,13 @@ def sensitivity_at(limit: float, false_regions: Floats, sensitivity: Floats) -> 
     above = np.flatnonzero(false_regions > limit)
     last = (above[0] if len(above) else len(false_regions)) - 1
     return float(sensitivity[last]) if last >= 0 else 0.0
+
+
+def _highest(scores: Map, lesion: Flags, structure: npt.NDArray[np.int8]) -> Sequence[float]:
+    """The highest score of each lesion of a mask."""
+    lesions, count = ndimage.label(lesion, structure=structure)
+    found: Sequence[float] = ndimage.maximum(scores, lesions, np.arange(1, count + 1)) if count else []
+    return found
 
 
 def _false_regions(scores: Map, lesion: Flags, structure: npt.NDArray[np.int8], thresholds: Floats) -> Iterator[int]:

@@ -231,3 +231,38 @@ def test_images_of_several_sizes_are_refused(source):
         options = model_options({"family": family})
         with pytest.raises(InputError, match=r"This family compares places: all healthy images must have one size\."):
             fit_state(options, Several(), Several(), seed=0, device="cpu")
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_fused_maps_are_those_of_banks_by_scikit_learn(source, seen, content, tmp_path, n_layers):
+    others = 0.5 * np.random.default_rng(5).normal(size=content[0].shape) + content[0]
+    with store.writing(tmp_path / "v.h5", "embeddings", {}) as file:
+        file.create_dataset("tokens", data=others.astype(np.float16))
+    valid = EmbeddingReader(tmp_path / "v.h5", grid=None)
+    options = model_options({"family": "layer_fusion", "n_layers": n_layers, "coreset_fraction": 1.0, "scores": []})
+    state = fit_state(options, source, valid, seed=3, device="cpu").state
+    model = model_of(options, state, source, seed=3, device="cpu")
+    found = model.score(valid.read(range(N)), pd.DataFrame())["fused"]
+    train, test = seen.reshape(-1, DIM), valid.read(range(N)).numpy().reshape(-1, DIM)
+    size, expected = DIM // n_layers, []
+    for first in range(0, DIM, size):
+        inside = slice(first, first + size)
+        bank = NearestNeighbors(n_neighbors=1).fit(unit(train[:, inside]))
+        distance = bank.kneighbors(unit(test[:, inside]))[0][:, 0] ** 2 / 2  # of unit vectors: 1 - cosine similarity
+        expected.append((distance - distance.mean()) / distance.std(ddof=1))
+    np.testing.assert_allclose(found.ravel(), np.mean(expected, axis=0), atol=2e-3)
+    assert state["banks"].shape == (n_layers, N * ROWS * COLUMNS, size)
+
+
+def test_layer_fusion_refuses_what_it_cannot_cut_or_standardise(source, content, tmp_path):
+    with pytest.raises(InputError, match=r"Embeddings of 6 numbers cannot be cut into 4 layers \(n_layers\)"):
+        fitted(source, family="layer_fusion", n_layers=4)
+    options = model_options({"family": "layer_fusion", "scores": []})
+    none = EmbeddingReader(tmp_path / "t.h5", grid=None, rows=[])
+    with pytest.raises(InputError, match="needs normal validation images: it standardises by them"):
+        fit_state(options, source, none, seed=0, device="cpu")
+    with store.writing(tmp_path / "s.h5", "embeddings", {}) as file:
+        file.create_dataset("tokens", data=np.broadcast_to(content[0][:1, :1, :1], content[0].shape))
+    same = EmbeddingReader(tmp_path / "s.h5", grid=None)
+    with pytest.raises(InputError, match="all have one distance in a layer"):
+        fit_state(options, source, same, seed=0, device="cpu")

@@ -279,3 +279,26 @@ def test_images_are_read_in_grey_or_colour(tmp_path: Path) -> None:
     Image.fromarray(np.stack([grey, grey, grey + 1], axis=-1)).save(tmp_path / "c.png")
     np.testing.assert_array_equal(read_grey_image(tmp_path / "g.png"), grey)
     assert read_grey_image(tmp_path / "c.png").shape == (3, 4, 3)
+
+
+def many(data: FigureData) -> FigureData:
+    """Ten models, of which two share a family."""
+    families = ["memory_bank", "memory_bank", *(f"family_{index}" for index in range(8))]
+    models = [replace(data.models[0], name=f"model_{index}", family=name) for index, name in enumerate(families)]
+    return replace(data, models=models)
+
+
+def test_maps_of_many_models_lie_below_each_other(data: FigureData) -> None:
+    figure = FIGURES["anomaly_maps"](many(data))
+    pictures = figure.axes[: 12 * 4]
+    names = ["Image", "Lesion outline", *(f"model_{index}" for index in range(10))]
+    assert [axes.get_ylabel() for axes in pictures[::4]] == names
+    assert all(axes.get_title() for axes in pictures[:4])
+    assert len(figure.axes) == 12 * 4 + 10  # and a colour bar for each model
+    assert figure.get_size_inches()[1] < 260 / 25.4  # a page
+
+
+def test_no_two_models_of_the_frontier_look_the_same(data: FigureData) -> None:
+    lines = FIGURES["frontier"](many(data)).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 10
+    assert lines[0].get_color() == lines[1].get_color()

@@ -335,7 +335,7 @@ def test_masks_without_a_map_are_named(tmp_path, capsys):
     write_all(tmp_path, images(), ".npy")
     (tmp_path / "maps/s2_4.npy").unlink()
     assert evaluate(tmp_path)[0] == 0
-    assert "Not used, as there is no map of them: 1 of the files in" in capsys.readouterr().out
+    assert "Not used, as there is no map of them: 1 of what" in capsys.readouterr().out
 
 
 def test_masks_that_are_arrays_must_hold_labels(tmp_path, capsys):

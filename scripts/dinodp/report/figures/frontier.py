@@ -1,7 +1,6 @@
 """What accuracy costs: average precision against the number of vectors a model compares with, and against time."""
 
-from collections.abc import Callable
-from itertools import cycle
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,13 +27,12 @@ def draw(data: FigureData) -> Figure:
     models = [model for model in data.models if model.family != "control" and METRIC in _metrics(model)]
     if not models:
         raise NothingToShow(f"Figure {NAME!r} needs the average precision of a model, and none has one.")
-    families = list(dict.fromkeys(model.family for model in models))
+    looks = _looks([model.family for model in models])
     figure = new_figure(92)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (label, cost) in zip(panels, COSTS.items(), strict=True):
-        for model, marker in zip(models, cycle(MARKERS)):
-            x, colour = cost(model), COLOURS[families.index(model.family) % len(COLOURS)]
-            y = _metrics(model)[METRIC]
+        for model, (colour, marker) in zip(models, looks, strict=True):
+            x, y = cost(model), _metrics(model)[METRIC]
             axes.plot([] if x is None else [x], [] if x is None else [y], marker, color=colour, label=model.name)
         _finish(axes, label)
     panels[0].set_ylabel("Pixel average precision")
@@ -42,6 +40,16 @@ def draw(data: FigureData) -> Figure:
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{data.title}: first seed")
     return figure
+
+
+def _looks(families: Sequence[str]) -> list[tuple[str, str]]:
+    """Colour and marker of each model: the colour by its family, the pair its own as long as there are pairs."""
+    kinds, found = list(dict.fromkeys(families)), list[tuple[str, str]]()
+    for index, family in enumerate(families):
+        colour = COLOURS[kinds.index(family) % len(COLOURS)]
+        markers = [MARKERS[(index + shift) % len(MARKERS)] for shift in range(len(MARKERS))]
+        found.append((colour, next((marker for marker in markers if (colour, marker) not in found), markers[0])))
+    return found
 
 
 def _metrics(model: ModelData) -> dict[str, float]:

@@ -14,7 +14,9 @@ from dinodp.scans.measuring.image_scores import RULES
 from dinodp.scans.measuring.masked import Size
 
 POOLED, EACH_IMAGE, EACH_SCAN, LESIONS, HEALTHY = "all pixels", "each image", "each scan", "lesions", "healthy scans"
+PIXELWISE = (POOLED, EACH_IMAGE, EACH_SCAN)
 MASK_RULES = ("gt0", "eq255")
+BOXES = "boxes"  # in the place of a mask rule
 
 
 class Key(NamedTuple):

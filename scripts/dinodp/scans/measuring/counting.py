@@ -63,7 +63,7 @@ class ConventionCounter:
         self.images.add(scan, self.rule, self.pixels, subject)
         if self.lesions is not None:
             maps = (scores, lesion, counted) if scan.scan.is_volume else (scores[0], lesion[0], counted[0])
-            self.lesions.add(maps[0], maps[1], subject, maps[2])
+            self.lesions.add(maps[0], maps[1], subject, maps[2], scan.parts)
         if lesion.any():
             self.anomalous.add(subject)
             self._average(scan, scores, lesion, counted, subject)

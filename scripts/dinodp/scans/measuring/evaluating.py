@@ -13,9 +13,9 @@ from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.histograms import ScoreBins
 from dinodp.metrics.thresholds import thresholds_of
 from dinodp.scans.detecting.calibration import evenly
-from dinodp.scans.measuring.conventions import MASK_RULES, Choices, Measured
+from dinodp.scans.measuring.conventions import BOXES, MASK_RULES, PIXELWISE, Choices, Measured
 from dinodp.scans.measuring.counting import ConventionCounter
-from dinodp.scans.measuring.masked import LabelledScans, counted, find_foregrounds, masked, read_foreground
+from dinodp.scans.measuring.masked import LabelledScans, boxed, counted, find_foregrounds, masked, read_foreground
 from dinodp.scans.measuring.scored import ALL, FOREGROUND, SCORED, Map, MapSource, ScoredScan
 
 LARGEST_PREVALENCE = 0.99  # masks that cover more are no lesion masks
@@ -53,12 +53,30 @@ def evaluate_maps(
     only_255 = True
     named = zip(test.masks.items(), test.subjects, strict=True)
     for number, ((name, mask), subject) in enumerate(progress(named, "evaluate", len(test.masks), "scan")):
-        scan = masked(source, name, mask, test.foreground(name), choices.size)
+        if test.boxes is None:
+            scan = masked(source, name, mask, test.foreground(name), choices.size)
+        else:
+            scan = boxed(source, name, test.boxes, test.foreground(name))
         only_255 &= bool(np.isin(scan.values, (0, 255)).all())
         for counter in counters:
             counter.add(scan, subjects.index(subject), number)
-    _require_lesions(counters, len(test.masks))
-    return _measured(counters, test, subjects, choices, only_255, bool(counters[0].thresholds))
+    _require_lesions(counters, len(test.masks), test.boxes is not None)
+    measured = _measured(counters, test, subjects, choices, only_255, bool(counters[0].thresholds))
+    return measured if test.boxes is None else _of_boxes(measured)
+
+
+def _of_boxes(measured: Measured) -> Measured:
+    """What has a meaning where pixels are not labelled."""
+    for key in list(measured.found):
+        found = measured.found.pop(key)
+        if key.over not in PIXELWISE or key.metric.startswith("threshold"):
+            measured.found[key._replace(masks=BOXES)] = found
+    measured.notes[:] = [note for note in measured.notes if "--healthy" in note]
+    measured.notes.append(
+        "Boxes do not say which pixels are lesion: there is no AUROC, AUPR, AUPRO or Dice of pixels, and no "
+        "prevalence. A box is hit by a region above the threshold that overlaps it; an image with a box is anomalous."
+    )
+    return measured
 
 
 def _measured(
@@ -108,13 +126,15 @@ def _counters(
         thresholds = source.thresholds if healthy is None else healthy.thresholds(pixels)
         counters += [
             ConventionCounter(rule, pixels, sample, thresholds, n_subjects, choices, with_lesions=rule == MASK_RULES[0])
-            for rule in MASK_RULES
+            for rule in (MASK_RULES if test.boxes is None else MASK_RULES[:1])
         ]
     return counters
 
 
-def _require_lesions(counters: Sequence[ConventionCounter], n_masks: int) -> None:
+def _require_lesions(counters: Sequence[ConventionCounter], n_masks: int, boxes: bool) -> None:
     first = counters[0].pooled.histograms
+    if not first.anomalous.any() and boxes:
+        raise InputError(f"None of the {n_masks} images has a box: there is nothing to evaluate against.")
     if not first.anomalous.any():
         raise InputError(f"None of the {n_masks} masks holds a lesion: there is nothing to evaluate against.")
     if first.prevalence > LARGEST_PREVALENCE:
@@ -146,9 +166,9 @@ def sampled(values: Map) -> Map:
     return evenly(values, min(len(values), VALUES_PER_SCAN))
 
 
-def convention_words(pixels: Sequence[str]) -> str:
+def convention_words(pixels: Sequence[str], boxes: bool = False) -> str:
     """What the words of the table mean."""
-    rules = "; ".join(f"{rule}: {RULE_WORDS[rule].words}" for rule in MASK_RULES)
+    rules = BOXES if boxes else "; ".join(f"{rule}: {RULE_WORDS[rule].words}" for rule in MASK_RULES)
     meant = {
         ALL: "all: every pixel, those without a score the lowest",
         SCORED: "scored: what dinodp scored",

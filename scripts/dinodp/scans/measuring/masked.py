@@ -13,6 +13,7 @@ from dinodp.datasets.subjects import subjects_of
 from dinodp.errors import InputError
 from dinodp.images import anomalous_in, resize_mask
 from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.scans.measuring.boxes import BoxFile, pixels_in
 from dinodp.scans.measuring.scored import ALL, SCORED, Flags, Map, MapSource, ScoredScan
 from dinodp.scans.reading.masks import (
     MaskNaming,
@@ -34,7 +35,8 @@ class LabelledScans:
     subjects: list[str] = field(default_factory=list)
     foregrounds: dict[str, Path] | None = None
     metadata: Path | None = None
-    unused: tuple[str, ...] = ()  # files beside the masks that could be one, but of which there is no map
+    boxes: BoxFile | None = None
+    unused: tuple[str, ...] = ()  # masks, or images with boxes, of which there is no map
 
     @classmethod
     def of(
@@ -46,7 +48,20 @@ class LabelledScans:
         subjects = subjects_of(list(found), subject_pattern)
         foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
         known = {name for name in mask_files(masks) if name.endswith(naming.mask_suffix)}
-        return cls(found, subjects, foregrounds, metadata, tuple(sorted(known - set(map(naming.mask_name, names)))))
+        unused = tuple(sorted(known - set(map(naming.mask_name, names))))
+        return cls(found, subjects, foregrounds, metadata, unused=unused)
+
+    @classmethod
+    def with_boxes(
+        cls, names: Sequence[str], boxes: BoxFile, naming: MaskNaming, subject_pattern: str | None,
+        foreground: Path | None = None, metadata: Path | None = None,
+    ) -> "LabelledScans":  # fmt: skip
+        """As `of`, with boxes in the place of masks. Raises InputError as `BoxFile.chosen` does."""
+        unused = tuple(sorted(set(boxes.boxes) - set(map(naming.mask_name, names))))
+        boxes.boxes = boxes.chosen(names, naming)
+        found: dict[str, Path | None] = dict.fromkeys(boxes.boxes)
+        foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
+        return cls(found, subjects_of(list(found), subject_pattern), foregrounds, metadata, boxes, unused)
 
     def foreground(self, name: str) -> Path | None:
         """Where the foreground of a scan lies; None where none was asked for."""
@@ -71,6 +86,7 @@ class MaskedScan:
     scan: ScoredScan
     values: npt.NDArray[np.uint8]
     foreground: Flags | None
+    parts: list[tuple[slice, ...]] | None = None  # places of boxes [row, column], where there are no masks
 
     @property
     def scores(self) -> Map:
@@ -91,6 +107,19 @@ def counted(scan: ScoredScan, foreground: Flags | None, pixels: str) -> Flags:
     if pixels == ALL:
         return np.ones(scan.scores.shape, dtype=bool)
     return scan.scored if pixels == SCORED or foreground is None else scan.scored & foreground
+
+
+def boxed(source: MapSource, name: str, boxes: BoxFile, foreground: Path | None) -> MaskedScan:
+    """One image beside its boxes. Raises InputError for a volume, another size, and a box outside of the map."""
+    scan = source.scan(name)
+    if scan.is_volume:
+        raise InputError(f"The map of {name} is a volume: boxes are of images.")
+    shape = (scan.scores.shape[1], scan.scores.shape[2])
+    boxes.require_size(name, shape)
+    inside = pixels_in(boxes.boxes[name], shape, name)[None]
+    parts: list[tuple[slice, ...]] = [box.pixels() for box in boxes.boxes[name]]
+    shown = None if foreground is None else read_foreground(foreground, scan)
+    return MaskedScan(scan, inside.astype(np.uint8) * 255, shown, parts)
 
 
 def masked(source: MapSource, name: str, mask: Path | None, foreground: Path | None, size: Size | None) -> MaskedScan:
