@@ -3,6 +3,7 @@ rule describe_cases:
         manifest=places.MANIFEST,
         manifest_origin=origin(places.MANIFEST),
         accepted=places.ACCEPTED,
+        metadata=metadata_of,
     output:
         cases=places.CASES,
         origin=origin(places.CASES),
@@ -41,6 +42,7 @@ rule stratify:
     params:
         score=lambda wildcards: CONFIGURATION.models[wildcards.model].scores[0],
         protocol=protocol(*EVALUATED, "threshold_maps"),
+        grouping=lambda wildcards: CONFIGURATION.datasets[wildcards.dataset].grouping(),
         library=code_of("stratify"),
     script:
         "../scripts/stratify.py"

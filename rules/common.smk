@@ -115,6 +115,17 @@ def data_at(dataset):
     return listing(options.places(), options.READS, without="results")
 
 
+def metadata_of(wildcards):
+    """The table of metadata of a data set, where it has one."""
+    path = CONFIGURATION.datasets[wildcards.dataset].metadata
+    return [] if path is None else [path]
+
+
+def maps_at(wildcards):
+    """A digest of names, sizes and times of the files that a model is given, such as the maps of another tool."""
+    return listing(CONFIGURATION.models[wildcards.model].places())
+
+
 def published_of(dataset):
     """What is published of a data set, as plain values; empty where nothing is."""
     expected = CONFIGURATION.datasets[dataset].expect

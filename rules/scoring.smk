@@ -24,6 +24,7 @@ rule score:
         cache=uncompared(RUN.cache),
         image_score_fraction=RUN.image_score_fraction,
         image_score_sigma=RUN.image_score_sigma,
+        maps=maps_at,  # of another tool: files that were added, replaced or removed
         library=code_of("score"),
     script:
         "../scripts/score.py"

@@ -1,4 +1,4 @@
-"""Size and contrast of the lesions and level of the slices of the test images."""
+"""Size and contrast of the lesions, level of the slices and metadata of the test images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,4 +12,5 @@ if TYPE_CHECKING:
 
 begin_job(snakemake)
 manifest = read_manifest(Path(snakemake.input.manifest))
-describe_cases(manifest, snakemake.params.mask_rule, Path(snakemake.output.cases))
+metadata = next((Path(path) for path in snakemake.input.metadata), None)
+describe_cases(manifest, snakemake.params.mask_rule, Path(snakemake.output.cases), metadata)

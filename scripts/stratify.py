@@ -1,4 +1,4 @@
-"""Metrics of one model by size and contrast of the lesion and by level of the slice."""
+"""Metrics of one model by size and contrast of the lesion, level of the slice and metadata."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,4 +21,5 @@ stratify(
     Protocol.of(snakemake.params.protocol),
     dict(snakemake.wildcards),
     Path(snakemake.output.strata),
+    snakemake.params.grouping.get("bins", {}),
 )

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
+from scipy import ndimage
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("rules", "scripts", "config", "envs", "profiles", "report", "resources")
@@ -40,6 +43,16 @@ def copy_project(folder: Path, name: str, configuration: dict[str, Any]) -> Path
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / f"config/{name}.yaml").write_text(yaml.safe_dump(configuration))
     return folder
+
+
+def picture(path: Path, seed: int, is_anomalous: bool = False) -> Any:
+    """A texture, with a bright spot where it is anomalous; returns the spot [H, W]."""
+    texture = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(96, 112)), 3)
+    spot = np.hypot(*np.ogrid[-30:66, -40:72]) < 9
+    values = 110 + 20 * texture / texture.std() + 100 * (spot & is_anomalous)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
+    return spot
 
 
 def snakemake(

@@ -217,7 +217,20 @@ def test_another_model_shows_its_own_maps(page: webdriver.Chrome) -> None:
     assert find(page, "[data-point='FPR 5 %']").get_attribute("aria-pressed") == "true"
 
 
+def unfold_headline(page: webdriver.Chrome) -> None:
+    page.execute_script("document.querySelector('#headline details').open = true")
+
+
+def test_the_headline_fits_on_one_screen_and_its_details_are_folded(page: webdriver.Chrome) -> None:
+    height = page.execute_script("return document.querySelector('#overview-table').getBoundingClientRect().height")
+    assert height < page.execute_script("return window.innerHeight")
+    assert not find(page, "#headline-table").is_displayed()
+    unfold_headline(page)
+    assert find(page, "#headline-table").is_displayed()
+
+
 def test_tables_sort_by_number_and_back(page: webdriver.Chrome) -> None:
+    unfold_headline(page)
     find(page, "#headline-table th:nth-child(5) button").click()
     values = [float(text.split()[0]) for text in column(page, "#headline-table", 5)]
     assert values == sorted(values)
@@ -282,7 +295,7 @@ def test_everything_can_be_done_from_the_keyboard(page: webdriver.Chrome) -> Non
         reached.append((active.tag_name, active.get_attribute("type"), active.text))
         if active.get_attribute("type") == "range":
             break
-    assert ("button", "button", "Verdict") in reached
+    assert ("button", "button", "Model") in reached
     assert ("input", "radio", "") in reached
     assert reached[-1][1] == "range"
     slider, before = page.switch_to.active_element, pixels(page, ".over")
@@ -291,6 +304,7 @@ def test_everything_can_be_done_from_the_keyboard(page: webdriver.Chrome) -> Non
     assert int(slider.get_attribute("value")) == value - 8
     assert slider.get_attribute("aria-valuetext") != text
     assert (pixels(page, ".over") != before).any()
+    unfold_headline(page)
     find(page, "#headline-table th:nth-child(5) button").send_keys(Keys.ENTER)
     assert find(page, "#headline-table th:nth-child(5)").get_attribute("aria-sort") == "ascending"
     find(page, ".models input").send_keys(Keys.ARROW_RIGHT)

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from project_copy import copy_project, small_run, snakemake
-from scipy import ndimage
+from project_copy import copy_project, picture, small_run, snakemake
 
 IMAGE_LEVEL = ("oct2017", "rsna", "camelyon16")  # entries of the catalog, in the layouts in which they are published
 NAMES = {"oct2017": "NORMAL-{}-1.jpeg", "rsna": "{}.png", "camelyon16": "{}.png"}
@@ -15,16 +14,6 @@ FOLDERS = {"oct2017": "{}", "rsna": "{}/img", "camelyon16": "{}"}
 ROOTS = {"oct2017": "OCT2017", "rsna": "RSNA", "camelyon16": "camelyon16"}
 OWN = {name: {"source": "image_folder", "root": f"data/{name}"} for name in ("only_normal", "one_image")}
 FIGURES = ["anomaly_maps", "component_maps", "score_histograms", "roc_pr_curves"]  # tests/unit/report has the others
-
-
-def picture(path, seed, is_anomalous=False):
-    """A texture, with a bright spot where it is anomalous; returns the spot [H, W]."""
-    texture = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(96, 112)), 3)
-    spot = np.hypot(*np.ogrid[-30:66, -40:72]) < 9
-    values = 110 + 20 * texture / texture.std() + 100 * (spot & is_anomalous)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
-    return spot
 
 
 def write_image_level(root, name):

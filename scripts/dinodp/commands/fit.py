@@ -15,6 +15,7 @@ from dinodp.commands.arguments import (
     file_lock,
     number_or_name,
     require_file,
+    require_new,
     say,
 )
 from dinodp.datasets.volumes import AXES
@@ -23,7 +24,8 @@ from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 from dinodp.scans.detecting.method import METHODS, entry_of
 from dinodp.scans.detecting.settings import Settings
-from dinodp.scans.naming import card_of, require_name
+from dinodp.scans.detecting.weights import licence_of
+from dinodp.scans.naming import card_of, require_name, weights_of
 
 DEFAULT = Settings()
 SHORT = ("components", "epochs")  # options of many methods, with a name of their own on the command line
@@ -84,6 +86,12 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help="name on the Hugging Face hub, local folder in its format, or classical (no weights needed; a floor) "
         "(default: %(default)s)",
     )  # fmt: skip
+    group.add_argument(
+        "--include-weights", action="store_true",
+        help="copy the backbone's weights into a folder beside the model, so that prediction needs no network; their "
+        "licence must allow it",
+    )  # fmt: skip
+    group.add_argument("--licence", metavar="NAME", help="of the weights that are included, such as Apache-2.0")
     group.add_argument("--revision", metavar="COMMIT", help="of the backbone on the hub (default: pinned)")
     group.add_argument(
         "--layers", type=int, nargs="+", default=DEFAULT.layers, metavar="N",
@@ -108,19 +116,24 @@ def run(options: argparse.Namespace) -> int:
     require_file(options.out, options.overwrite)
     require_file(card_of(options.out), overwrite=True)
     settings = settings_of(options)
+    licence = licence_of(settings.backbone, options.licence) if options.include_weights else None
+    if licence is not None:
+        require_new(weights_of(options.out), options.overwrite)
     with file_lock(options.out):
         require_file(options.out, options.overwrite)  # another process may just have written it
-        return _fit(options, settings)
+        return _fit(options, settings, licence)
 
 
-def _fit(options: argparse.Namespace, settings: Settings) -> int:
+def _fit(options: argparse.Namespace, settings: Settings, licence: str | None) -> int:
     from dinodp.scans.detecting.fitting import fit_detector, unread_scans
-    from dinodp.scans.detecting.model_file import save_detector
+    from dinodp.scans.detecting.model_file import save_detector, with_weights
     from dinodp.scans.reading.folder import find_all
     from dinodp.scans.writing.card import write_card  # torch takes seconds to import: not for --help
 
     scans = find_all(options.healthy, options.pattern, with_copies=False)
     detector = fit_detector(unread_scans(scans, settings), settings, options.device, options.batch_size)
+    if licence is not None:
+        detector = with_weights(options.out, detector, licence)
     save_detector(options.out, detector)
     card = write_card(options.out, detector)
     say(f"Model: {options.out}   Model card: {card}")

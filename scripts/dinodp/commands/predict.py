@@ -1,6 +1,7 @@
 """``dinodp predict``: anomaly maps of new scans."""
 
 import argparse
+from dataclasses import fields
 
 from dinodp.commands.arguments import (
     SCANS,
@@ -14,16 +15,20 @@ from dinodp.commands.arguments import (
     require_writable,
     say,
 )
+from dinodp.datasets.subjects import subjects_of
 from dinodp.errors import InputError, told
 from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.writing.dicom_objects import require_highdicom
 
 DESCRIPTION = """\
 Score new scans with a fitted model, and write into a folder:
 
   maps/         anomaly maps: NIfTI with the scan's affine and shape, or float32 TIFF of an image
   masks/        what exceeds the threshold (--masks)
+  tails/        share of held-out healthy voxels that score as high, 0 to 1 (--calibrated)
+  dicom/        parametric map and segmentation of a DICOM series (--dicom)
   overlays/     the slices with the highest scores, map above scan (--overlays)
   scans.csv     score of each scan, volume above the threshold, failures
   slices.csv    score of each slice of a volume
@@ -48,6 +53,15 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         help="fpr10, fpr05 or fpr01 (10, 5 or 1 %% of healthy voxels exceed it), or a score (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--masks", action="store_true", help="write masks of what exceeds the threshold")
+    parser.add_argument(
+        "--calibrated", action="store_true",
+        help="write maps of tail probabilities: the share of held-out healthy voxels that score as high, 0 to 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dicom", action="store_true",
+        help="of DICOM series, also write a parametric map and a segmentation that refer to their images (needs "
+        "highdicom)",
+    )  # fmt: skip
     parser.add_argument("--overlays", action="store_true", help="write pictures of the highest slices")
     parser.add_argument(
         "--image-format", choices=("tiff", "png"), default="tiff",
@@ -65,6 +79,10 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--force", action="store_true", help="also score scans whose values, spacing or size do not fit the model"
     )
+    parser.add_argument(
+        "--subject-pattern", metavar="REGEX",
+        help="as in `dinodp fit`: the gallery shows a scan beside the one before it of the same person",
+    )  # fmt: skip
     parser.add_argument("--backbone", metavar="DIR", help="where the backbone's weights are now, if they have moved")
     add_machine(parser)
 
@@ -75,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.out.is_dir():
         require_new(options.out, options.overwrite)
     require_writable(options.out)
+    if options.dicom:
+        require_highdicom()
     with folder_lock(options.out):
         return _predict(options)
 
@@ -86,8 +106,7 @@ def _predict(options: argparse.Namespace) -> int:
     from dinodp.scans.writing.summary import remove_earlier, write_summary
     from dinodp.scans.writing.unfinished import Progress, discard, job_of, unfinished_job
 
-    names = ("threshold", "slice_step", "masks", "overlays", "image_format", "n_regions", "force")
-    chosen = PredictionOptions(**{name: getattr(options, name) for name in names})
+    chosen = PredictionOptions(**{item.name: getattr(options, item.name) for item in fields(PredictionOptions)})
     job, earlier = job_of(options.model, chosen), unfinished_job(options.out)
     if options.overwrite or earlier is None:
         require_new(options.out, options.overwrite)
@@ -97,6 +116,7 @@ def _predict(options: argparse.Namespace) -> int:
             "which goes on, or add --overwrite."
         )
     scans = find_all(options.new, options.pattern)
+    subjects_of([name for name, _ in scans], options.subject_pattern)  # a pattern that fits none is told now
     detector = load_detector(
         options.model, backbone=options.backbone, device=options.device, batch_size=options.batch_size
     )

@@ -24,7 +24,7 @@ PLACES: dict[str, dict[str, str]] = {
     places.MANIFEST: DATA,
     places.CHECKSUMS: DATA,
     places.fill(places.VERIFICATION, extension="json"): {**DATA, "expect": "dataset"},
-    places.CASES: {**DATA, "mask_rule": ""},
+    places.CASES: {**DATA, "mask_rule": "", "metadata": "dataset"},
     places.TOKENS: EMBEDDED,
     places.TOKENS_SHARD: {**EMBEDDED, **SHARD},
     places.MODEL: FITTED,
@@ -32,7 +32,7 @@ PLACES: dict[str, dict[str, str]] = {
     places.SCORES_SHARD: {**SCORED, **SHARD},
     places.METRICS: EVALUATED,
     places.CURVES: EVALUATED,
-    places.STRATA: {**EVALUATED, "threshold_maps": ""},
+    places.STRATA: {**EVALUATED, "threshold_maps": "", "metadata": "dataset"},
     places.fill(places.ALIGNMENT, extension="csv"): {**DATA, "embedding": "embedding", "grid": "embedding",
                                                      "alignment": "", "mask_rule": ""},
     places.TOKENS_COST: EMBEDDED,
@@ -60,6 +60,7 @@ def asked_for(
     levels = {
         "dataset": _each({name: _reading(options) for name, options in configuration.datasets.items()}),
         "expect": _each({name: _plain(options.expect) for name, options in configuration.datasets.items()}),
+        "metadata": _each({name: options.grouping() for name, options in configuration.datasets.items()}),
         "embedding": _each({name: options.decisive() for name, options in configuration.embeddings.items()}),
         "grid": _each({name: options.grid for name, options in configuration.embeddings.items()}),
         "model": _each({name: options.fit_options() for name, options in models.items()}),
@@ -93,10 +94,11 @@ def _tables(configuration: Configuration, levels: Mapping[str, Mapping[str, str]
         fitted = [[name, levels[kind][name], sorted(seeds[name])] for name in sorted(names)]
         return [data, embeddings, fitted]
 
+    grouped = [[name, levels["metadata"][name]] for name in sorted(run.datasets)]
     return {
         "costs": over(run.models),
         "run": [over(run.models), evaluated],
-        "shown": [over(run.figure_models or run.models, n_seeds=1), evaluated],
+        "shown": [over(run.figure_models or run.models, n_seeds=1), evaluated, grouped],
         "alignment": over(run.alignment_models, "model")[2],
     }
 

@@ -25,6 +25,7 @@ wrong values are refused before the first job. Write `1.0e-6`, not `1e-6`, which
 | `follow_up.yaml` | the follow-up's: square input, masks resized, DINOv3 |
 | `anomalydino.yaml` | AnomalyDINO's: few-shot memory banks, smoothed maps |
 | `variants.yaml` | every variant of the mixture, and the ablations |
+| `baselines.yaml` | the baselines that a reviewer would ask for, beside bank and mixtures (docs/results.md) |
 | `oasis*.yaml`, `brats2015.yaml`, `beyond_the_paper.yaml` | real images through ViT-Tiny on a small machine |
 
 This page is made from the types in `scripts/dinodp` (`make config`).

@@ -79,7 +79,7 @@ def read_slices(folder: Path) -> list[Any]:
     (structure sets, reports, a README) are passed over and named. Raises InputError without pydicom, for damaged,
     colour and multi-frame images, several series or acquisitions, slices that differ in size, and for none.
     """
-    return [_decoded(header) for header in _series(folder)]
+    return [_decoded(header) for header in series_headers(folder)]
 
 
 def read_series(folder: Path) -> Volume:
@@ -96,11 +96,18 @@ def read_placed_series(folder: Path) -> tuple[Volume, PlacedSeries]:
 
     Raises InputError as `read_slices` does, and where the place of the slices is not known or one is missing.
     """
-    headers = _series(folder)
+    headers = series_headers(folder)
     affine = _affine(headers, folder)
     require_size(affine, (headers[0].Columns, headers[0].Rows, len(headers)), folder)
     voxels = _pixels([_decoded(header) for header in headers]).transpose(1, 0, 2)
     return voxels, PlacedSeries(voxels.shape, affine)
+
+
+def series_headers(folder: Path) -> list[Any]:
+    """The headers of a series in the order of its slices. Raises InputError as `read_slices` does."""
+    headers = _headers(folder)
+    _require_one_series(headers, folder)
+    return _ordered(headers, folder)
 
 
 def series_axes(folder: Path) -> Affine | None:
@@ -127,13 +134,6 @@ def pixel_spacing(folder: Path) -> tuple[float, float] | None:
     if min(rows, columns) <= 0:
         raise InputError(f"{header.filename} has the PixelSpacing {rows:g} x {columns:g} mm, which is none.")
     return float(rows), float(columns)
-
-
-def _series(folder: Path) -> list[Any]:
-    """The headers of a series, in order."""
-    headers = _headers(folder)
-    _require_one_series(headers, folder)
-    return _ordered(headers, folder)
 
 
 def _files(folder: Path) -> list[Path]:

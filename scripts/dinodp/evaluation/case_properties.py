@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from dinodp.datasets.manifest import manifest_digest, select
+from dinodp.evaluation.metadata import PREFIX, joined
 from dinodp.images import read_image, read_lesion
 from dinodp.jobs.origin import require_unchanged, write_table
 
@@ -19,10 +20,11 @@ COLUMNS = ["image", "subject", "label", "lesion_share", "contrast", "level"]
 Floats = npt.NDArray[np.float64]
 
 
-def describe_cases(manifest: pd.DataFrame, mask_rule: str, path: Path) -> None:
+def describe_cases(manifest: pd.DataFrame, mask_rule: str, path: Path, metadata: Path | None = None) -> None:
     """Write one row per test image: ``lesion_share`` of the image, ``contrast`` and ``level``; unknown is empty.
 
-    Raises InputError for an image or a mask that is not the one whose digest the manifest holds.
+    Columns of a table of ``metadata`` follow, each with `PREFIX`. Raises InputError as `joined` does, and for an image
+    or a mask that is not the one whose digest the manifest holds.
     """
     test = select(manifest, "test")
     shares, contrasts = zip(*(_lesion(row, mask_rule) for row in test.itertuples()), strict=True)
@@ -32,8 +34,12 @@ def describe_cases(manifest: pd.DataFrame, mask_rule: str, path: Path) -> None:
         contrast=contrasts,
         level=slice_levels(test),
     )
-    text = frame[COLUMNS].to_csv(index=False, float_format="%.6g")
-    write_table(path, text, __name__, {"manifest": manifest_digest(manifest)})
+    frame, made_from = frame[COLUMNS], {"manifest": manifest_digest(manifest)}
+    if metadata is not None:
+        names = [Path(image).stem for image in test["image"]]
+        known, made_from["metadata"] = joined(metadata, names, test["subject"].tolist())
+        frame = pd.concat([frame, known.add_prefix(PREFIX)], axis=1)
+    write_table(path, frame.to_csv(index=False, float_format="%.6g"), __name__, made_from)
 
 
 def _lesion(row: object, mask_rule: str) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from pydantic import field_validator
 
+from dinodp.errors import InputError
 from dinodp.options.base import Options, option
 from dinodp.options.choices import Background, Position, Resampling
 
@@ -55,12 +56,27 @@ class FittedModel(Protocol):
     """A model that scores patches."""
 
     names: Sequence[str]
+    # may also have ``made_from``: digests of further inputs by role, complete once all images are scored
 
     def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Maps:
         """Patch scores {score: float32 [B, row, col]} of embeddings [B, row, col, D] of images with manifest ``rows``.
 
         Higher is more anomalous.
         """
+
+
+class PlacedModel(FittedModel, Protocol):
+    """A model that compares places: it is told which patches are foreground, and may have image scores of its own."""
+
+    is_placed: bool = True
+
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame, shown: torch.Tensor | None = None) -> Maps:
+        """As of every model; ``shown``: bool [B, row, col], None where all are foreground."""
+        raise NotImplementedError
+
+    def image_scores(self, tokens: torch.Tensor, maps: Maps, shown: torch.Tensor | None = None) -> Maps:
+        """Scores {score: float32 [B]} in place of the run's `image_score`; none where it has no rule of its own."""
+        return {}
 
 
 class Checkpoint(NamedTuple):
@@ -141,7 +157,9 @@ class ModelOptions(FeatureOptions):
     HAS_COMPONENTS: ClassVar[bool] = False  # that alignment compares with anatomy
     SEARCHES_TRAIN: ClassVar[bool] = False  # scoring searches the training split, which is worth several jobs
     HOLDS_OUT: ClassVar[bool] = False  # without validation images a fit holds out training images, then fits all
+    IS_PLACED: ClassVar[bool] = False  # it compares places: all images must have one size
     IS_CONTROL: ClassVar[bool] = False  # a bound of every metric, no model: without unit length or published values
+    FOR_OWN_SCANS: ClassVar[bool] = True  # `dinodp fit` can fit it
 
     family: str = option(..., "Which kind of model (docs/method.md, variants).")
     scores: tuple[str, ...] = option(
@@ -171,6 +189,16 @@ class ModelOptions(FeatureOptions):
         """The state that is written to the model file, the history, and the number of active components."""
         raise NotImplementedError
 
+    def go_on(self, state: Mapping[str, Any], task: FitTask, n_before: int) -> Fitted:
+        """A self-contained fit on ``n_before`` images, continued with those of the task; each image counts alike.
+
+        Raises InputError for a family, or options, that cannot.
+        """
+        raise InputError(
+            f"A fit of the family {self.family} cannot go on with new scans: fit again with all of them (dpmm, "
+            "gaussian_mixture and memory_bank can go on)."
+        )
+
     def load(self, state: Mapping[str, Any], train: Source, *, seed: int, device: str) -> FittedModel:
         """The model of a model file; a memory bank reads its embeddings from ``train``."""
         raise NotImplementedError
@@ -178,6 +206,10 @@ class ModelOptions(FeatureOptions):
     def layout(self, dim: int) -> Layout | None:
         """What the state of a self-contained fit on embeddings of ``dim`` numbers may hold; None: not known."""
         return None
+
+    def places(self) -> list[str]:
+        """Files and folders of the user that its scores are made from: a change of them makes the scores anew."""
+        return []
 
     def fit_options(self) -> dict[str, Any]:
         """The keys, as plain values, that a fit depends on: not those of scoring."""
@@ -200,6 +232,10 @@ class ModelOptions(FeatureOptions):
         """What the metrics of the model are labelled with: its options, unit length or not, the paper's or not."""
         normalised = "" if self.IS_CONTROL else "yes" if self.normalise else "no"
         return {"options": self.decisive(), "normalised": normalised, "variant": self.is_variant}
+
+    def for_own_scans(self) -> dict[str, Any]:
+        """Options that a model file of own scans needs, which holds all that loading needs."""
+        return {}
 
     def fitting_mib(self, train_mib: float) -> float:
         """Memory that a process of the fit asks for, with ``train_mib`` of training embeddings (float16) on disk."""

@@ -25,6 +25,7 @@ class ControlOptions(ModelOptions):
 
     SCORES: ClassVar[tuple[str, ...]] = ("random", "oracle")
     IS_CONTROL: ClassVar[bool] = True
+    FOR_OWN_SCANS: ClassVar[bool] = False
 
     family: Literal["control"] = "control"
 

@@ -116,9 +116,13 @@ class FeatureModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def score(self, tokens: torch.Tensor, rows: pd.DataFrame) -> Any:
-        """Patch scores of a batch of images, whose manifest rows are ``rows``."""
-        return self._model.score(self._features(tokens), rows)
+    def score(self, tokens: torch.Tensor, rows: pd.DataFrame, *shown: torch.Tensor) -> Any:
+        """Patch scores of a batch of images, whose manifest rows are ``rows``; ``shown``: `PlacedModel`."""
+        return self._model.score(self._features(tokens), rows, *shown)
+
+    def image_scores(self, tokens: torch.Tensor, maps: Any, *shown: torch.Tensor) -> Any:
+        """Image scores of a `PlacedModel`."""
+        return self._model.image_scores(self._features(tokens), maps, *shown)
 
 
 def principal_axes(train: EmbeddingSource, dims: int) -> torch.Tensor:

@@ -73,6 +73,31 @@ def fit_mixture(
     return history
 
 
+def continue_mixture(
+    mixture: OnlineMixture,
+    train: EmbeddingSource,
+    validation: EmbeddingSource,
+    *,
+    n_before: int,
+    images_per_batch: int,
+    generator: torch.Generator,
+) -> FitHistory:
+    """Go on with one pass over new images in random order, after a fit on ``n_before`` others.
+
+    A batch of b images after n has the step b / (n + b), so that in the end each image has the same weight.
+    """
+    history, likelihoods, mixture.step_schedule = FitHistory(), [], "ema"
+    order = torch.randperm(train.n_images, generator=generator)
+    for images in order.split(images_per_batch):
+        mixture.step_rate = len(images) / (n_before + len(images))
+        n_before += len(images)
+        mixture.partial_fit(train.read(images.tolist()).flatten(0, 2))
+        likelihoods.append(mixture.batch_log_likelihood_)
+    likelihood = mean_log_likelihood(mixture, validation, images_per_batch)
+    _record(history, 1, float(np.mean(likelihoods)), likelihood, mixture)
+    return history
+
+
 def _initialize(
     mixture: OnlineMixture,
     train: EmbeddingSource,

@@ -1,14 +1,25 @@
 """Background left out: patches whose pixels are all black, as around a body that was cut out or padded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from dinodp.errors import InputError
 from dinodp.families.base import FeatureOptions, MaskedSource, Source
 from dinodp.families.holding_out import subjects_of
 from dinodp.store import Maps
+
+IMAGES_PER_READ = 8
+
+
+class Placed(NamedTuple):
+    """Embeddings float32 [B, row, col, D] and bool [B, row, col]: which of them are foreground."""
+
+    tokens: torch.Tensor
+    shown: torch.Tensor
 
 
 def learnt_from(options: FeatureOptions, source: MaskedSource) -> Source:
@@ -34,8 +45,31 @@ class ForegroundSource:
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return float32 [1, 1, n, dim]: the foreground of the images, one after the other."""
+        tokens, shown = self.placed(indices)
+        return tokens[shown][None, None]
+
+    def placed(self, indices: Sequence[int]) -> Placed:
+        """Whole images, and which of their patches are foreground."""
         images = self._images[list(indices)].tolist()
-        return self._source.read(images)[self._source.foreground(images)][None, None]
+        return Placed(self._source.read(images), self._source.foreground(images))
+
+
+def placed(source: Source, indices: Sequence[int]) -> Placed:
+    """Images of a source with every patch at its place. Raises InputError for images of several sizes."""
+    if isinstance(source, ForegroundSource):
+        found = source.placed(indices)
+    else:
+        tokens = source.read(indices)
+        found = Placed(tokens, torch.ones(tokens.shape[:3], dtype=torch.bool))
+    if len(found.tokens) != len(indices):
+        raise InputError("This family compares places: all healthy images must have one size.")
+    return found
+
+
+def placed_chunks(source: Source, images: Sequence[int]) -> Iterator[Placed]:
+    """`placed`, a few images at a time."""
+    for start in range(0, len(images), IMAGES_PER_READ):
+        yield placed(source, images[start : start + IMAGES_PER_READ])
 
 
 def _foreground_counts(source: MaskedSource) -> npt.NDArray[np.int64]:

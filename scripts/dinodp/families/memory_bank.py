@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dinodp.errors import InputError
 from dinodp.families.base import IMAGES_PER_SHARD, FitTask, Fitted, ModelOptions, Source
 from dinodp.families.soundness import Stored
 from dinodp.jobs.logs import logger
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 BYTES_PER_GIB, BYTES_PER_MIB, MIB_PER_GIB = 2**30, 2**20, 2**10
 BANK_MEMORY_GIB = 4.0  # of the host; a larger bank is streamed
+OWN_SCANS_EMBEDDINGS = 20_000
 GPU_MEMORY_SHARE = 0.5  # of what is free
 
 
@@ -57,6 +59,10 @@ class MemoryBankOptions(ModelOptions):
         """All training images, or a draw."""
         return any(value is not None for value in (self.shots, self.coreset_fraction, self.max_embeddings))
 
+    def for_own_scans(self) -> dict[str, Any]:
+        """A bank that would hold all is drawn: it is in the model file."""
+        return {} if self.is_random else {"max_embeddings": OWN_SCANS_EMBEDDINGS}
+
     def fitting_mib(self, train_mib: float) -> float:
         """A coreset is chosen from the training embeddings as float32, and once more to join them."""
         return super().fitting_mib(train_mib) + self._coreset_mib(train_mib)
@@ -87,6 +93,29 @@ class MemoryBankOptions(ModelOptions):
         size = _bytes(n_embeddings, train) / BYTES_PER_MIB
         logger.info("Memory bank: %d embeddings of %d images, %.0f MiB.", n_embeddings, len(images), size)
         return Fitted(state, {}, None, size)
+
+    def go_on(self, state: Mapping[str, Any], task: FitTask, n_before: int) -> Fitted:
+        """As many embeddings as before, the new images with their share; what makes room is drawn from the old ones."""
+        if self.shots is not None or self.coreset_fraction is not None or self.max_embeddings is None:
+            raise InputError(
+                "A memory bank of a few shots or a coreset cannot go on with new scans: fit again with all of them."
+            )
+        train, images = task.train, list(range(task.train.n_images))
+        share = len(images) / (n_before + len(images))
+        drawn = _drawn(train, images, max(1, round(share * self.max_embeddings)), task.generator)
+        old = np.asarray(state["embeddings"])
+        room = min(len(old), max(1, self.max_embeddings - len(drawn)))
+        kept = np.sort(_permutation(len(old), task.generator)[:room])
+        remembered = [np.asarray(state["remembered"])[kept], picked(train, images, drawn).half().numpy()]
+        return Fitted(
+            {
+                "images": np.append(state["images"], int(np.max(state["images"])) + 1 + np.array(images)),
+                "embeddings": np.append(old[kept], int(old.max()) + 1 + drawn),
+                "remembered": np.concatenate(remembered),
+            },
+            {},
+            None,
+        )
 
     def _choose(
         self, train: Source, images: Sequence[int], generator: torch.Generator
@@ -170,6 +199,13 @@ def picked(train: Source, images: Sequence[int], chosen: npt.NDArray[np.int64] |
         found[torch.from_numpy(inside)] = x[torch.from_numpy(chosen[inside] - first)]
         first += len(x)
     return found
+
+
+def _permutation(n: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
+    """A random order of n things."""
+    import torch
+
+    return np.asarray(torch.randperm(n, generator=generator).numpy())
 
 
 def _drawn(train: Source, images: Sequence[int], count: int, generator: torch.Generator) -> npt.NDArray[np.int64]:

@@ -85,6 +85,22 @@ class OnlineMixtureOptions(BatchOptions, MixtureOptions):
         )
         return fitted(mixture, history.arrays())
 
+    def go_on(self, state: Mapping[str, Any], task: FitTask, n_before: int) -> Fitted:
+        """One pass over the new images, with steps in which each image, old or new, has the same weight."""
+        from dinodp.families.fitting import continue_mixture
+
+        mixture = self.build(task.device)
+        mixture.load_state(state)
+        history = continue_mixture(
+            mixture,
+            task.train,
+            task.valid,
+            n_before=n_before,
+            images_per_batch=self.images_per_batch,
+            generator=task.generator,
+        )
+        return fitted(mixture, history.arrays())
+
 
 class Mixture:
     """A fitted mixture and its scores."""

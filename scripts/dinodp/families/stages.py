@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from dinodp.families.base import (
     FittedModel,
     MaskedSource,
     ModelOptions,
+    PlacedModel,
 )
 from dinodp.families.features import IMAGES_PER_READ, Features
 from dinodp.families.foreground import learnt_from, lowered
@@ -33,6 +34,7 @@ from dinodp.jobs.origin import AGAIN, require_made_from, sha256
 from dinodp.jobs.prefetch import prefetched
 from dinodp.jobs.processes import current_group, is_first
 from dinodp.options.choices import Background
+from dinodp.store import Maps
 
 
 def open_split(
@@ -115,6 +117,29 @@ def fit_state(
     return fitted._replace(state={**fitted.state, **features.state}, size_mib=size)
 
 
+def continued_state(
+    options: ModelOptions,
+    state: Mapping[str, Any],
+    train: MaskedSource,
+    valid: MaskedSource,
+    *,
+    n_before: int,
+    seed: int,
+    device: str,
+) -> Fitted:
+    """A self-contained state of ``n_before`` images after more of them, with the features that it has.
+
+    Raises InputError for a family that cannot go on, and for images of background only.
+    """
+    features = Features.load(options, state)
+    learnt, held = (learnt_from(options, features.of(source)) for source in (train, valid))
+    if learnt.n_images == 0:
+        raise InputError("The new images show background only: there is nothing to go on with.")
+    task = FitTask(learnt, held, torch.Generator().manual_seed(seed), device, self_contained=True)
+    fitted = options.go_on(state, task, n_before)
+    return fitted._replace(state={**fitted.state, **features.state})
+
+
 def load_model(
     path: Path, options: ModelOptions, train: EmbeddingReader, *, device: str, seed: int | None = None
 ) -> FittedModel:
@@ -161,20 +186,38 @@ def score_split(
 ) -> dict[str, float]:
     """Score every image of a split (or of a shard, which may have none) into one file. Returns seconds and images.
 
-    ``background``: that of the model's options; ``made_from``: digests that the file names as its inputs.
+    ``background``: that of the model's options; ``made_from``: digests that the file names as its inputs, beside those
+    that the model itself names.
     """
     start = perf_counter()
     size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
     batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
     read = zip(batches, prefetched(map(source.read, batches)), strict=True)  # the next ones while these are scored
-    parts = [
-        model.score(tokens, rows.iloc[list(batch)])
-        for batch, tokens in progress(read, "score", total=source.n_images, per_item=size)
-    ]
-    none = np.zeros((0, 1, 1), dtype=np.float32)
-    maps = {name: np.concatenate([part[name] for part in parts]) if parts else none for name in model.names}
-    if background == "leave_out" and parts:
-        maps = lowered(maps, source.foreground(range(source.n_images)).numpy())
+    parts, own = [], []
+    for batch, tokens in progress(read, "score", total=source.n_images, per_item=size):
+        shown = source.foreground(batch) if background == "leave_out" else None
+        parts.append(patch_scores(model, tokens, rows.iloc[list(batch)], shown))
+        own.append(model.image_scores(tokens, parts[-1], shown) if is_placed(model) else {})
+    maps = _joined(parts, model.names, (0, 1, 1))
     images = {name: image_score(values, image_score_fraction, image_score_sigma) for name, values in maps.items()}
-    store.write_maps(path, {"scores": list(model.names)}, maps, images, made_from)
+    if any(own):
+        images |= _joined(own, model.names, (0,))
+    inputs = {**(made_from or {}), **getattr(model, "made_from", {})}
+    store.write_maps(path, {"scores": list(model.names)}, maps, images, inputs)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}
+
+
+def patch_scores(model: FittedModel, tokens: torch.Tensor, rows: pd.DataFrame, shown: torch.Tensor | None) -> Maps:
+    """Patch scores [B, row, col], those that are not ``shown`` (None: all are) below the lowest of their image."""
+    maps = model.score(tokens, rows, shown) if is_placed(model) else model.score(tokens, rows)
+    return maps if shown is None else lowered(maps, shown.numpy())
+
+
+def is_placed(model: FittedModel) -> TypeGuard[PlacedModel]:
+    """Whether a model compares places."""
+    return bool(getattr(model, "is_placed", False))
+
+
+def _joined(parts: Sequence[Maps], names: Sequence[str], nothing: tuple[int, ...]) -> Maps:
+    none = np.zeros(nothing, dtype=np.float32)
+    return {name: np.concatenate([part[name] for part in parts]) if parts else none for name in names}

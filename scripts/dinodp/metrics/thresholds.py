@@ -1,6 +1,6 @@
 """Thresholds calibrated on normal validation images, and the pixels above them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from dinodp.errors import InputError
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.metrics.counts import CountsAbove, Floats
-from dinodp.metrics.histograms import ScoreBins, ScoreHistograms
+from dinodp.metrics.histograms import N_BINS, ScoreBins
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 
 
@@ -33,14 +33,28 @@ def full_resolution_thresholds(
     """
     if len(sizes) != len(normal_patch_maps):
         raise InputError(f"There are {len(normal_patch_maps)} validation maps, but {len(sizes)} sizes.")
-    histograms = ScoreHistograms.empty(ScoreBins.of(normal_patch_maps))
-    for patch_map, (height, width) in zip(normal_patch_maps, sizes, strict=True):
-        pixels = anomaly_map(patch_map, (height, width), smoothing_sigma)
-        histograms.update(pixels, np.zeros((height, width), dtype=bool))
-    share = histograms.normal.cumsum() / histograms.normal.sum()
+    maps = (
+        anomaly_map(patch_map, (height, width), smoothing_sigma)
+        for patch_map, (height, width) in zip(normal_patch_maps, sizes, strict=True)
+    )
+    found = thresholds_of(maps, ScoreBins.of(normal_patch_maps))
+    return {f"threshold_pixel_{rate}": value for rate, value in found.items()}
+
+
+def thresholds_of(parts: Iterable[npt.NDArray[np.float32]], bins: ScoreBins) -> dict[str, float]:
+    """Thresholds that 10, 5 and 1 % of all scores of the ``parts`` (any shape) exceed, by rate, from a fine histogram.
+
+    Raises InputError where there is no score.
+    """
+    counts = np.zeros(N_BINS)
+    for scores in parts:
+        counts += np.bincount(bins.index(scores).ravel(), minlength=N_BINS)
+    if not counts.any():
+        raise InputError("Thresholds need at least one score of a healthy image.")
+    share = counts.cumsum() / counts.sum()
     quantiles = [np.searchsorted(share, 1 - rate) for rate in FALSE_POSITIVE_RATES.values()]
-    edges = histograms.bins.lower_edge(np.asarray(quantiles))
-    return {f"threshold_pixel_{name}": float(edge) for name, edge in zip(FALSE_POSITIVE_RATES, edges, strict=True)}
+    edges = bins.lower_edge(np.asarray(quantiles))
+    return {rate: float(edge) for rate, edge in zip(FALSE_POSITIVE_RATES, edges, strict=True)}
 
 
 class ThresholdCounts:

@@ -39,7 +39,7 @@ class MemoryBank:
         Raises InputError for none, for values that are not finite, and for embeddings of length zero.
         """
         chunks = [x] if isinstance(x, torch.Tensor) else x
-        units = (_unit(finite_matrix(chunk)).to(self.device) for chunk in chunks)
+        units = (unit_vectors(finite_matrix(chunk)).to(self.device) for chunk in chunks)
         self.embeddings_ = _gathered(units, n_embeddings)
         self.dim_ = self.embeddings_.shape[1]
         self._chunks: Callable[[], Iterable[torch.Tensor]] = lambda: self.embeddings_.split(BANK_PER_CHUNK)
@@ -52,7 +52,7 @@ class MemoryBank:
         """
         self.dim_ = dim
         self._chunks = lambda: prefetched(
-            _unit(finite_matrix(chunk, dim)).to(self.device) for chunk in _rechunked(read(), BANK_PER_CHUNK)
+            unit_vectors(finite_matrix(chunk, dim)).to(self.device) for chunk in _rechunked(read(), BANK_PER_CHUNK)
         )
         return self
 
@@ -64,7 +64,7 @@ class MemoryBank:
         """Distance [n] to the nearest remembered embedding and its index [n]; memory is bounded by the chunks."""
         if not hasattr(self, "dim_"):
             raise InputError("The memory bank is empty: call fit first.")
-        queries = _unit(finite_matrix(x, self.dim_)).to(self.device)
+        queries = unit_vectors(finite_matrix(x, self.dim_)).to(self.device)
         best = queries.new_full((len(queries),), -torch.inf)
         index = torch.zeros(len(queries), dtype=torch.int64, device=self.device)
         search = _search_on_cpu if self.device.type == "cpu" else _search_on_device
@@ -149,7 +149,8 @@ def _rechunked(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tens
         yield torch.cat(rest)
 
 
-def _unit(x: torch.Tensor) -> torch.Tensor:
+def unit_vectors(x: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [n, D], float32. Raises InputError for one of length zero."""
     x = x.float()
     if bool((x.norm(dim=1) == 0).any()):
         raise InputError("An embedding has length zero: its cosine similarity is not defined.")
@@ -171,7 +172,7 @@ def coreset(x: torch.Tensor, n: int, generator: torch.Generator) -> npt.NDArray[
     """
     if not 1 <= n <= len(x):
         raise InputError(f"A coreset of {n} embeddings was asked for; it must be between 1 and {len(x)}.")
-    unit = _unit(finite_matrix(x))
+    unit = unit_vectors(finite_matrix(x))
     chosen = [int(torch.randint(len(unit), (1,), generator=generator))]
     similarity = unit @ unit[chosen[0]]
     for _ in progress(range(n - 1), "coreset", unit="embedding"):

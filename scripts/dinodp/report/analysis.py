@@ -1,11 +1,13 @@
 """Failure analysis and alignment of components, by data set and embedding, as the page shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from dinodp.evaluation.bias import metric_name
 from dinodp.jobs.origin import read_table
 from dinodp.options import places
 from dinodp.options.protocol import Protocol
@@ -16,9 +18,12 @@ PROPERTIES = {"lesion_share": "Lesion size", "contrast": "Lesion contrast", "lev
 INTERVAL = ["value", "low", "high"]
 
 
-def strata_columns(protocol: Protocol) -> tuple[str, ...]:
-    """The metrics of the table of strata."""
-    return ("image_auroc", "pixel_auroc", "pixel_average_precision", protocol.dice_metrics[1])
+def strata_columns(protocol: Protocol, strata: Mapping[Place, Sequence[Mapping[str, Any]]]) -> tuple[str, ...]:
+    """The metrics of the table of strata; that of healthy images only where there is metadata."""
+    healthy = metric_name(protocol.thresholds[1])
+    known = any(healthy in row["values"] for rows in strata.values() for row in rows)
+    usual = ("image_auroc", "pixel_auroc", "pixel_average_precision", protocol.dice_metrics[1])
+    return (*usual, healthy) if known else usual
 
 
 def strata_rows(path: Path | None) -> dict[Place, list[dict[str, Any]]]:
@@ -43,7 +48,7 @@ def _stratum(rows: pd.DataFrame) -> dict[str, Any]:
         for metric, triple in zip(rows["metric"], triples, strict=True)
     }
     return {
-        "property": PROPERTIES[first["property"]],
+        "property": PROPERTIES.get(first["property"], first["property"]),
         "stratum": first["stratum"],
         "range": _range(first["property"], float(first["low"]), float(first["high"])),
         "images": int(first["images"]),
@@ -55,6 +60,8 @@ def _stratum(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _range(name: str, low: float, high: float) -> str:
+    if np.isnan(low) or low == high:
+        return ""
     if name == "lesion_share":
         return f"{100 * low:.2g} to {100 * high:.2g} % of the image"
     return f"{low:.2g} to {high:.2g}"

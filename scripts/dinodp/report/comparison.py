@@ -151,6 +151,21 @@ def headline(rows: Sequence[Record], protocol: Protocol) -> list[Record]:
     ]
 
 
+def summary(rows: Sequence[Record]) -> dict[str, Any]:
+    """The headline's rows side by side: the ``metrics``, and one line per data set, embedding and model."""
+    lines: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for row in rows:
+        lines.setdefault((row["dataset"], row["embedding"], row["model"]), {})[row["metric"]] = row
+    known = {row["metric"] for row in rows}
+    return {
+        "metrics": [metric for metric in METRICS if metric in known],
+        "lines": [
+            {"dataset": dataset, "embedding": embedding, "model": model, "rows": found}
+            for (dataset, embedding, model), found in lines.items()
+        ],
+    }
+
+
 def overview(protocol: Protocol) -> tuple[str, ...]:
     """The metrics of each gallery's table."""
     middle = protocol.dice_metrics[1]

@@ -43,7 +43,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
     first = comparison.headline(rows, protocol)
     minus = comparison.difference_rows(differences, protocol.mask_rule, first)
     sections = galleries(files, protocol)
-    data = origin.data_rows(files)
+    data, strata = origin.data_rows(files), strata_rows(files.strata)
     page = (
         _environment()
         .get_template("report.html")
@@ -51,10 +51,12 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             run=run,
             rows=rows,
             first=first,
+            summary=comparison.summary(first),
+            marked=any(row["verdict"] in comparison.COMPARABLE for row in first),
             overview=comparison.overview(protocol),
             by_model=comparison.by_model(rows, protocol.mask_rule),
-            strata=strata_rows(files.strata),
-            strata_columns=strata_columns(protocol),
+            strata=strata,
+            strata_columns=strata_columns(protocol, strata),
             alignments=alignments(files.alignment, files.alignment_figures),
             protocols=protocol_table(config, rows),
             counts=comparison.counts(first),

@@ -1,4 +1,4 @@
-"""What a model file and its card are called."""
+"""What a model file, its card and the folder of its weights are called."""
 
 from pathlib import Path
 
@@ -16,3 +16,8 @@ def require_name(model: Path) -> None:
 def card_of(model: Path) -> Path:
     """The model card beside a model file: ``model.h5`` -> ``model.card.md``."""
     return model.with_suffix(".card.md")
+
+
+def weights_of(model: Path) -> Path:
+    """The folder of weights beside a model file: ``model.h5`` -> ``model.weights``."""
+    return model.with_suffix(".weights")

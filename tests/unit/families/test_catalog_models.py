@@ -22,13 +22,17 @@ from dinodp.models.gaussian_mixture import GaussianMixture
 
 CATALOG = yaml.safe_load((ROOT / "config/catalog.yaml").read_text())["models"]
 N_IMAGES, ROWS, COLUMNS, DIM = 6, 4, 5, 12
-SMALL = {"components": 5, "epochs": 2, "images_per_batch": 2, "shots": 3, "coreset_fraction": 0.2, "pca_dims": 7}
+SMALL = {
+    "components": 5, "epochs": 2, "images_per_batch": 2, "shots": 3, "coreset_fraction": 0.2, "pca_dims": 7,
+    "random_dims": 9,
+}  # fmt: skip
 
 
 def small(options):
     """The same options with small numbers; a covariance of few embeddings needs a larger regularisation."""
     regular = {"reg_covar": 1e-3} if "reg_covar" in options else {}
-    return model_options({**options, **{key: SMALL[key] for key in SMALL if key in options}, **regular})
+    alone = {"neighbourhood": 1} if options["family"] == "patchcore" else {}  # the far patch is not in its neighbours
+    return model_options({**options, **{key: SMALL[key] for key in SMALL if key in options}, **regular, **alone})
 
 
 @pytest.fixture(scope="module")

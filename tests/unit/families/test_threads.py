@@ -47,7 +47,7 @@ def scores(options, threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "control"])
+@pytest.mark.parametrize("family", [name for name, kind in FAMILIES.items() if kind.FOR_OWN_SCANS])
 def test_scores_do_not_depend_on_the_number_of_threads(family):
     few = {"components": 12} | ({"start_embeddings": 500} if family == "eb_mixture" else {})
     options = model_options({"family": family, **(few if family in SMALL else {})})

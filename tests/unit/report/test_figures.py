@@ -22,7 +22,7 @@ from dinodp.report.figures.examples import (
 GRID, SIDE, DIM, COMPONENTS, IMAGES = 16, 128, 12, 20, 9
 NAMES = {
     "anomaly_maps", "component_maps", "frontier", "score_histograms", "roc_pr_curves", "training_history",
-    "pca_components",
+    "pca_components", "froc",
 }  # fmt: skip
 
 
@@ -135,6 +135,7 @@ def test_figure_is_saved_with_equal_bytes(name: str, data: FigureData, tmp_path:
         ("score_histograms", 2, ["10 %", "5 %", "1 %", "Density", "covers > 50 %", "1 − max cosine similarity"]),
         ("roc_pr_curves", 2, ["False positive rate", "Recall", "prevalence 3 %", "dpmm_diag", "memory_bank"]),
         ("frontier", 2, ["Vectors", "ms per image", "Pixel average precision", "memory_bank", "first seed"]),
+        ("froc", 1, ["False regions per image", "Lesions found", "% at 1, 2, 4", "dpmm_diag", "memory_bank"]),
         ("training_history", 2, ["Epoch", "nat per patch", "Chosen epoch", "Active components"]),
         ("pca_components", 1, ["% of variance", "1 standard deviation", "2 standard deviations", "12 heaviest of 20"]),
     ],
@@ -163,6 +164,14 @@ def test_the_frontier_is_at_the_costs_and_precisions_of_the_models(data: FigureD
         FIGURES["frontier"](replace(data, models=without))
 
 
+def test_froc_needs_lesions_and_ends_where_false_regions_are_too_many(data: FigureData) -> None:
+    for line in FIGURES["froc"](data).axes[0].lines[:2]:
+        assert (np.diff(line.get_ydata()) >= 0).all()
+        assert max(line.get_xdata()) <= 8
+    with pytest.raises(InputError, match="'froc' needs masks of lesions, and the test split has none"):
+        FIGURES["froc"](replace(data, manifest=data.manifest.assign(mask="")))
+
+
 def test_a_mixture_of_full_passes_has_a_bound_and_no_chosen_epoch(data: FigureData) -> None:
     history = {"epoch": np.arange(1, 4), "bound": np.array([1.0, 2, 3]), "active_components": np.array([9, 9, 8])}
     ours = replace(data.models[1], name="ours", family="eb_mixture", history=history, chosen_epoch=None)
@@ -184,7 +193,7 @@ WITHOUT = {
 @pytest.mark.parametrize("name", sorted(NAMES))
 @pytest.mark.parametrize("what", WITHOUT)
 def test_figures_without_a_class_or_masks(name: str, what: str, data: FigureData) -> None:
-    shown = texts(FIGURES[name](replace(data, manifest=WITHOUT[what](data.manifest))))
+    shown = texts(draw_figure(name, replace(data, manifest=WITHOUT[what](data.manifest))))
     assert "nan" not in shown.lower()
     if name in ("anomaly_maps", "component_maps"):
         assert ("Anomalous image\n(no mask)" in shown) == (what in ("masks", "normal images and masks"))

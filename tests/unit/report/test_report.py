@@ -573,3 +573,16 @@ def test_a_missing_file_leaves_no_page(files: ReportFiles, tmp_path: Path) -> No
 )
 def test_numbers(value: float | None, digits: int, signed: bool, text: str) -> None:
     assert number(value, digits, signed) == text
+
+
+def test_the_headline_has_one_row_per_data_set_and_model(files: ReportFiles, page: str) -> None:
+    table = page[page.index('id="overview-table"') :]
+    table = table[: table.index("</table>")]
+    metrics = pd.read_csv(files.metrics, keep_default_na=False)
+    shown = metrics[(metrics["family"] != "control") & metrics["primary"]]
+    lines = table.split("<tbody>")[1].split("<tr>")[1:]
+    assert len(lines) == len(shown[["dataset", "embedding", "model"]].drop_duplicates())
+    assert len(lines) < page[page.index('id="headline-table"') :].split("</table>")[0].count("<tr>") - 1
+    for _, row in shown[shown["metric"] == "pixel_auroc"].groupby("model").first().iterrows():
+        assert any(f"<b>{row['value'] * 100:.2f}</b>" in line for line in lines) or len(set(shown["seed"])) > 1
+    assert "<details><summary>Each of these" in page

@@ -317,7 +317,7 @@ CASES = {
     "output cannot be written": lambda: [*predict("new")[:-1], "model.h5/maps"],
     "threshold that is no number": lambda: [*predict("new"), "--threshold", "nan"],
     "unknown threshold": lambda: [*predict("new"), "--threshold", "fpr20"],
-    "no predictions": lambda: (evaluation(), ["evaluate", "new", "--masks", "masks"])[1],
+    "no predictions": lambda: (evaluation(), ["combine", "new", "maps", "--out", "both"])[1],
     "masks of other names": lambda: evaluation("--mask-suffix", "_lesion"),
     "suffixes forgotten": forgotten_suffixes,
     "map that is clipped": clipped,

@@ -27,10 +27,11 @@ from dinodp.backbones.classical_descriptor import ClassicalBackbone
 from dinodp.cli import _parser
 from dinodp.commands.fit import method_of
 from dinodp.errors import InputError
+from dinodp.families.memory_bank import OWN_SCANS_EMBEDDINGS
 from dinodp.families.stages import fit_state
 from dinodp.scans import AnomalyDetector
 from dinodp.scans.detecting.fitting import UnreadScan, split_subjects, unread_scans
-from dinodp.scans.detecting.method import BANK_EMBEDDINGS, own_model
+from dinodp.scans.detecting.method import own_model
 from dinodp.scans.detecting.settings import DEFAULT_BACKBONE, PINNED_REVISIONS, Settings
 from dinodp.scans.reading.folder import ReadingOptions, find_scans
 
@@ -276,7 +277,9 @@ def test_a_method_is_a_family_or_a_model_of_the_catalog(root):
     assert own_model("k_means", None).scores == ("cosine",)
     assert own_model("dpmm_diag", None).scores == ("cosine",)  # the first of its entry
     assert own_model("dpmm_diag", "mahalanobis").scores == ("mahalanobis",)
-    assert own_model("memory_bank", None).max_embeddings == BANK_EMBEDDINGS
+    assert own_model("memory_bank", None).max_embeddings == OWN_SCANS_EMBEDDINGS
+    assert own_model("patchcore", None).max_embeddings == OWN_SCANS_EMBEDDINGS
+    assert own_model("retrieval_bank", None).max_images == 100
     assert own_model("memory_bank_coreset", None).max_embeddings is None
     for name, entry in yaml.safe_load((root / "config/catalog.yaml").read_text())["models"].items():
         if entry["family"] != "control":
@@ -296,6 +299,10 @@ METHODS_TO_TRY = [
     {"family": "vmf", "components": 12, "epochs": 2},
     {"family": "memory_bank", "shots": 5, "background": "leave_out"},
     {"family": "gaussian", "reg_covar": 1e-3},
+    {"family": "pca_residual"},
+    {"family": "padim", "random_dims": 20, "background": "leave_out"},
+    {"family": "retrieval_bank", "images": 8, "background": "leave_out"},
+    {"family": "patchcore", "coreset_fraction": 0.1, "max_embeddings": 2000, "background": "leave_out"},
     {"family": "k_means", "components": 12, "epochs": 2},
     {"family": "gaussian_mixture", "components": 12, "epochs": 2},
     {"family": "bayesian_mixture", "components": 6, "epochs": 3, "max_embeddings": 800, "reg_covar": 1e-3},
@@ -328,7 +335,7 @@ def test_scans_that_calibrate_choose_nothing_where_the_fit_can_hold_out(family, 
     method = {"family": family, "components": 6, "epochs": 1}
     fitted = AnomalyDetector(**{**FAST, "slice_step": 4, "method": method}).fit(folder).fitted_
     (subjects, n_chosen_by) = fitted_on[0]
-    assert len(subjects) == fitted.origin["scans"]
+    assert len(subjects) == fitted.origin.scans
     assert (n_chosen_by > 0) == chooses
 
 
@@ -346,7 +353,7 @@ def test_places_are_compared_in_pictures_of_one_size_only():
     [
         ({"method": "forest"}, "Unknown method 'forest': choose a family, bayesian_mixture, dpmm, .* or a model of"),
         ({"method": {"family": "forest"}}, r"method.family: 'forest' is not known; choose one of"),
-        ({"method": {"family": "control"}}, "The family 'control' bounds the benchmark's metrics; it is no model of"),
+        ({"method": {"family": "control"}}, "The family 'control' is for the benchmark alone; it is no model of"),
         ({"method": "memory_bank", "score": "mahalanobis"}, "memory_bank has no score 'mahalanobis'; choose one of"),
         ({"method": {"family": "dpmm", "epochs": 0}}, "method.epochs: 0 is below the least allowed, 1"),
         ({"method": {"family": "dpmm", "components": 1}}, "method.components: 1 is below the least allowed, 2"),

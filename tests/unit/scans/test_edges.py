@@ -17,6 +17,10 @@ METHODS = {
     "bayesian_mixture": {"family": "bayesian_mixture", "components": 4, "epochs": 5},
     "k_means": {"family": "k_means", "components": 4, "epochs": 1},
     "gaussian": {"family": "gaussian"},
+    "pca_residual": {"family": "pca_residual"},
+    "padim": {"family": "padim", "random_dims": 8},
+    "retrieval_bank": {"family": "retrieval_bank", "images": 2, "window": 1},
+    "patchcore": {"family": "patchcore"},
     "memory_bank": {"family": "memory_bank"},
     "coreset": {"family": "memory_bank", "coreset_fraction": 0.1},
 }

@@ -6,10 +6,15 @@ from scan_phantoms import AFFINE, FLIPPED, SHAPE, head, oblique, reoriented
 
 from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.scans.detecting.calibration import Calibration
-from dinodp.scans.writing.views import LEGEND, OUTLINE, Scale, View, _sides
+from dinodp.scans.detecting.tail import Tail
+from dinodp.scans.writing.views import LEGEND, OUTLINE, Scale, View, sides_of
 
 CALIBRATION = Calibration(
-    {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.0}, {name: [0.1] for name in ("fpr10", "fpr05", "fpr01")}, [1.0], (0.0, 9.0)
+    {"fpr10": 1.0, "fpr05": 1.5, "fpr01": 2.0},
+    {name: [0.1] for name in ("fpr10", "fpr05", "fpr01")},
+    [1.0],
+    (0.0, 9.0),
+    Tail(100, [0.0, 3.0], [50, 0]),
 )
 
 
@@ -23,10 +28,10 @@ def test_the_threshold_has_its_place_between_the_colours():
 @pytest.mark.parametrize(
     ("axis", "sides"), [(0, ("P", "A", "S", "I")), (1, ("R", "L", "S", "I")), (2, ("R", "L", "A", "P"))]
 )
-def test_sides_are_those_that_a_radiologist_expects(axis, sides):
+def testsides_of_are_those_that_a_radiologist_expects(axis, sides):
     for affine in (AFFINE, oblique(AFFINE)):
         stored, placed = reoriented(head(0), affine, FLIPPED)
-        assert _sides(VolumeGeometry(stored.shape, placed, axis)) == sides
+        assert sides_of(VolumeGeometry(stored.shape, placed, axis)) == sides
 
 
 def test_a_slice_has_its_place_in_mm():

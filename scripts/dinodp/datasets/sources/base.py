@@ -19,6 +19,7 @@ from dinodp.options.base import Options, option
 if TYPE_CHECKING:
     import pandas as pd
 
+OTHER_STAGES = ("archive", "expect", "accept", "metadata", "metadata_bins")  # keys that make no manifest
 Counts = dict[Literal["train", "valid", "test"], dict[Literal["normal", "anomalous"], int]]
 
 
@@ -49,8 +50,22 @@ class DatasetOptions(Options):
     archive: ArchivePart | None = option(None, "Where to get it when there is nothing at its `root`.")
     expect: Expected | None = option(None, "What is published of it, to compare with.")
     accept: tuple[str, ...] = option((), "Deviations (docs/data.md) that do not stop the run.")
+    metadata: str | None = option(
+        None, "CSV table with a column `image` or `subject`; each other column gives strata and a bias table."
+    )
+    metadata_bins: dict[str, tuple[float, ...]] = option(
+        {}, "Where the numbers of a column of `metadata` are cut; absent: thirds of more than six numbers."
+    )
 
-    @field_validator("root", "btcv", "lits", "released_copy", "patients", check_fields=False)
+    @field_validator("metadata_bins")
+    @classmethod
+    def _cuts_rise(cls, bins: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, cuts in bins.items():
+            if not cuts or list(cuts) != sorted(set(cuts)):
+                raise ValueError(f"the cuts of {name} must be rising numbers, not {list(cuts)}")
+        return bins
+
+    @field_validator("root", "metadata", "btcv", "lits", "released_copy", "patients", check_fields=False)
     @classmethod
     def _expand(cls, path: str | None) -> str | None:
         return str(user_path(path)) if path and path.startswith("~") else path
@@ -67,7 +82,11 @@ class DatasetOptions(Options):
 
     def reading(self) -> dict[str, object]:
         """The keys, as plain values, that a manifest depends on: not those of other stages."""
-        return {key: value for key, value in self.decisive().items() if key not in ("archive", "expect", "accept")}
+        return {key: value for key, value in self.decisive().items() if key not in OTHER_STAGES}
+
+    def grouping(self) -> dict[str, object]:
+        """The keys of `metadata`, as plain values; empty without."""
+        return {} if self.metadata is None else {"metadata": self.metadata, "bins": dict(self.metadata_bins)}
 
     def places(self) -> list[str]:
         """Files and folders of the user that the manifest is made from: a change of them makes it anew."""
@@ -82,6 +101,10 @@ class RootedOptions(DatasetOptions):
     """Data sets that lie in one folder."""
 
     root: str = option(..., "The folder of the data set.")
+
+    def grouping(self) -> dict[str, object]:
+        """The keys of `metadata`, as plain values; empty without."""
+        return {} if self.metadata is None else {"metadata": self.metadata, "bins": dict(self.metadata_bins)}
 
     def places(self) -> list[str]:
         """The folder."""

@@ -1,6 +1,8 @@
 """What columns of tables are called, and with how many decimals their numbers are shown."""
 
+from dinodp.evaluation.bias import metric_name
 from dinodp.metrics.definitions import METRICS
+from dinodp.options.protocol import FALSE_POSITIVE_RATES, THRESHOLD_MAPS
 
 LABELS = {
     "dataset": "Data set",
@@ -21,7 +23,12 @@ LABELS = {
     "device": "Device",
 }
 DECIMALS = {"fit_seconds": 1, "peak_host_mib": 0, "peak_gpu_mib": 0, "active_components": 1}
-HEADINGS = {**LABELS, **{name: metric.shown for name, metric in METRICS.items()}}
+HEALTHY = {
+    metric_name(prefix + rate): f"Healthy pixels above the threshold, FPR {100 * share:.0f} %{words}"
+    for prefix, words in THRESHOLD_MAPS.items()
+    for rate, share in FALSE_POSITIVE_RATES.items()
+}
+HEADINGS = {**LABELS, **HEALTHY, **{name: metric.shown for name, metric in METRICS.items()}}
 
 
 def decimals_of(name: str) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from dinodp.errors import InputError, require_finite, require_known
 from dinodp.metrics.thresholds import calibrated_thresholds
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.detecting.tail import Tail
 
 VOXELS_PER_SCAN = 200_000  # each held-out scan counts alike, at most this many of its voxels evenly spaced
 MAP_HEADROOM = 3.0  # 16-bit maps reach this many healthy ranges above the highest healthy score
@@ -20,12 +21,13 @@ Map = npt.NDArray[np.float32]
 class Calibration:
     """``thresholds`` on voxels by name (fpr10, fpr05, fpr01), strictly above is anomalous; ``scan_rates`` the share of
     voxels above each, of every held-out scan by itself; ``scan_scores`` of the held-out scans; ``map_range`` are the
-    scores that 0 and 65535 stand for in a 16-bit map."""
+    scores that 0 and 65535 stand for in a 16-bit map; ``tail`` says how rare a score is among all those voxels."""
 
     thresholds: Mapping[str, float]
     scan_rates: Mapping[str, Sequence[float]]
     scan_scores: Sequence[float]
     map_range: tuple[float, float]
+    tail: Tail
 
     def __post_init__(self) -> None:
         """Raises InputError for what no calibration gives: the numbers may come from a file."""
@@ -40,6 +42,8 @@ class Calibration:
         for rates in self.scan_rates.values():
             if not 0 < len(rates) == len(self.scan_scores) or not all(0 <= rate <= 1 for rate in rates):
                 raise InputError("The calibration must have a rate from 0 to 1 for each of its scan scores.")
+        if not self.tail.scores[0] <= limits[0] <= limits[-1] <= self.tail.scores[-1]:
+            raise InputError(f"The thresholds {limits} of the calibration lie beyond the scores of its tail.")
 
     @classmethod
     def of(cls, voxel_scores: Sequence[Map], scan_scores: Sequence[float]) -> "Calibration":
@@ -53,7 +57,7 @@ class Calibration:
         found = calibrated_thresholds(pooled)
         thresholds = {name: found[f"threshold_{name}"] for name in FALSE_POSITIVE_RATES}
         rates = {name: [float((scores > limit).mean()) for scores in sampled] for name, limit in thresholds.items()}
-        return cls(thresholds, rates, [float(score) for score in scan_scores], _map_range(pooled))
+        return cls(thresholds, rates, [float(score) for score in scan_scores], _map_range(pooled), Tail.of(pooled))
 
     def threshold(self, name: str) -> float:
         """The threshold called ``name``. Raises InputError when there is none."""
@@ -80,7 +84,7 @@ class Calibration:
         limits, rates = (
             {name: content[key][name] for name in FALSE_POSITIVE_RATES} for key in ("thresholds", "scan_rates")
         )
-        return cls(limits, rates, content["scan_scores"], (low, high))
+        return cls(limits, rates, content["scan_scores"], (low, high), Tail.from_json(content["tail"]))
 
 
 def evenly(values: Map, count: int) -> Map:

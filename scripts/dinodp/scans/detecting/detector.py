@@ -114,14 +114,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """1 for a scan that looks healthy, -1 for one that does not [n]."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def anomaly_map(self, scan: AnyScan) -> npt.NDArray[np.float32]:
+    def anomaly_map(self, scan: AnyScan, *, calibrated: bool = False) -> npt.NDArray[np.float32]:
         """Score of every voxel or pixel, float32 in the shape of the scan; where nothing was scored 0, or less than
-        every score if one is not above 0."""
+        every score if one is not above 0. ``calibrated``: the share of held-out healthy voxels that score as high,
+        above 0 to 1; where nothing was scored 1."""
         scored = self.score_scan(scan)
         geometry = scored.scan.geometry
-        found: npt.NDArray[np.float32] = (
-            scored.anomaly_map[0] if geometry is None else geometry.from_stack(scored.anomaly_map)
-        )
+        values = scored.tail_map(self._fitted().calibration.tail) if calibrated else scored.anomaly_map
+        found: npt.NDArray[np.float32] = values[0] if geometry is None else geometry.from_stack(values)
         return found
 
     def score_scan(self, scan: AnyScan) -> ScoredScan:

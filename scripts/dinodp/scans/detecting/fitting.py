@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,6 +24,7 @@ from dinodp.scans.detecting.healthy import (
     require_similar_size,
 )
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.origin import Origin
 from dinodp.scans.detecting.outlying import outlying, samples_of
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.scoring import NoEmbeddings, Scorer, seen_tokens
@@ -78,7 +78,7 @@ def fit_detector(
     preparation = Preparation(settings, healthy)
     with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
         tokens = [
-            _embed(part, what, embedder, preparation, Path(folder))
+            embed_scans(part, what, embedder, preparation, Path(folder))
             for part, what in ((train, "embed"), (held_out, "embed held-out"))
         ]
         if tokens[0].is_constant:
@@ -89,19 +89,21 @@ def fit_detector(
         # the held-out scans calibrate thresholds: what can do without them must not be chosen by them
         chosen_by = NoEmbeddings() if model.HOLDS_OUT else tokens[1]
         fitted = fit_state(model, tokens[0], chosen_by, seed=settings.seed, device=device, self_contained=True)
-        counts: dict[str, Any] = {"scans": len(train), "held_out_scans": len(held_out), "slices": tokens[0].n_images}
-        counts["outlying_scans"] = _say_outlying([*train, *held_out], tokens, settings)
+        outlying_scans = say_outlying([*train, *held_out], tokens, settings)
         scorer = Scorer.of(preparation, embedder, fitted.state)
-        calibration = _calibrate(held_out, tokens[1], scorer)
+        calibration = calibrate(held_out, tokens[1], scorer)
         for file in tokens:
             file.close()
-    return FittedDetector(scorer, calibration, {**counts, "scans_sha256": digests}, fitted.state, fitted.history)
+    origin = Origin(len(train), len(held_out), tokens[0].n_images, outlying_scans, digests)
+    return FittedDetector(scorer, calibration, origin, fitted.state, fitted.history)
 
 
 def _require_one_grid(tokens: Sequence[TokenFile], settings: Settings) -> None:
     """Raise InputError where places are compared that are not the same in all pictures."""
-    if settings.model.position is not None and len({grid for file in tokens for grid in file.grids}) > 1:
-        raise InputError("The option position needs pictures of one size, but the healthy images have several.")
+    model = settings.model
+    if (model.position or model.IS_PLACED) and len({grid for file in tokens for grid in file.grids}) > 1:
+        what = "option position" if model.position else f"family {model.family!r}"
+        raise InputError(f"The {what} needs pictures of one size, but the healthy images have several.")
 
 
 def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[list[UnreadScan], list[UnreadScan]]:
@@ -182,7 +184,7 @@ def _require_alike(names: Sequence[str], measured: Sequence[Measures]) -> None:
         typical.require_values(name, item)
 
 
-def _embed(
+def embed_scans(
     scans: Sequence[UnreadScan], what: str, embedder: Embedder, preparation: Preparation, folder: Path
 ) -> TokenFile:
     """Embeddings of every ``slice_step``-th slice of the scans."""
@@ -200,7 +202,7 @@ def _embed(
     return file
 
 
-def _say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], settings: Settings) -> int:
+def say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], settings: Settings) -> int:
     """Name the scans that are far from all others when they are left out; returns how many there are."""
     names = [scan.name for scan in scans]
     found = outlying(names, subjects_of(names, settings.subject_pattern), samples_of(tokens))
@@ -212,7 +214,7 @@ def _say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], sett
     return len(found)
 
 
-def _calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) -> Calibration:
+def calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) -> Calibration:
     """From the embeddings of the held-out scans, which are in ``file`` scan by scan."""
     voxels, scores = [], []
     first = 0

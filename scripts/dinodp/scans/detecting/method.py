@@ -12,8 +12,7 @@ from dinodp.families.base import ModelOptions
 
 CATALOG = Path(__file__).parents[4] / "config/catalog.yaml"  # of the checkout; an installed package has none
 DEFAULT_METHOD = "eb_mixture"
-BANK_EMBEDDINGS = 20_000  # of a bank that would hold all: they are in the model file
-METHODS = tuple(name for name, family in FAMILIES.items() if not family.IS_CONTROL)
+METHODS = tuple(name for name, family in FAMILIES.items() if family.FOR_OWN_SCANS)
 
 
 def entry_of(method: str) -> dict[str, Any]:
@@ -36,12 +35,9 @@ def own_model(method: str | Mapping[str, Any], score: str | None) -> ModelOption
     """
     entry = entry_of(method) if isinstance(method, str) else dict(method)
     model = model_options(entry, "method")
-    if model.IS_CONTROL:
-        raise InputError(f"The family {model.family!r} bounds the benchmark's metrics; it is no model of own scans.")
-    chosen = {**model.plain(), "scores": [score or model.scores[0]]}
-    if model.SEARCHES_TRAIN and not model.is_random:
-        chosen["max_embeddings"] = BANK_EMBEDDINGS
-    return model_options(chosen, "method")
+    if not model.FOR_OWN_SCANS:
+        raise InputError(f"The family {model.family!r} is for the benchmark alone; it is no model of own scans.")
+    return model_options({**model.plain(), **model.for_own_scans(), "scores": [score or model.scores[0]]}, "method")
 
 
 def _catalog_models() -> dict[str, dict[str, Any]]:

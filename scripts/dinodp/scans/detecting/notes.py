@@ -7,7 +7,7 @@ from dinodp.scans.reading.scan import Scan
 def notes_on(scan: Scan, detector: FittedDetector) -> str:
     """That a scan is one of the healthy ones, or an image of another size; empty where there is nothing to say."""
     said = []
-    if scan.digest in detector.origin.get("scans_sha256", ()):
+    if scan.digest in detector.origin.scans_sha256:
         said.append("it is, voxel for voxel, one of the scans that the model was fitted or calibrated on")
     sizes, shape = detector.scorer.preparation.healthy.sizes, scan.foreground.shape[1:]
     if scan.kind == "image" and not all(least <= n <= most for n, (least, most) in zip(shape, sizes, strict=True)):

@@ -22,12 +22,14 @@ from dinodp.families.full_passes import FullPassModel
 from dinodp.families.k_means import KMeans
 from dinodp.families.memory_bank import Bank
 from dinodp.families.mixture import Mixture
+from dinodp.families.stages import patch_scores
 from dinodp.jobs.files import replaced_file
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.models.calibrated_components import CalibratedComponents
 from dinodp.models.components import LOG_2PI
 from dinodp.models.online_mixture import OnlineMixture
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.scoring import NO_ROWS
 
 OPSET = 18
 TOLERANCE = 1e-3  # largest difference between the maps, in units of the range of the scores (at least 1)
@@ -291,5 +293,5 @@ def _torch_map(detector: FittedDetector, picture: npt.NDArray[np.float32]) -> np
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
     tokens = backbone.embed(((torch.from_numpy(picture) / 255 - mean) / std)[None])
     seen = functional.normalize(tokens, dim=-1) if scorer.settings.model.normalise else tokens
-    patch_map = scorer.patch_maps(seen)[0]
+    patch_map = patch_scores(scorer.model, seen, NO_ROWS, None)[scorer.settings.score_name][0]
     return anomaly_map(patch_map, (picture.shape[1], picture.shape[2]))

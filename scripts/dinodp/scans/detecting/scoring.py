@@ -13,12 +13,12 @@ from torch.nn import functional
 from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
 from dinodp.families.base import FittedModel
-from dinodp.families.foreground import lowered
-from dinodp.families.stages import model_of, require_sound_state
+from dinodp.families.stages import model_of, patch_scores, require_sound_state
 from dinodp.images import image_score
 from dinodp.scans.detecting.canvas import enlarge
 from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.settings import Settings
+from dinodp.scans.detecting.tail import Tail
 from dinodp.scans.reading.scan import Scan
 
 Map = npt.NDArray[np.float32]
@@ -61,6 +61,10 @@ class ScoredScan:
     def score(self) -> float:
         """Mean of the highest 1 % of all patch scores of the scan, its foreground only."""
         return _highest(self.patch_maps[self.patch_foreground])
+
+    def tail_map(self, tail: Tail) -> Map:
+        """How rare each score is among healthy voxels [slice, H, W], above 0 to 1; 1 where nothing was scored."""
+        return np.where(self.scored, tail.probability(self.anomaly_map), np.float32(1))
 
     @property
     def calibration_voxels(self) -> Map:
@@ -105,12 +109,9 @@ class Scorer:
         Raises InputError when none of the foreground is seen, or a score is not finite.
         """
         scan, chosen = prepared.scan, prepared.chosen
-        maps = np.concatenate([self.patch_maps(batch) for batch in tokens])
+        maps, inside = self._patch_maps(prepared, tokens)
         if not np.isfinite(maps).all():
             raise InputError(f"{scan.path}: the model gives it a score that is not finite (NaN or infinity).")
-        inside = prepared.patch_foreground(self.embedder.backbone, maps.shape[1:])
-        if self.settings.model.background == "leave_out":
-            maps = lowered({self.settings.score_name: maps}, inside)[self.settings.score_name]
         n_slices, height, width = scan.foreground.shape
         positions = prepared.placement.positions((height, width), self.embedder.backbone)
         enlarged = np.maximum(enlarge(maps, positions, chosen, n_slices), maps.min())  # rounding goes below
@@ -122,9 +123,19 @@ class Scorer:
         enlarged[~scored] = found.outside
         return found
 
-    def patch_maps(self, tokens: torch.Tensor) -> Map:
-        """Patch scores [B, row, col] of what the model sees [B, row, col, D]."""
-        return self.model.score(tokens, NO_ROWS)[self.settings.score_name]
+    def _patch_maps(
+        self, prepared: PreparedScan, tokens: Iterable[torch.Tensor]
+    ) -> tuple[Map, npt.NDArray[np.bool_]]:
+        """Patch scores [chosen slice, row, col], and which patches are foreground, in the same shape."""
+        maps: list[Map] = []
+        inside, leaves_out = np.zeros(0, dtype=np.bool_), self.settings.model.background == "leave_out"
+        for batch in tokens:
+            if not maps:
+                inside = prepared.patch_foreground(self.embedder.backbone, tuple(batch.shape[1:3]))
+            first = sum(map(len, maps))
+            shown = torch.from_numpy(inside[first : first + len(batch)]) if leaves_out else None
+            maps.append(patch_scores(self.model, batch, NO_ROWS, shown)[self.settings.score_name])
+        return np.concatenate(maps), inside
 
 
 class NoEmbeddings:

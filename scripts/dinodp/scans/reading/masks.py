@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dinodp.datasets.geometry import VolumeGeometry, same_grid
+from dinodp.datasets.map_files import find_arrays, read_array
 from dinodp.datasets.volumes import SUFFIXES, labelled, open_mask
 from dinodp.errors import InputError, require_known
-from dinodp.images import read_lesion
+from dinodp.images import read_image, read_mask
 from dinodp.scans.reading.folder import find_scans
 
 WITHOUT_MASK = ("refuse", "healthy", "skip")
 Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def find_masks(folder: Path, scans: list[str], naming: MaskNaming) -> dict[str, 
 
     Raises InputError for a scan without mask where that is refused, and when no scan has one.
     """
-    known = dict(find_scans(folder))
+    known = mask_files(folder)
     found: dict[str, Path | None] = {name: known.get(naming.mask_name(name)) for name in scans}
     missing = [name for name, path in found.items() if path is None]
     if len(missing) == len(found):
@@ -57,10 +59,15 @@ def find_masks(folder: Path, scans: list[str], naming: MaskNaming) -> dict[str, 
     return {name: path for name, path in found.items() if path or naming.without == "healthy"}
 
 
-def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
+def mask_files(folder: Path) -> dict[str, Path]:
+    """The masks, or scans, below a folder by name: NumPy arrays, or what `find_scans` finds. Raises InputError."""
+    return find_arrays(folder) or dict(find_scans(folder))
+
+
+def read_volume_mask(path: Path, geometry: VolumeGeometry, *, labels: bool = True) -> Mask:
     """Where a mask is not zero, as upright slices of ``geometry``; it may be oriented otherwise on disk.
 
-    Raises InputError when it does not lie on the grid of the map or holds no labels.
+    Raises InputError when it does not lie on the grid of the map, or, unless ``labels`` is False, holds no labels.
     """
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"The mask {path} of a volume must be NIfTI.")
@@ -71,13 +78,21 @@ def read_volume_mask(path: Path, geometry: VolumeGeometry) -> Mask:
         raise InputError(f"The mask {path} does not lie on the grid of its map: {sizes[0]} against {sizes[1]} voxels.")
     if not same_grid(own, geometry):
         raise InputError(f"The mask {path} does not lie on the grid of its map: its affine is another one.")
-    return labelled(own.to_stack(mask.voxels()), path)
+    stack = own.to_stack(mask.voxels())
+    return labelled(stack, path) if labels else np.asarray(stack != 0)
 
 
-def read_image_mask(path: Path, shape: tuple[int, ...]) -> Mask:
-    """Where an image's mask [H, W] is not zero. Raises InputError for another size."""
-    mask = read_lesion(path, "gt0")
-    if mask.shape != shape:
-        sizes = [" x ".join(map(str, found)) for found in (mask.shape, shape)]
-        raise InputError(f"The mask {path} has {sizes[0]} pixels, its map {sizes[1]}.")
-    return mask
+def read_mask_values(path: Path, *, labels: bool = True) -> Values:
+    """Values [H, W] of an image's mask, or, unless ``labels``, 1 where an image has another colour than black."""
+    return read_mask(path) if labels else np.asarray(read_image(path).any(axis=2), dtype=np.uint8)
+
+
+def read_array_mask(path: Path, *, labels: bool = True) -> Values:
+    """Values [slice, H, W] of a mask that is a NumPy array, above 254 only where they are 255; unless ``labels``, 1
+    where it is not 0. Raises InputError for what holds no labels."""
+    stored = read_array(path, "mask")
+    if labels:
+        labelled(stored, path)
+    values = np.round(stored) if labels else stored != 0
+    found = np.where(values == 255, 255, np.minimum(values, 254)).astype(np.uint8)
+    return found if found.ndim == 3 else found[None]

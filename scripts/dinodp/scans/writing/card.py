@@ -1,5 +1,6 @@
 """The model card: what a fitted model was made from, what it is for, and what it is not."""
 
+import re
 from pathlib import Path
 
 from dinodp import __version__
@@ -10,9 +11,21 @@ from dinodp.jobs.origin import sha256
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
 from dinodp.scans.detecting.healthy import HealthyRange
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.origin import Update
 from dinodp.scans.naming import card_of
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 AXES_OF_SPACING = ("slices", "rows", "columns")
+FRONT_MATTER = """---
+library_name: dinodp
+license: {licence}
+{extra}tags:
+- anomaly-detection
+- medical-imaging
+- out-of-distribution-detection
+- not-a-medical-device
+---
+"""  # as the Hugging Face hub reads it from a README.md
 CARD = """# Model card: {name}
 
 **Not a medical device. A score says how far a patch lies from the healthy scans below; it is no diagnosis, no
@@ -38,7 +51,8 @@ one by one.
 |---|---|---|---|---|
 {thresholds}
 
-{few}Other healthy people, scanners or protocols can give other rates.
+{updates}{few}Other healthy people, scanners or protocols can give other rates. Tail probabilities rest on {voxels}
+voxels of these scans, which are no independent ones; none is below {smallest:.1g}.
 
 ## Intended use
 Research: to point a reader to places worth looking at, to compare methods, to prepare annotation. Output must be read
@@ -52,7 +66,7 @@ by someone qualified to read such scans.
 - Scans whose values, spacing or size lie far outside the healthy ones are refused, unless --force says otherwise;
   images for volumes, grey for colour and another bit depth always. A similar range of values does not prove the same
   protocol.
-- The backbone and the scans have licences of their own.
+- The backbone and the scans have licences of their own.{weights_licence}
 """
 
 
@@ -64,10 +78,10 @@ def write_card(model: Path, detector: FittedDetector) -> Path:
 
 
 def describe(name: str, detector: FittedDetector) -> str:
-    """The card's text, Markdown."""
+    """The card's text, Markdown with the front matter of the Hugging Face hub."""
     scorer, origin = detector.scorer, detector.origin
     settings, healthy, backbone = scorer.settings, scorer.preparation.healthy, scorer.embedder.backbone.provenance()
-    return CARD.format(
+    return front_matter(detector) + CARD.format(
         name=name,
         family=settings.model.family,
         options=", ".join(f"`{key}` {value}" for key, value in settings.model.fit_options().items() if key != "family"),
@@ -76,21 +90,41 @@ def describe(name: str, detector: FittedDetector) -> str:
         version=__version__,
         **{key: backbone[key] for key in ("backbone", "revision", "layers", "resolution")},
         weights=f" (weights SHA-256 `{backbone['weights_sha256'][:16]}`)" if "weights_sha256" in backbone else "",
-        scans=origin["scans"],
-        slices=origin["slices"],
-        held_out=origin["held_out_scans"],
+        scans=origin.scans,
+        slices=origin.slices,
+        held_out=origin.held_out_scans,
         kind=f"{healthy.kind}s",
         colour="colour" if healthy.channels == 3 else "grey",
         depth=f", {healthy.depth} bits" if healthy.depth else f", {settings.axis} slices",
         low=f"{healthy.low[0]:g}",
         high=f"{healthy.high[1]:g}",
         spacing=_spacing(healthy, settings.axis),
-        digest=sha256("".join(origin["scans_sha256"])),
-        outlying=_outlying(int(origin["outlying_scans"])),
+        digest=sha256("".join(origin.scans_sha256)),
+        outlying=_outlying(origin.outlying_scans),
         thresholds="\n".join(_threshold_rows(detector)),
-        few=_warning(int(origin["held_out_scans"])),
+        voxels=detector.calibration.tail.count,
+        smallest=detector.calibration.tail.smallest,
+        updates="".join(map(_update, origin.updates)),
+        few=_warning(origin.held_out_scans),
         patch=backbone["patch_size"],
+        weights_licence=_weights_licence(detector),
     )
+
+
+def front_matter(detector: FittedDetector) -> str:
+    """What the hub reads of a card: the licence of the model is for whoever fitted it to say."""
+    name = str(detector.scorer.embedder.backbone.provenance()["backbone"])
+    extra = "license_name: for-whoever-fitted-it-to-say\n"
+    if HUB_NAME.fullmatch(name) and not Path(name).exists():
+        extra += f"base_model: {name}\n"
+    return FRONT_MATTER.format(licence="other", extra=extra)
+
+
+def _weights_licence(detector: FittedDetector) -> str:
+    if detector.weights is None:
+        return ""
+    names = ", ".join(f"`{name}`" for name in detector.weights.files)
+    return f" Its weights lie beside the model ({names}), under the licence {detector.weights.licence}."
 
 
 def _spacing(healthy: HealthyRange, axis: str) -> str:
@@ -117,6 +151,17 @@ def _threshold_rows(detector: FittedDetector) -> list[str]:
         limit = calibration.thresholds[name]
         rows.append(f"| {name} | {rate:.0%} | {limit:.6g} | {min(rates):.1%} | {max(rates):.1%} |")
     return rows
+
+
+def _update(update: Update) -> str:
+    """What an update found, as a paragraph."""
+    limits = ", ".join(f"{name} {limit:.6g}" for name, limit in update.thresholds.items())
+    rates = ", ".join(f"{update.after[name]:.1%} above {name}" for name in update.thresholds)
+    return (
+        f"Updated with {update.scans} more healthy scans (and {update.held_out_scans} held out for the thresholds), "
+        f"from the model `{update.model_sha256[:16]}`. Its thresholds were {limits}; of the voxels of the new held-out "
+        f"scans the updated model has {rates}.\n\n"
+    )
 
 
 def _warning(held_out: int) -> str:

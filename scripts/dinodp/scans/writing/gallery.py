@@ -1,12 +1,15 @@
 """One self-contained HTML page: every scan with its highest slices, scores and largest regions."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from PIL import Image
 
+from dinodp.datasets.subjects import subjects_of
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import visible
 from dinodp.jobs.files import write_text
@@ -14,6 +17,7 @@ from dinodp.report import pages
 from dinodp.report.pictures import data_address
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.writing.prediction import PredictionOptions, Result, threshold_value
+from dinodp.scans.writing.stack import LEVELS
 from dinodp.scans.writing.views import SAGITTAL, Scale
 
 NOTE = "A score says how far a scan lies from the healthy scans of the model; it is no diagnosis."
@@ -39,10 +43,29 @@ def write_gallery(
         radiological=volumes and AXES[settings.axis] != SAGITTAL,
         scale=(scale := Scale.of(detector.calibration, limit)),
         bar=_colour_bar(scale),
-        scans=[item for item in results if not item.failed],
+        scans=(scored := [item for item in results if not item.failed]),
+        stacks=[_stack(item) for item in scored],
+        priors=priors([item.name for item in scored], options.subject_pattern),
+        levels=LEVELS - 1,
         failed=[item for item in results if item.failed],
     )  # fmt: skip
     write_text(path, page)
+
+
+def priors(names: Sequence[str], pattern: str | None) -> list[int | None]:
+    """For each scan the number of the one before it, by name, of the same subject; None for the first of a subject."""
+    found: list[int | None] = [None] * len(names)
+    latest: dict[str, int] = {}
+    subjects = subjects_of(names, pattern)
+    for number in sorted(range(len(names)), key=lambda index: names[index]):
+        found[number] = latest.get(subjects[number])
+        latest[subjects[number]] = number
+    return found
+
+
+def _stack(result: Result) -> str:
+    """A stack as JSON for the page; of an image null."""
+    return json.dumps(None if result.stack is None else asdict(result.stack))
 
 
 def _colour_bar(scale: Scale) -> str:

@@ -11,10 +11,12 @@ from dinodp.datasets.geometry import VolumeGeometry
 from dinodp.errors import InputError, reason_of, require_finite, require_known
 from dinodp.jobs.logs import keep_traceback, logger, progress
 from dinodp.options.protocol import FALSE_POSITIVE_RATES
+from dinodp.scans.detecting.calibration import Calibration
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.notes import notes_on
 from dinodp.scans.detecting.scoring import ScoredScan
 from dinodp.scans.reading.folder import read_scan
+from dinodp.scans.writing.dicom_objects import write_dicom
 from dinodp.scans.writing.maps import (
     FULL_RANGE,
     IMAGE_FORMATS,
@@ -26,14 +28,21 @@ from dinodp.scans.writing.maps import (
     write_volume,
 )
 from dinodp.scans.writing.regions import Region, find_regions
+from dinodp.scans.writing.stack import EncodedStack, stack_of
 from dinodp.scans.writing.views import EncodedView, Scale, View, views
 
 N_VIEWS = 3
+TAILS, DICOM = "tails", "dicom"
 
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """What is written. ``threshold``: name of a calibrated one, or a score. Raises InputError for unknown values."""
+    """What is written. ``threshold``: name of a calibrated one, or a score; ``calibrated``: maps of tail probabilities;
+    ``dicom``: DICOM objects that refer to the series;
+    ``subject_pattern`` names the subject within a scan's name, whose scans the gallery shows side by side.
+
+    Raises InputError for unknown values.
+    """
 
     threshold: str | float = "fpr01"
     slice_step: int = 1
@@ -42,6 +51,9 @@ class PredictionOptions:
     image_format: str = "tiff"
     n_regions: int = 5
     force: bool = False
+    calibrated: bool = False
+    dicom: bool = False
+    subject_pattern: str | None = None
 
     def __post_init__(self) -> None:
         require_known("format of maps of images", self.image_format, IMAGE_FORMATS)
@@ -69,6 +81,7 @@ class Result:
     views: list[EncodedView] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    stack: EncodedStack | None = None
 
     @property
     def failed(self) -> bool:
@@ -149,6 +162,12 @@ def _predict(
         path = folder / "masks" / f"{name}{'.png' if geometry is None else '.nii.gz'}"
         write_mask(path, mask, geometry)
         written.append(path)
+    tail = _write_tail(folder, name, scored, calibration) if options.calibrated else None
+    written.extend([] if tail is None else [tail])
+    if options.dicom and scan.is_dir():
+        written.extend(write_dicom(folder / DICOM, name, scan, scores, mask, limit))
+    elif options.dicom:
+        note = "; ".join(filter(None, (note, "it is no DICOM series, so no DICOM objects are written of it")))
     scale = Scale.of(calibration, limit)
     shown = views(scored, scale, N_VIEWS)
     if options.overlays:
@@ -156,13 +175,15 @@ def _predict(
             path = folder / "overlays" / f"{name}{'' if geometry is None else f'_{view.index:03d}'}.png"
             write_picture(path, view.blended(scale))
             written.append(path)
+    stack = stack_of(scored, scale)
     row, slices = _row(scored, detector, above, count, shown), _slice_rows(scored)
     files = [file.relative_to(folder).as_posix() for file in written]
     record = {
         "name": name, "map": files[0], "files": files, "outside": scored.outside, "score": scored.score,
         "slices": slices, "voxels_sha256": found.digest,
+        **({} if tail is None else {"tail": tail.relative_to(folder).as_posix()}),
     }  # fmt: skip
-    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record, note)
+    return Result(name, scan, "", row, slices, regions, [view.encoded() for view in shown], record, note, stack)
 
 
 def _write_map(
@@ -174,6 +195,17 @@ def _write_map(
     write_image(path, scores, scored, map_range)
     if path.suffix == ".png" and scores.max() > map_range[1]:
         logger.warning("%s is clipped at %d; --image-format tiff is not.", path, FULL_RANGE)
+    return path
+
+
+def _write_tail(folder: Path, name: str, scored: ScoredScan, calibration: Calibration) -> Path:
+    """Write how rare each score is among healthy voxels; 1 where nothing was scored."""
+    geometry, values = scored.scan.geometry, scored.tail_map(calibration.tail)
+    path = folder / TAILS / f"{name}{'.tiff' if geometry is None else '.nii.gz'}"
+    if geometry is None:
+        write_image(path, values[0], scored.scored[0], calibration.map_range)
+    else:
+        write_volume(path, geometry.from_stack(values), geometry, "tail probability of healthy, no diagnosis")
     return path
 
 

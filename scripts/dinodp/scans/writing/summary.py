@@ -102,6 +102,7 @@ def _record(
         "thresholds": dict(calibration.thresholds),
         "threshold": options.threshold,
         "map_range": list(calibration.map_range),
+        "smallest_tail": calibration.tail.smallest,
         "scans": [item.record for item in results if not item.failed],
         "failed": {item.name: item.message for item in results if item.failed},
     }

@@ -12,12 +12,13 @@ from dinodp.errors import InputError
 from dinodp.jobs.files import UNFINISHED, clear_left, read_json, remove, write_json
 from dinodp.jobs.logs import logger
 from dinodp.jobs.origin import sha256
-from dinodp.scans.writing.prediction import PredictionOptions, Result
+from dinodp.scans.writing.prediction import DICOM, TAILS, PredictionOptions, Result
 from dinodp.scans.writing.regions import Region
+from dinodp.scans.writing.stack import EncodedStack
 from dinodp.scans.writing.views import EncodedView
 
 JOB = "job.json"
-FOLDERS = ("", "maps", "masks", "overlays")
+FOLDERS = ("", "maps", "masks", "overlays", TAILS, DICOM)
 
 
 def job_of(model: Path, options: PredictionOptions) -> str:
@@ -135,4 +136,5 @@ def _result(content: Mapping[str, Any], path: Path) -> Result:
         for item in content["regions"]
     ]
     views = [EncodedView(**item) for item in content["views"]]
-    return Result(**{**content, "path": path, "regions": regions, "views": views})
+    stack = content["stack"] and EncodedStack(**content["stack"])
+    return Result(**{**content, "path": path, "regions": regions, "views": views, "stack": stack})

@@ -21,6 +21,7 @@ from dinodp.report.pictures import data_address
 from dinodp.scans.detecting.calibration import Calibration
 from dinodp.scans.detecting.healthy import bounds
 from dinodp.scans.detecting.scoring import ScoredScan
+from dinodp.scans.reading.scan import Scan
 
 SAGITTAL = 0
 MARGIN = 6  # pixels around the foreground
@@ -139,41 +140,51 @@ def _highest(scores: npt.NDArray[np.float32], n: int) -> list[int]:
 
 def _view(scored: ScoredScan, place: int, scale: Scale) -> View:
     scan, index = scored.scan, scored.chosen[place]
-    inside = [slice(max(0, first - MARGIN), last + 1 + MARGIN) for first, last in bounds(scan.foreground)]
-    rows, columns = inside if scan.geometry is not None else (slice(None), slice(None))
+    rows, columns = shown_part(scan)
     grey = to_grey(scan.values[index][rows, columns], *scored.prepared.window)
     scores, counted = (values[index][rows, columns] for values in (scored.anomaly_map, scored.scored))
-    size = _shown_size(grey.shape[:2], scan.spacing)
-    base = _resized(grey if grey.ndim == 3 else np.repeat(grey[:, :, None], 3, axis=2), size)
-    overlay = _overlay(_resized(np.where(counted, scores, scores.min()), size), scale)
+    size = shown_size(grey.shape[:2], scan.spacing)
+    base = resized(grey if grey.ndim == 3 else np.repeat(grey[:, :, None], 3, axis=2), size)
+    overlay = _overlay(resized(np.where(counted, scores, scores.min()), size), scale)
     score = float(scored.slice_scores[place])
     if scan.geometry is None:
         return View(0, score, base, overlay)
     geometry = scan.geometry
-    base, overlay = (radiological(picture, geometry) for picture in (base, overlay))
+    base, overlay = (turned(picture, geometry) for picture in (base, overlay))
     where = f"{'xyz'[geometry.axis]} {geometry.place_of_slice(index):.1f} mm"
-    return View(geometry.slice_on_disk(index), score, base, overlay, _sides(geometry), where)
+    return View(geometry.slice_on_disk(index), score, base, overlay, sides_of(geometry), where)
 
 
-def _sides(geometry: VolumeGeometry) -> tuple[str, str, str, str]:
-    """The letters of the left, right, upper and lower side of what `radiological` gives."""
+def shown_part(scan: Scan) -> tuple[slice, slice]:
+    """Rows and columns of a volume's slices that are shown: the foreground with a margin; all of an image."""
+    if scan.geometry is None:
+        return slice(None), slice(None)
+    rows, columns = (slice(max(0, first - MARGIN), last + 1 + MARGIN) for first, last in bounds(scan.foreground))
+    return rows, columns
+
+
+def sides_of(geometry: VolumeGeometry) -> tuple[str, str, str, str]:
+    """The letters of the left, right, upper and lower side of what `turned` gives."""
     left, right, upper, lower = geometry.letters
     return (left, right, upper, lower) if geometry.axis == SAGITTAL else (right, left, upper, lower)
 
 
-def radiological(picture: Picture, geometry: VolumeGeometry) -> Picture:
+def turned(picture: Picture, geometry: VolumeGeometry) -> Picture:
     """The picture with the patient's right on its left; sagittal slices stay as they are."""
     return picture if geometry.axis == SAGITTAL else np.ascontiguousarray(picture[:, ::-1])
 
 
-def _shown_size(shape: Sequence[int], spacing: tuple[float, float, float] | None) -> tuple[int, int]:
-    """Height and width of a picture with square pixels; its longer side is `LONGEST_SIDE`."""
+def shown_size(
+    shape: Sequence[int], spacing: tuple[float, float, float] | None, longest: int = LONGEST_SIDE
+) -> tuple[int, int]:
+    """Height and width of a picture with square pixels; its longer side is ``longest``."""
     height, width = (length * size for length, size in zip(shape, spacing[1:] if spacing else (1.0, 1.0), strict=True))
-    scale = LONGEST_SIDE / max(height, width)
+    scale = longest / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _resized(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+def resized(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Values [H, W] or [H, W, 3] interpolated to another size."""
     return np.asarray(Image.fromarray(np.ascontiguousarray(values)).resize(size[::-1], Image.Resampling.BILINEAR))
 
 

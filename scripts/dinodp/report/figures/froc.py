@@ -1,0 +1,67 @@
+"""Free-response ROC: lesions found against false regions per image (`metrics.lesions`)."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from dinodp.datasets.manifest import image_size
+from dinodp.errors import NothingToShow
+from dinodp.images import read_lesion
+from dinodp.metrics.anomaly_maps import anomaly_map
+from dinodp.metrics.lesions import FALSE_REGIONS, LesionCounter, lesion_metric, region_thresholds
+from dinodp.report.figures.data import FigureData, ModelData, require_models
+from dinodp.report.figures.style import COLOURS, LINE_STYLES, new_figure, styled
+
+NAME = "froc"
+END = 8  # false regions per image at the right end
+
+
+@styled
+def draw(data: FigureData) -> Figure:
+    """A line per model by its primary score, up to where more false regions occur; in the legend the values at 1, 2, 4.
+
+    Every image is a scan by itself, also the slices of a volume: of those the test split may hold every n-th only.
+    """
+    models = require_models(data, NAME)
+    rows = data.manifest
+    lesions = [_lesion(str(row.mask), str(row.image), data.mask_rule) for row in rows.itertuples()]
+    if not any(lesion.any() for lesion in lesions):
+        raise NothingToShow(f"Figure {NAME!r} needs masks of lesions, and the test split has none.")
+    figure = new_figure(98)
+    axes = figure.subplots()
+    for index, model in enumerate(models):
+        counter = _counted(model, lesions)
+        curve = counter.curve()
+        inside = np.cumsum(curve["false_regions"] > END) == 0
+        found = counter.values()
+        said = ", ".join(f"{100 * found[lesion_metric(limit)]:.0f}" for limit in FALSE_REGIONS)
+        axes.step(
+            curve["false_regions"][inside],
+            curve["sensitivity"][inside],
+            where="post",
+            label=f"{model.name}: {said} % at {', '.join(map(str, FALSE_REGIONS))}",
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=LINE_STYLES[index % len(LINE_STYLES)],
+        )
+    for limit in FALSE_REGIONS:
+        axes.axvline(limit, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="False regions per image", ylabel="Lesions found", xlim=(0, END), ylim=(-0.01, 1.02))
+    axes.grid(color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=2)
+    figure.suptitle(data.title)
+    return figure
+
+
+def _lesion(mask: str, image: str, rule: str) -> npt.NDArray[np.bool_]:
+    return read_lesion(mask, rule) if mask else np.zeros(image_size(Path(image)), dtype=bool)
+
+
+def _counted(model: ModelData, lesions: list[npt.NDArray[np.bool_]]) -> LesionCounter:
+    maps = model.scores[model.primary_score]
+    counter = LesionCounter(region_thresholds(maps), 1)
+    for scores, lesion in zip(maps, lesions, strict=True):
+        counter.add(anomaly_map(scores, (lesion.shape[0], lesion.shape[1])), lesion)
+    return counter

@@ -1,0 +1,1 @@
+"""Anybody's anomaly maps against lesion masks: `dinodp evaluate` and `dinodp compare`."""
