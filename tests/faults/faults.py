@@ -1,11 +1,13 @@
 """The long run, ``make faults``: damages, flipped bits, full disks, kills; writes their table into the documentation.
 
-``python tests/faults/faults.py [--kills N] [--flips N] [--folder F]``; exit status 1 where anything is wrong. What is in
-the folder already is not tried again: a run that was broken off goes on.
+``python tests/faults/faults.py [--kills N] [--flips N] [--folder F] [--seconds S]``; exit status 1 where anything is
+wrong. What is in the folder already is not tried again: a run that was broken off goes on.
+The table holds what was tried.
 """
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from matrix import CHANGED, CONFIGURATION, OTHER, Table, damages, flips, full_disks, killed_jobs, killed_runs, tried
@@ -39,6 +41,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--flips", type=int, default=2000)
     parser.add_argument("--folder", type=Path, default=Path("results/faults"), help="of the runs and of what was tried")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no trial of a part begins later")
     parser.add_argument("--quick", action="store_true", help="each damage is read by one rule only")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
@@ -54,7 +57,10 @@ def main() -> int:
         "Killed jobs": killed_jobs(run, changed, arguments.kills - n_runs),
         "Killed runs": killed_runs(run, folder, n_runs),
     }
-    tables = {heading: tried(trials, folder / f"{heading}.jsonl") for heading, trials in parts.items()}
+    tables = {
+        heading: tried(trials, folder / f"{heading}.jsonl", time.monotonic() + arguments.seconds)
+        for heading, trials in parts.items()
+    }
     write_page(tables)
     wrong = [line for table in tables.values() for line in table.wrong]
     print("\n".join(wrong) or "Nothing is wrong, and nothing unsaid.")

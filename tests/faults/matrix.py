@@ -1,8 +1,10 @@
 """The damage matrix: every kind of file of a run, damaged in every way, and then read by each rule that reads it."""
 
 import json
+import math
 import random
 import shutil
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -58,10 +60,9 @@ class Table:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, kind: str, damage: str, reader: str, outcome: Outcome) -> None:
-        """Count an outcome; what is not right is told as well."""
+        """Count an outcome; what is not right is kept as well."""
         self.cells[kind, damage][outcome.kind] += 1
         if not outcome.is_right:
-            tqdm.write(f"{kind}, {damage}, {reader}: {outcome.kind} {outcome.text}")
             self.wrong.append(f"{kind}, {damage}, {reader}: {outcome.kind} {outcome.text}")
 
     def total(self) -> Counter[str]:
@@ -89,18 +90,33 @@ class Trial:
     attempt: Callable[[random.Random], Outcome]
 
 
-def tried(trials: Iterable[Trial], notes: Path | None = None) -> Table:
-    """The outcomes of all trials; those in ``notes`` are not tried again, the others are added to it."""
-    table, known = Table(), _noted(notes)
-    for number, trial in enumerate(tqdm(list(trials), mininterval=10)):
-        name = f"{number} {trial.kind} {trial.damage} {trial.reader}"
-        if name not in known:
-            known[name] = trial.attempt(random.Random(name))
-            if notes is not None:
-                with notes.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"name": name, **asdict(known[name])}) + "\n")
-        table.add(trial.kind, trial.damage, trial.reader, known[name])
+def tried(trials: Iterable[Trial], notes: Path | None = None, end: float = math.inf) -> Table:
+    """The outcomes of all trials; those in ``notes`` are not tried again, the others are added to it.
+
+    They are tried in random order, so that a part of them is one of all kinds; none begins after ``end``, a time of the
+    monotonic clock.
+    """
+    named = {f"{number} {trial.kind} {trial.damage} {trial.reader}": trial for number, trial in enumerate(trials)}
+    known = _noted(notes)
+    left = [name for name in named if name not in known]
+    for name in tqdm(random.Random(0).sample(left, len(left)), mininterval=10):
+        if time.monotonic() > end:
+            break
+        known[name] = named[name].attempt(random.Random(name))
+        if notes is not None:
+            _note(notes, name, known[name])
+    table = Table()
+    for name, trial in named.items():
+        if name in known:
+            table.add(trial.kind, trial.damage, trial.reader, known[name])
     return table
+
+
+def _note(notes: Path, name: str, outcome: Outcome) -> None:
+    if not outcome.is_right:
+        tqdm.write(f"{name}: {outcome.kind} {outcome.text}")
+    with notes.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"name": name, **asdict(outcome)}) + "\n")
 
 
 def _noted(notes: Path | None) -> dict[str, Outcome]:
