@@ -16,18 +16,20 @@ from replay import Run
 
 PAGE = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- make faults: begin -->", "<!-- make faults: end -->"
+MATRIX = "Damaged files"
 KILLED_RUNS = 4  # of how many kills one is of a whole run, the others of a job
 
 
 def write_page(tables: dict[str, Table]) -> None:
-    """Put the tables between the markers of the page."""
-    parts = []
+    """Put the counts of each part, and the matrix of damages, between the markers of the page."""
+    lines = ["| fault | tried | outcomes |", "|---|--:|---|"]
     for heading, table in tables.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(table.total().items()))
-        parts.append(f"**{heading}**: {sum(table.total().values())} tried: {counts}.\n\n{table.markdown()}\n")
+        lines.append(f"| {heading} | {sum(table.total().values())} | {counts} |")
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{chr(10).join(parts)}{END}{after}", encoding="utf-8")
+    shown = "\n".join(lines) + f"\n\n{tables[MATRIX].markdown()}\n"
+    PAGE.write_text(f"{before}{BEGIN}\n{shown}{END}{after}", encoding="utf-8")
 
 
 def made(folder: Path, configuration: dict) -> Run:
@@ -51,7 +53,7 @@ def main() -> int:
     )
     n_runs = arguments.kills // KILLED_RUNS
     parts = {
-        "Damaged files": damages(run, other, whole=not arguments.quick),
+        MATRIX: damages(run, other, whole=not arguments.quick),
         "Full disks": full_disks(run),
         "Flipped bits": flips(run, arguments.flips),
         "Killed jobs": killed_jobs(run, changed, arguments.kills - n_runs),

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count as numbers
 from pathlib import Path
@@ -208,32 +208,54 @@ def _kill_run(run: Run, folder: Path, first: dict, seconds: float) -> Callable[[
     def attempt(draw: random.Random) -> Outcome:
         expected = run.results()
         begin_again(run, folder, draw)
-        said = killed_and_finished(folder, first, draw.uniform(2, seconds))
-        found = Run(folder).results()
-        differing = [path for path, data in expected.items() if found.get(path) != data]
+        was_killed, said = killed_and_finished(folder, first, draw.uniform(2, seconds))
+        differing = differences(Run(folder).results(), expected)
         shutil.rmtree(folder)
-        return Outcome("TRACEBACK", said) if said else Outcome("WRONG", differing[0]) if differing else Outcome("same")
+        if said or differing:
+            return Outcome("TRACEBACK" if said else "WRONG", said or differing)
+        return Outcome("same", "" if was_killed else "it had ended before")
 
     return attempt
 
 
+def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
+    """Files that are missing, or have other bytes; empty where there is none."""
+    missing = [f"no {path}" for path in expected if path not in found]
+    return ", ".join([*missing, *(path for path, data in found.items() if data != expected.get(path, data))])
+
+
 def begin_again(run: Run, folder: Path, draw: random.Random) -> None:
-    """A copy of a finished run without the files of one to all of its jobs, so that there is something to do."""
+    """A copy of a finished run without the files of one to all of its jobs, and of all that were made from them.
+
+    Without the latter, Snakemake would make none of the former anew: what it needs is there.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run.folder, folder)
-    for job in draw.sample(run.jobs, draw.choice((1, 2, 4, len(run.jobs)))):
+    for job in undone(run.jobs, draw.sample(run.jobs, draw.choice((1, 2, 4, len(run.jobs))))):
         for path in job.noted.output:
             (folder / path).unlink(missing_ok=True)
 
 
-def killed_and_finished(folder: Path, first: dict, seconds: float) -> str:
-    """Begin with the configuration ``first``, kill it, go on with the run's own; what it says where that fails."""
+def undone(jobs: Sequence[Job], first: Sequence[Job]) -> list[Job]:
+    """Jobs and all that read what they make, directly or not."""
+    found = list(first)
+    for job in found:  # which grows
+        made = {str(path) for path in job.noted.output}
+        found += [reader for reader in jobs if reader not in found and made & set(reader.inputs)]
+    return found
+
+
+def killed_and_finished(folder: Path, first: dict, seconds: float) -> tuple[bool, str]:
+    """Begin with the configuration ``first``, kill it, go on with the run's own.
+
+    Returns whether it was killed, and what the second run says where it fails.
+    """
     (folder / "config/first.yaml").write_text(yaml.safe_dump(first))
-    kill_after(start(folder, "--configfile", "config/first.yaml"), seconds)
+    was_killed = kill_after(start(folder, "--configfile", "config/first.yaml"), seconds)
     start(folder, "--unlock", "--configfile", "config/run.yaml").communicate()
     again = start(folder, "--configfile", "config/run.yaml")
     text, _ = again.communicate(timeout=1200)
-    return "" if again.returncode == 0 else text[-3000:]
+    return was_killed, "" if again.returncode == 0 else text[-3000:]
 
 
 def unsound(run: Run) -> list[str]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import pkgutil
+import re
 import resource
 import runpy
 import shutil
@@ -25,7 +26,8 @@ from project_copy import copy_project, snakemake
 
 SECONDS = 120.0  # per job
 FORK = multiprocessing.get_context("fork")
-TIMED = (".cost.json", "costs.csv", "report.html", "summary.md", ".pdf")  # hold times, or follow from those that do
+TIMED = (".cost.json", "costs.csv", "costs.csv.origin.json", "report.html", "summary.md", ".pdf")  # hold times
+FROM_COSTS = r"results/tables/.*\.origin\.json"  # holds the digest of costs.csv
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,8 @@ class Run:
     def results(self) -> dict[str, bytes]:
         """Content of all files of the run but logs and those that hold times, by path."""
         paths = [path for path in (self.folder / "results").rglob("*") if path.is_file() and "logs" not in path.parts]
-        return {
-            str(path.relative_to(self.folder)): path.read_bytes() for path in paths if not path.name.endswith(TIMED)
-        }
+        found = {str(path.relative_to(self.folder)): path for path in paths if not path.name.endswith(TIMED)}
+        return {name: path.read_bytes() for name, path in found.items() if not re.fullmatch(FROM_COSTS, name)}
 
 
 class Job:
@@ -266,6 +267,6 @@ def kill_after(process: "subprocess.Popen[str]", seconds: float) -> bool:
 
 def readers_of(jobs: Sequence[Job], path: str) -> list[Job]:
     """One job of each rule that reads a file; a file of a data set's images is read by those that read its manifest."""
-    named = "results/data/phantoms/manifest.csv" if "/images/" in path or path.endswith(".origin.json") else path
+    named = "results/data/phantoms/manifest.csv" if "/images/" in path else path
     found = {job.rule: job for job in reversed(jobs) if named in job.inputs or path in job.inputs}
     return list(found.values())

@@ -4,6 +4,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,11 +18,13 @@ from matrix import (
     Table,
     Trial,
     damages,
+    differences,
     flips,
     full_disks,
     killed_jobs,
     killed_runs,
     tried,
+    undone,
     unsound,
 )
 from replay import TIMED, Outcome, Run, start
@@ -74,7 +77,7 @@ def test_two_runs_at_once_end_with_the_same_bytes_or_a_sentence(run, tmp_path):
     codes = [process.returncode for process in both]
     assert 0 in codes
     assert all(code == 0 or "Directory cannot be locked" in text for code, text in zip(codes, texts, strict=True))
-    assert Run(folder).results() == run.results()
+    assert differences(Run(folder).results(), run.results()) == ""
 
 
 # --- the harness itself ----------------------------------------------------------------------------------------------
@@ -122,6 +125,19 @@ def test_what_was_tried_is_not_tried_again(tmp_path):
 def test_no_trial_begins_after_its_time(tmp_path):
     trial = Trial("model", "cut", "score", lambda draw: Outcome("same"))
     assert tried([trial], tmp_path / "notes.jsonl", end=0).total() == {}
+
+
+def test_what_is_missing_or_other_is_told():
+    expected = {"a": b"1", "b": b"2", "c": b"3"}
+    assert differences({"a": b"1", "b": b"0"}, expected) == "no c, b"
+    assert differences(expected, expected) == ""
+
+
+def test_a_job_is_undone_with_all_that_reads_what_it_made():
+    made = {"embed": ("manifest", "embeddings"), "fit": ("embeddings", "model"), "score": ("model", "scores")}
+    jobs = [SimpleNamespace(inputs=[file], noted=SimpleNamespace(output=[out])) for file, out in made.values()]
+    assert undone(jobs, jobs[1:2]) == jobs[1:]
+    assert undone(jobs, jobs[2:]) == jobs[2:]
 
 
 @long
