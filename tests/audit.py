@@ -3,11 +3,13 @@
 The tools run from an environment of their own, so that they are not among what they look at.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("pip-audit>=2.7", "pip-licenses>=5")
@@ -23,15 +25,27 @@ def tools(folder: Path) -> Path | None:
 
 def vulnerabilities(programs: Path) -> int:
     """Look for known vulnerabilities of what constraints.txt names; 0 where none is known, or nobody can be asked."""
-    command = [str(programs / "pip-audit"), "--no-deps", "--disable-pip", "--timeout", "5"]
+    command = [str(programs / "pip-audit"), "--no-deps", "--disable-pip", "--timeout", "5", "--format", "json"]
     command += ["--requirement", str(ROOT / "constraints.txt")]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
-    said = result.stdout + result.stderr
-    if any(word in said for word in OFFLINE):
+    if not result.stdout.strip() and any(word in result.stderr for word in OFFLINE):
         print("Vulnerabilities: not looked for, as the service that knows them cannot be reached from here.")
         return 0
-    print(said)
+    if not result.stdout.strip():
+        print(result.stderr)
+        return 1
+    print("\n".join(said(json.loads(result.stdout)["dependencies"])))
     return result.returncode
+
+
+def said(packages: list[dict[str, Any]]) -> list[str]:
+    """What pip-audit found, in lines. A package that its service does not know is one that was not looked at."""
+    skipped = [package["name"] for package in packages if "skip_reason" in package]
+    found = [(package, fault) for package in packages for fault in package.get("vulns", [])]
+    lines = [f"{package['name']} {package['version']}: {fault['id']}" for package, fault in found]
+    asked = len(packages) - len(skipped)
+    lines.append(f"Vulnerabilities: {asked} of {len(packages)} packages were looked up, {len(found)} known.")
+    return [*lines, f"The service does not know: {', '.join(skipped)}."] if skipped else lines
 
 
 def licences(programs: Path) -> int:

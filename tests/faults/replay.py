@@ -1,20 +1,24 @@
 """Run the recorded jobs of a finished run again, one at a time, each in a process of its own."""
 
+import importlib
 import json
 import multiprocessing
 import os
 import pickle
+import pkgutil
+import re
 import resource
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,8 @@ from project_copy import copy_project, snakemake
 
 SECONDS = 120.0  # per job
 FORK = multiprocessing.get_context("fork")
-TIMED = (".cost.json", "costs.csv", "report.html", "summary.md", ".pdf")  # hold times, or follow from those that do
+TIMED = (".cost.json", "costs.csv", "costs.csv.origin.json", "report.html", "summary.md", ".pdf")  # hold times
+FROM_COSTS = r"results/tables/.*\.origin\.json"  # holds the digest of costs.csv
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,20 @@ class Run:
         recorded = pickle.loads((self.folder / "jobs.pickle").read_bytes())
         return [Job(self, Path(script), noted) for script, noted in recorded]
 
+    def by_rule(self) -> "dict[str, Job]":
+        """One job of each rule."""
+        return {job.rule: job for job in self.jobs}
+
+    def job_for(self, job: "Job") -> "Job":
+        """The job of this run that makes the same files, in the folder of the other's run."""
+        own = next(found for found in self.jobs if [str(path) for path in found.noted.output] == list(job.noted.output))
+        return Job(job.run, job.script, own.noted)
+
     def results(self) -> dict[str, bytes]:
         """Content of all files of the run but logs and those that hold times, by path."""
         paths = [path for path in (self.folder / "results").rglob("*") if path.is_file() and "logs" not in path.parts]
-        return {
-            str(path.relative_to(self.folder)): path.read_bytes() for path in paths if not path.name.endswith(TIMED)
-        }
+        found = {str(path.relative_to(self.folder)): path for path in paths if not path.name.endswith(TIMED)}
+        return {name: path.read_bytes() for name, path in found.items() if not re.fullmatch(FROM_COSTS, name)}
 
 
 class Job:
@@ -92,6 +105,31 @@ class Job:
             left = [path.name for path in self.outputs if path.name in {p.name for p in expected} and path.exists()]
             return Outcome("WRONG", f"left {left[0]}") if left and said.kind == "sentence" else said
 
+    def killed_and_replayed(self, first: "Job", part: float) -> Outcome:
+        """``first``, which makes the same files, is killed after a part of the time that it takes; then this job runs
+        upon what it left, and leaves nothing but its outputs."""
+        expected, seconds = self.expected, part * first.seconds
+        with self._put_aside() as kept:
+            process, receiver = first._started(lambda: None)
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            receiver.close()
+            for path in self.outputs:  # as Snakemake does
+                path.unlink(missing_ok=True)
+            said = self._run(lambda: None)
+            if said.kind != "same":
+                return Outcome("TRACEBACK", said.text)  # it must go on
+            left = [path.name for path in self._beside() if path not in kept and path not in self.outputs]
+            return Outcome("WRONG", f"left {left[0]}") if left else self._compared(expected)
+
+    @cached_property
+    def seconds(self) -> float:
+        """How long it takes."""
+        begun = time.monotonic()
+        self.replay()
+        return time.monotonic() - begun
+
     def _compared(self, expected: dict[Path, bytes]) -> Outcome:
         if said := self._deviations(expected):
             return Outcome("sentence", said)
@@ -112,13 +150,13 @@ class Job:
         return ""
 
     @contextmanager
-    def _put_aside(self) -> Iterator[None]:
+    def _put_aside(self) -> Iterator[dict[Path, Any]]:
         """What lies under the names of outputs, and beside them for them, is as before at the end."""
         kept = {path: (path.read_bytes(), path.stat()) for path in self._beside()}
         for path in self.outputs:
             path.unlink(missing_ok=True)
         try:
-            yield
+            yield kept
         finally:
             for path in self._beside():
                 if path not in kept:
@@ -132,10 +170,7 @@ class Job:
         return [path for folder in folders for path in folder.iterdir() if path.is_file()]
 
     def _run(self, before: Callable[[], object]) -> Outcome:
-        receiver, sender = FORK.Pipe(duplex=False)
-        process = FORK.Process(target=self._work, args=(before, sender))
-        process.start()
-        sender.close()
+        process, receiver = self._started(before)
         try:
             return receiver.recv() if receiver.poll(SECONDS) else Outcome("HANG", f"more than {SECONDS:g} s")
         except EOFError:
@@ -143,9 +178,21 @@ class Job:
         finally:
             process.kill()
             process.join()
+            receiver.close()
+
+    def _started(self, before: Callable[[], object]) -> Any:
+        load_library()
+        receiver, sender = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=self._work, args=(before, sender))
+        process.start()
+        with suppress(OSError):  # it may have done so itself
+            os.setpgid(process.pid, process.pid)
+        sender.close()
+        return process, receiver
 
     def _work(self, before: Callable[[], object], sender: Any) -> None:
         """As Snakemake runs the script, in its folder; nothing is printed."""
+        os.setpgid(0, 0)
         os.chdir(self.run.folder)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
@@ -156,6 +203,15 @@ class Job:
             sender.send(Outcome("same"))
         except BaseException as error:
             sender.send(_said(error))
+
+
+@cache
+def load_library() -> None:
+    """Import everything once, that no job has to: they are forked from this process."""
+    import dinodp
+
+    for module in pkgutil.walk_packages(dinodp.__path__, "dinodp."):
+        importlib.import_module(module.name)
 
 
 def _said(error: BaseException) -> Outcome:
@@ -211,6 +267,6 @@ def kill_after(process: "subprocess.Popen[str]", seconds: float) -> bool:
 
 def readers_of(jobs: Sequence[Job], path: str) -> list[Job]:
     """One job of each rule that reads a file; a file of a data set's images is read by those that read its manifest."""
-    named = "results/data/phantoms/manifest.csv" if "/images/" in path or path.endswith(".origin.json") else path
+    named = "results/data/phantoms/manifest.csv" if "/images/" in path else path
     found = {job.rule: job for job in reversed(jobs) if named in job.inputs or path in job.inputs}
     return list(found.values())

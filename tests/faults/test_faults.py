@@ -4,14 +4,30 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damages import DAMAGES, Damaged
-from matrix import CONFIGURATION, KINDS, OTHER, Table, damage_files, fill_disk, flip_bits, unsound
-from replay import TIMED, Outcome, Run, kill_after, start
+from matrix import (
+    CHANGED,
+    CONFIGURATION,
+    KINDS,
+    OTHER,
+    Table,
+    Trial,
+    damages,
+    differences,
+    flips,
+    full_disks,
+    killed_jobs,
+    killed_runs,
+    tried,
+    undone,
+    unsound,
+)
+from replay import TIMED, Outcome, Run, start
 
 long = pytest.mark.faults
 
@@ -31,53 +47,25 @@ def test_jobs_make_the_same_bytes_again(run):
     assert unsound(run) == []
 
 
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    return Run.make(tmp_path_factory.mktemp("faults") / "changed", CHANGED)
+
+
 @long
-def test_damaged_files_are_refused_or_change_nothing(run, other):
-    table = damage_files(run, other, whole=False)
+@pytest.mark.parametrize("part", ["damages", "full disks", "flips", "killed jobs", "killed runs"])
+def test_every_fault_is_refused_or_changes_nothing(run, other, changed, tmp_path, part):
+    trials = {
+        "damages": damages(run, other, whole=False),
+        "full disks": full_disks(run),
+        "flips": flips(run, count=25),
+        "killed jobs": killed_jobs(run, changed, count=12),
+        "killed runs": killed_runs(run, tmp_path, count=2),
+    }
+    table = tried(trials[part])
     print(table.markdown())
+    assert table.total()
     assert table.wrong == []
-
-
-@long
-def test_a_full_disk_is_told_and_leaves_nothing(run):
-    table = fill_disk(run)
-    print(table.markdown())
-    assert table.wrong == []
-
-
-@long
-def test_flipped_bits_are_refused_or_change_nothing(run, other):
-    assert flip_bits(run, other, count=25).wrong == []
-
-
-def killed_and_finished(run, folder, first, seconds):
-    """Begin a run with the configuration ``first``, kill it, go on with that of ``run``; its results."""
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("results", ".snakemake"))
-    (folder / "config/first.yaml").write_text(yaml.safe_dump(first))
-    kill_after(start(folder, "--configfile", "config/first.yaml"), seconds)
-    arguments = ["--configfile", "config/run.yaml"]
-    unlock = start(folder, "--unlock", *arguments)
-    unlock.communicate()
-    again = start(folder, *arguments)
-    text, _ = again.communicate(timeout=600)
-    assert again.returncode == 0, text[-3000:]
-    return Run(folder).results()
-
-
-def differing(found, expected):
-    """Paths of files that are not as in an uninterrupted run."""
-    return [path for path, data in expected.items() if found.get(path) != data]
-
-
-CHANGED = {**CONFIGURATION, "models": {"dpmm_demo": {"components": 20, "epochs": 60, "step_rate": 0.9}}}
-
-
-@long
-@pytest.mark.parametrize("first", [CONFIGURATION, CHANGED], ids=["same", "changed"])
-def test_a_killed_run_that_goes_on_ends_with_the_same_bytes(run, tmp_path, first):
-    seconds = random.Random(str(first)).uniform(5, 30)
-    found = killed_and_finished(run, tmp_path / "killed", first, seconds)
-    assert differing(found, run.results()) == []
 
 
 @long
@@ -89,7 +77,7 @@ def test_two_runs_at_once_end_with_the_same_bytes_or_a_sentence(run, tmp_path):
     codes = [process.returncode for process in both]
     assert 0 in codes
     assert all(code == 0 or "Directory cannot be locked" in text for code, text in zip(codes, texts, strict=True))
-    assert differing(Run(folder).results(), run.results()) == []
+    assert differences(Run(folder).results(), run.results()) == ""
 
 
 # --- the harness itself ----------------------------------------------------------------------------------------------
@@ -115,6 +103,41 @@ def test_a_table_tells_what_is_wrong():
     assert table.wrong == ["scores, cut, evaluate: WRONG x.json"]
     assert table.markdown().splitlines()[2:] == ["| scores | 1 WRONG, 1 sentence |  |", "| model |  | 1 same |"]
     assert table.total() == {"sentence": 1, "WRONG": 1, "same": 1}
+
+
+def test_what_was_tried_is_not_tried_again(tmp_path):
+    """Also where the long run was broken off; a trial draws the same whenever it is its turn."""
+    drawn = []
+
+    def attempt(draw):
+        drawn.append(draw.random())
+        return Outcome("same")
+
+    trials = [Trial("model", "cut", "score", attempt) for _ in range(3)]
+    tried(trials[:2], tmp_path / "notes.jsonl")
+    whole = tried(trials, tmp_path / "notes.jsonl")
+    assert whole.total() == {"same": 3}
+    assert len(drawn) == 3
+    tried(trials)
+    assert sorted(drawn[3:]) == sorted(drawn[:3])
+
+
+def test_no_trial_begins_after_its_time(tmp_path):
+    trial = Trial("model", "cut", "score", lambda draw: Outcome("same"))
+    assert tried([trial], tmp_path / "notes.jsonl", end=0).total() == {}
+
+
+def test_what_is_missing_or_other_is_told():
+    expected = {"a": b"1", "b": b"2", "c": b"3"}
+    assert differences({"a": b"1", "b": b"0"}, expected) == "no c, b"
+    assert differences(expected, expected) == ""
+
+
+def test_a_job_is_undone_with_all_that_reads_what_it_made():
+    made = {"embed": ("manifest", "embeddings"), "fit": ("embeddings", "model"), "score": ("model", "scores")}
+    jobs = [SimpleNamespace(inputs=[file], noted=SimpleNamespace(output=[out])) for file, out in made.values()]
+    assert undone(jobs, jobs[1:2]) == jobs[1:]
+    assert undone(jobs, jobs[2:]) == jobs[2:]
 
 
 @long

@@ -64,6 +64,14 @@ def test_the_part_of_the_curve_after_regions_merge_does_not_count():
     assert sensitivity_at(1, np.array([2.0]), np.array([0.7])) == 0
 
 
+def test_what_equals_a_threshold_is_not_above_it():
+    (scores, lesion), _ = two_scans()
+    counter = LesionCounter(np.array([8.0, 7.0, 5.0]), 1)
+    counter.add(scores, lesion)
+    assert counter.curve()["sensitivity"].tolist() == [0, 0.5, 0.5]
+    assert counter.curve()["false_regions"].tolist() == [0, 0, 1]
+
+
 def test_without_a_lesion_there_is_no_curve():
     counter = LesionCounter(THRESHOLDS, 1)
     counter.add(*two_scans()[1])
