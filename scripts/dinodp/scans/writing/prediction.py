@@ -181,7 +181,8 @@ def _remove(written: Sequence[Path]) -> None:
 
 def _scored(scan: Scan, detector: FittedDetector, options: PredictionOptions) -> Found:
     """A scan with its scores, and what is to be known of it."""
-    return detector.scorer.score(scan, options.slice_step, force=options.force), notes_on(scan, detector)
+    scored = detector.scorer.score(scan, options.slice_step, force=options.force)
+    return scored, notes_on(scored.prepared, detector)
 
 
 def _predict(
@@ -190,13 +191,6 @@ def _predict(
 ) -> Result:  # fmt: skip
     """Write what was found of one scan; what is written goes to the list ``written``."""
     (scored, note), calibration = found, detector.calibration
-    name: str, scan: Path, detector: FittedDetector, folder: Path, options: PredictionOptions, written: list[Path]
-) -> Result:
-    """Score one scan; what is written goes to the list ``written``."""
-    scorer, calibration = detector.scorer, detector.calibration
-    found = read_scan(name, scan, scorer.preparation.reading())
-    scored = scorer.score(found, options.slice_step, force=options.force)
-    note = notes_on(scored.prepared, detector)
     limit = threshold_value(detector, options.threshold)
     geometry = scored.scan.geometry
     above = scored.scored & (scored.anomaly_map > limit)
