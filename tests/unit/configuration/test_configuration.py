@@ -43,7 +43,7 @@ def configured(*overlays, name="demo"):
         ({"models": {"x": {"family": "memory_bank", "epochs": 7}}}, r"models\.x: unknown key 'epochs' for the family"),
         ({"models": {"x": {"family": "dppm"}}}, r"models\.x\.family: 'dppm' is not known; choose one of"),
         ({"datasets": {"phantoms": {"sed": 3}}}, r"datasets\.phantoms: unknown key 'sed' for the source"),
-        ({"datasets": {"x": {"source": "png"}}}, r"datasets\.x\.source: 'png' is not known; choose one of bmad"),
+        ({"datasets": {"x": {"source": "png"}}}, r"datasets\.x\.source: 'png' is not known; choose one of bids, bmad"),
         ({"datasets": {"resc": {"expect": {"szie": 3}}}}, r"datasets\.resc\.expect: unknown key 'szie'.*; it has"),
         ({"datasets": {"resc": {"archive": {"name": "x"}}}}, "^$"),
         ({"embeddings": {"x": {}}}, r"embeddings\.x\.backbone: it must be `classical`, a hub name or a directory"),

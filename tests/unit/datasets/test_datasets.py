@@ -23,8 +23,8 @@ def test_the_sources_are_found():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"source": "dicomm"}, r"Data set x.source: 'dicomm' is not known; choose one of bmad, brats2021_volumes"),
-        ({}, "Data set x.source: the key is missing; choose one of bmad"),
+        ({"source": "dicomm"}, r"Data set x.source: 'dicomm' is not known; choose one of bids, bmad, brats2021"),
+        ({}, "Data set x.source: the key is missing; choose one of bids, bmad"),
         ({"source": "phantoms", "sed": 1}, "Data set x: unknown key 'sed' for the source 'phantoms'; it has source"),
         ({"source": "image_folder"}, "Data set x.root: the key is missing"),
         ({"source": "phantoms", "n_test": 0}, "n_test: 0 is below the least allowed, 1"),

@@ -19,7 +19,7 @@ class BidsOptions(VolumeOptions):
     """Volumes of a BIDS data set, cut into slices; participants.tsv says who is healthy."""
 
     source: Literal["bids"] = "bids"
-    suffix: str = option(..., "Of the files that are read, such as T1w or FLAIR.")
+    suffix: str = option("T1w", "Of the files that are read, such as T1w or FLAIR.")
     session: str | None = option(None, "Only files of this session.")
     acquisition: str | None = option(None, "Only files of this acquisition.")
     entities: dict[str, str] = option({}, "Other entities that files must have, such as `{desc: preproc}`.")
