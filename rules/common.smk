@@ -137,6 +137,16 @@ def batch_size(wildcards):
     return CONFIGURATION.embeddings[wildcards.embedding].batch_size
 
 
+def student_of(wildcards):
+    """The files of the student that an embedding is computed by, where the run trains it."""
+    options = CONFIGURATION.embeddings[wildcards.embedding]
+    made = getattr(options, "trained_on", lambda: None)()
+    if made is None:
+        return []
+    files = (places.STUDENT_FILE, places.STUDENT_WEIGHTS)
+    return [places.fill(file, dataset=made[0], embedding=made[1]) for file in files]
+
+
 def grid_of(wildcards):
     """The patch grid [rows, columns] on which models see the embeddings; None: the backbone's own."""
     grid = CONFIGURATION.embeddings[wildcards.embedding].grid

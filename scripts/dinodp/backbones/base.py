@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import field_validator
@@ -81,6 +82,9 @@ class EmbeddingOptions(Options):
 
     def check(self, where: str) -> None:
         """Raise InputError, beginning with ``where``, for what can be seen to be wrong without loading anything."""
+
+    def check_data(self, digests: Iterable[str]) -> None:
+        """Raise InputError for a backbone that is not meant for these training images (SHA-256 each)."""
 
     def load(self, device: str) -> Backbone:
         """The backbone on ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. Raises InputError where it cannot be had."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from dinodp.backbones.base import Backbone, EmbeddingOptions, torch_device
-from dinodp.backbones.student_file import DESCRIPTION, read_description
+from dinodp.backbones.student_file import DESCRIPTION, images_seen, read_description
 from dinodp.errors import InputError
 from dinodp.options.base import option
 from dinodp.options.places import STUDENT
@@ -38,6 +39,15 @@ class StudentOptions(EmbeddingOptions):
         for key in ("resolution", "square"):
             if made[key] != getattr(self, key):
                 raise InputError(f"{where}: the student {self.backbone} was trained with {key}: {made[key]}; say so.")
+
+    def check_data(self, digests: Iterable[str]) -> None:
+        """Raise InputError for a student of other images, unless the entry says `other_data`."""
+        made = read_description(Path(self.backbone))
+        if not self.other_data and images_seen(made, digests) == 0:
+            raise InputError(
+                f"The student {self.backbone} was trained on other images ({made['data']['name']}) than those of this "
+                "data set: distil one from these, or say other_data: true for its embedding."
+            )
 
     def trained_on(self) -> tuple[str, str] | None:
         """Data set and embedding that a student of the run is made from."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import process_time
@@ -36,14 +36,16 @@ SMALLEST_SCALE = 0.1  # of a channel in which the teacher hardly varies, over th
 
 @dataclass(frozen=True)
 class NormalImages:
-    """What a student learns from: ``read`` gives image i as uint8 [H, W, 3]; ``digests`` are their SHA-256.
+    """What a student learns from: ``read`` gives image i as uint8 [H, W, 3], ``digests`` the SHA-256 of its file or
+    scan.
 
-    ``name`` is that of the data set.
+    ``name`` is that of the data set; ``prepared``: plain values that decide what is read of the files.
     """
 
     name: str
     digests: Sequence[str]
     read: Callable[[int], NDArray[np.uint8]]
+    prepared: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def distil(
     """
     if not images.digests:
         raise InputError("There is no normal image to train a student on.")
-    key = sha256(json.dumps([teacher.provenance(), list(images.digests), options.plain(), code_digest(__name__)]))
+    data = [list(images.digests), dict(images.prepared)]
+    key = sha256(json.dumps([teacher.provenance(), data, options.plain(), code_digest(__name__)]))
     checkpoint = Checkpoint(folder.with_name(folder.name + ".checkpoint"), key)
     training = Training(teacher, images, options)
     if (content := checkpoint.load()) is not None:
@@ -132,7 +135,7 @@ class Training:
         options = self.options
         return {
             "teacher": self.teacher.provenance(),
-            "data": {"name": self.images.name, "images": sorted(digest[:DIGITS] for digest in self.images.digests)},
+            "data": {"name": self.images.name, "images": sorted({digest[:DIGITS] for digest in self.images.digests})},
             "options": options.plain(),
             "history": {"loss": self.history.loss},
             "network": {"dim": self.teacher.dim, "patch_size": self.teacher.patch_size, **options.size()},
