@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from dinodp.backbones.base import patch_grid
 from dinodp.backbones.preprocessing import preprocess
@@ -74,5 +74,5 @@ def write_student(folder: Path, network: StudentNetwork, description: Mapping[st
     """Write weights, then what they are: a folder without the latter holds no student."""
     with replaced_file(folder / WEIGHTS) as temporary:
         state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))
     write_json(folder / DESCRIPTION, {**description, "format": FORMAT, "weights_sha256": digest_of(folder / WEIGHTS)})

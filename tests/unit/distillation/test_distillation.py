@@ -96,6 +96,10 @@ def test_a_checkpoint_of_something_else_is_not_used(teacher, tmp_path, monkeypat
     assert len(rounds) == OPTIONS.rounds
 
 
+def test_both_files_can_be_read_by_whom_the_folder_can(student):
+    assert len({(student / name).stat().st_mode for name in FILES}) == 1
+
+
 def test_it_says_what_it_was_made_from(student):
     said = json.loads((student / FILES[0]).read_text())
     assert len(said["history"]["loss"]) == OPTIONS.rounds
