@@ -4,7 +4,7 @@
 
 RESULTS: a run's folder with ``data/oasis_t1``. The teacher is block 6 of ViT-Tiny at 448 pixels; early exits are its
 earlier blocks' own tokens, and these with a linear head (ridge) that predicts block 6's. Every model is fitted on every
-third training slice: 500 components, Mahalanobis distance, maps smoothed with sigma 4. Intervals: Student's t over the
+third training slice: 200 components, Mahalanobis distance, maps smoothed with sigma 4. Intervals: Student's t over the
 five test subjects of the paired differences of each subject's own AUROC and AP.
 """
 
@@ -25,7 +25,7 @@ from dinodp.backbones import Backbone, load_backbone
 from dinodp.images import read_image, read_mask
 from dinodp.models import EmpiricalBayesMixture
 
-EVERY, BATCH, COMPONENTS, SIGMA, PAIRS, STRIDE = 3, 4, 500, 4.0, 7, 2
+EVERY, BATCH, COMPONENTS, SIGMA, PAIRS, STRIDE = 3, 4, 200, 4.0, 5, 2
 BLOCKS, HEADS, LAST = (1, 2, 3, 4, 5, 6), (1, 2, 3), 6
 Score = Callable[[torch.Tensor], torch.Tensor]
 
