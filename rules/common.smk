@@ -136,6 +136,27 @@ def batch_size(wildcards):
     return CONFIGURATION.embeddings[wildcards.embedding].batch_size
 
 
+def student_files(embedding, *patterns):
+    """The files of the student that an embedding is computed by, where the run trains it."""
+    options = CONFIGURATION.embeddings[embedding]
+    made = getattr(options, "trained_on", lambda: None)()
+    if made is None:
+        return []
+    return [places.fill(path, dataset=made[0], embedding=made[1]) for path in patterns]
+
+
+def student_of(wildcards):
+    return student_files(
+        wildcards.embedding, places.STUDENT_FILE, places.STUDENT_WEIGHTS
+    )
+
+
+def run_students(pattern):
+    """Of the students of the run, each once."""
+    found = [path for name in RUN.embeddings for path in student_files(name, pattern)]
+    return list(dict.fromkeys(found))
+
+
 def grid_of(wildcards):
     """The patch grid [rows, columns] on which models see the embeddings; None: the backbone's own."""
     grid = CONFIGURATION.embeddings[wildcards.embedding].grid

@@ -103,6 +103,8 @@ rule write_report:
         alignment=alignment_files("csv"),
         alignment_origins=origin(alignment_files("csv")),
         alignment_figures=alignment_files("png"),
+        students=run_students(places.STUDENT_FILE),
+        student_costs=run_students(places.STUDENT_COST),
         published=local(ROOT / "resources/published/published.csv"),
         figures=all_figures("png"),
         manifests=expand(places.MANIFEST, dataset=RUN.datasets),

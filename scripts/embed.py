@@ -20,6 +20,7 @@ device = take_device(snakemake.params.device)
 options = embedding_options(snakemake.params.options)
 backbone = options.load(device)
 manifest = read_manifest(Path(snakemake.input.manifest))
+options.check_data(select(manifest, "train")["image_sha256"])
 with measured(device) as cost:
     spent = embed_split(
         select(manifest, snakemake.wildcards.split),

@@ -28,6 +28,8 @@ write_report(
         strata=Path(files.strata),
         alignment=[Path(path) for path in files.alignment],
         alignment_figures=[Path(path) for path in files.alignment_figures],
+        students=[Path(path) for path in files.students],
+        student_costs=[Path(path) for path in files.student_costs],
     ),
     params.config,
     params.command,

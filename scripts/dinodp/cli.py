@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinodp import __version__
-from dinodp.commands import benchmark, combine, compare, evaluate, export, fit, info, predict, prefetch, update, verify
+from dinodp.commands import (
+    benchmark,
+    combine,
+    compare,
+    distill,
+    evaluate,
+    export,
+    fit,
+    info,
+    predict,
+    prefetch,
+    update,
+    verify,
+)
 from dinodp.errors import InputError, reason_of, visible
 from dinodp.jobs.logs import keep_traceback, quiet_hdf5
 
@@ -65,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dinodp {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of whatever goes wrong")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (fit, predict, update, combine, evaluate, compare, export, info, verify, benchmark, prefetch):
+    for command in (
+        fit, distill, predict, update, combine, evaluate, compare, export, info, verify, benchmark, prefetch,
+    ):  # fmt: skip
         command.add(commands)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import field_validator
@@ -90,6 +91,9 @@ class EmbeddingOptions(Options):
     def weights(self) -> tuple[str, str | None] | None:
         """Name and revision of the weights on the Hugging Face hub; None where none come from there."""
         return None
+
+    def check_data(self, digests: Iterable[str]) -> None:
+        """Raise InputError for a backbone that is not meant for these training images (SHA-256 each)."""
 
     def load(self, device: str) -> Backbone:
         """The backbone on ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. Raises InputError where it cannot be had."""

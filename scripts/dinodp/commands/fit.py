@@ -1,6 +1,7 @@
 """``dinodp fit``: learn what healthy scans look like."""
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -46,8 +47,10 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("healthy", type=user_path, nargs="+", metavar="HEALTHY", help=f"healthy scans: {SCANS}")
     parser.add_argument("--out", type=user_path, required=True, metavar="MODEL", help="the model file to write (.h5)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model file that exists")
-    _add_scans(parser.add_argument_group("scans"))
-    _add_model(parser.add_argument_group("model"))
+    add_scans(parser.add_argument_group("scans"))
+    group = parser.add_argument_group("model")
+    add_backbone(group)
+    _add_model(group)
     add_machine(parser)
 
 
@@ -61,7 +64,8 @@ def _number(
     )  # fmt: skip
 
 
-def _add_scans(group: argparse._ArgumentGroup) -> None:
+def add_scans(group: argparse._ArgumentGroup) -> None:
+    """Which scans there are, and how they are sliced."""
     add_pattern(group)
     add_bids(group)
     group.add_argument("--axis", choices=AXES, default=DEFAULT.axis, help="how volumes are sliced (default: axial)")
@@ -85,24 +89,29 @@ def _add_scans(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def _add_model(group: argparse._ArgumentGroup) -> None:
+def add_backbone(group: argparse._ArgumentGroup) -> None:
+    """Which backbone, and the seed."""
     group.add_argument(
         "--backbone", default=DEFAULT.backbone, metavar="NAME",
         help="name on the Hugging Face hub, local folder in its format, or classical (no weights needed; a floor) "
         "(default: %(default)s)",
     )  # fmt: skip
-    group.add_argument(
-        "--include-weights", action="store_true",
-        help="copy the backbone's weights into a folder beside the model, so that prediction needs no network; their "
-        "licence must allow it",
-    )  # fmt: skip
-    group.add_argument("--licence", metavar="NAME", help="of the weights that are included, such as Apache-2.0")
     group.add_argument("--revision", metavar="COMMIT", help="of the backbone on the hub (default: pinned)")
     group.add_argument(
         "--layers", type=int, nargs="+", default=DEFAULT.layers, metavar="N",
         help="blocks of the backbone that are read, from 1, or from the end with -1 the last (default: -1)",
     )  # fmt: skip
     _number(group, "--resolution", "resolution", "PIXELS", "short side of what the backbone sees")
+    _number(group, "--seed", "seed", "N", "of all random choices")
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--include-weights", action="store_true",
+        help="copy the backbone's weights into a folder beside the model, so that prediction needs no network; their "
+        "licence must allow it",
+    )  # fmt: skip
+    group.add_argument("--licence", metavar="NAME", help="of the weights that are included, such as Apache-2.0")
     group.add_argument(
         "--method", nargs="+", default=DEFAULT.method, metavar=("NAME", "KEY=VALUE"),
         help=f"a family of models ({', '.join(METHODS)}) or a model of config/catalog.yaml, and options of it, such as "
@@ -111,7 +120,6 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     for key in SHORT:
         group.add_argument(f"--{key}", type=int, metavar="N", help=f"the same as the option {key}=N of the method")
     group.add_argument("--score", metavar="NAME", help="how the distance is measured (default: the method's first)")
-    _number(group, "--seed", "seed", "N", "of all random choices")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -157,10 +165,16 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def method_of(name: str, *options: str) -> str | dict[str, Any]:
     """A method, and options of it as KEY=VALUE. Raises InputError for other texts."""
-    entry = entry_of(name)
+    entry = {**entry_of(name), **values_of(options, f"--method {name}")}
+    return entry if options else name
+
+
+def values_of(options: Iterable[str], where: str) -> dict[str, Any]:
+    """Options as KEY=VALUE. Raises InputError, beginning with ``where``, for other texts."""
+    values = {}
     for text in options:
         key, sign, value = text.partition("=")
         if not sign:
-            raise InputError(f"--method {name}: {text!r} is no option of the form KEY=VALUE.")
-        entry[key] = yaml.safe_load(value)
-    return entry if options else name
+            raise InputError(f"{where}: {text!r} is no option of the form KEY=VALUE.")
+        values[key] = yaml.safe_load(value)
+    return values

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from dinodp.backbones import EmbeddingOptions, embedding_options
+from dinodp.backbones.student import StudentOptions
 from dinodp.datasets.sources import dataset_options
 from dinodp.datasets.sources.base import ArchivePart, DatasetOptions
 from dinodp.errors import InputError
@@ -43,6 +44,7 @@ class Configuration:
             raise InputError(f"Configuration, {error} Every key is in config/README.md.") from None
         read._check_names()
         read._check_report()
+        read._check_students()
         for name in read.run.embeddings:
             read.embeddings[name].check(f"Configuration, embeddings.{name}")
         return read
@@ -89,6 +91,27 @@ class Configuration:
             if not self.models[name].HAS_COMPONENTS:
                 families = ", ".join(mixtures())
                 raise InputError(f"run.alignment_models: {name} is no mixture; choose models of {families}.")
+
+    def _check_students(self) -> None:
+        """A student of the run is of an embedding of the catalog, and used on its own data set only, unless told."""
+        for name in self.run.embeddings:
+            options = self.embeddings[name]
+            if not isinstance(options, StudentOptions) or (made := options.trained_on()) is None:
+                continue
+            (dataset, teacher), where = made, f"Configuration, embeddings.{name}"
+            self.require("datasets", dataset, f"embeddings ({name}, backbone)")
+            self.require("embeddings", teacher, f"embeddings ({name}, backbone)")
+            others = [other for other in self.run.datasets if other != dataset]
+            if isinstance(self.embeddings[teacher], StudentOptions):
+                raise InputError(f"{where}: the teacher {teacher} is a student itself.")
+            if others and not options.other_data:
+                raise InputError(
+                    f"{where}: its student is trained on {dataset}, but the run has {', '.join(others)}: distil one "
+                    "from each, or say other_data: true."
+                )
+            for key in ("resolution", "square"):
+                if getattr(options, key) != getattr(self.embeddings[teacher], key):
+                    raise InputError(f"{where}.{key}: it must be that of its teacher {teacher}.")
 
     def require(self, kind: str, name: str, key: str | None = None) -> None:
         """Raise InputError, which lists the names that exist, unless the catalog has a name that is under run.key."""

@@ -9,6 +9,7 @@ from dinodp.families import FAMILIES
 from dinodp.families.base import ModelOptions
 from dinodp.options.archive import ArchiveOptions
 from dinodp.options.base import Options, allowed_values, unit_of
+from dinodp.options.distillation import DistillationOptions
 from dinodp.options.run import ProtocolOptions, RunOptions
 
 HEADER = """# Configuration
@@ -73,6 +74,7 @@ def page() -> str:
         HEADER,
         table("## run", RunOptions),
         table("### run.protocols.NAME", ProtocolOptions),
+        table("### run.distillation", DistillationOptions),
         *family_of_tables("embeddings.NAME", EmbeddingOptions, "backbone", BACKBONES),
         *family_of_tables("models.NAME", ModelOptions, "family", FAMILIES),
         *family_of_tables("datasets.NAME", DatasetOptions, "source", SOURCES),

@@ -14,12 +14,11 @@ from dinodp.options.base import Options, option
 from dinodp.options.choices import Background, Position, Resampling
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
     import torch
 
     from dinodp.families.soundness import Layout
+    from dinodp.jobs.checkpoints import Checkpoint
     from dinodp.store import Maps
 
 IMAGES_PER_SHARD = 64  # a shard holds whole blocks of as many images; every number of images per read divides it
@@ -77,13 +76,6 @@ class PlacedModel(FittedModel, Protocol):
     def image_scores(self, tokens: torch.Tensor, maps: Maps, shown: torch.Tensor | None = None) -> Maps:
         """Scores {score: float32 [B]} in place of the run's `image_score`; none where it has no rule of its own."""
         return {}
-
-
-class Checkpoint(NamedTuple):
-    """Where a fit notes its progress, and a digest of all that decides its result: it goes on under the same only."""
-
-    path: Path
-    key: str
 
 
 @dataclass(frozen=True)

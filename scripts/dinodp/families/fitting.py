@@ -1,6 +1,5 @@
 """Fit a mixture over the images of a split, epoch by epoch, and keep the best one by validation likelihood."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from dinodp.errors import InputError
-from dinodp.families.base import Checkpoint, EmbeddingSource
-from dinodp.jobs.files import replaced_file
+from dinodp.families.base import EmbeddingSource
+from dinodp.jobs.checkpoints import Checkpoint
 from dinodp.jobs.logs import logger, progress
 from dinodp.jobs.prefetch import prefetched
 from dinodp.jobs.processes import is_first, own_part, sum_over
@@ -182,55 +181,16 @@ def _save(
         "history": vars(history),
         "generator": generator.get_state(),
     }
-    with replaced_file(checkpoint.path, synced=False) as temporary:  # the digest finds what is not on disk
-        torch.save({**content, "key": checkpoint.key, "sha256": _digest(content)}, temporary)
-
-
-def _digest(content: Any) -> str:
-    """SHA-256 of nested mappings and lists of arrays, tensors and numbers."""
-    found = hashlib.sha256()
-    for part in _parts(content):
-        found.update(part)
-    return found.hexdigest()
-
-
-def _parts(content: Any) -> Iterator[bytes | memoryview]:
-    if isinstance(content, dict):
-        for name in sorted(content):
-            yield name.encode()
-            yield from _parts(content[name])
-    elif isinstance(content, torch.Tensor | np.ndarray):
-        values = np.ascontiguousarray(content.cpu() if isinstance(content, torch.Tensor) else content)
-        yield f"{values.dtype} {values.shape}".encode()
-        yield values.reshape(-1).view(np.uint8).data
-    else:
-        yield repr(content).encode()
+    checkpoint.save(content)
 
 
 def _resume(
     mixture: OnlineMixture, generator: torch.Generator, checkpoint: Checkpoint | None
 ) -> tuple[FitHistory, dict[str, Any]]:
-    content = None if checkpoint is None else _load(checkpoint)
+    content = None if checkpoint is None else checkpoint.load()
     if content is None:
         return FitHistory(), {}
     mixture.load_state(content["mixture"])
     generator.set_state(content["generator"])
     logger.info("Resume the fit after epoch %d.", content["history"]["epoch"][-1])
     return FitHistory(**content["history"]), content["best"]
-
-
-def _load(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """What a checkpoint holds; None where there is none, or it is damaged or of another fit, which the log says."""
-    if not checkpoint.path.exists():
-        return None
-    try:
-        content = torch.load(checkpoint.path, weights_only=True)
-        key, digest = content.pop("key"), content.pop("sha256")
-        whole = digest == _digest(content)
-    except Exception:  # torch raises many kinds for damaged files
-        key, whole, content = "", False, {}
-    if key == checkpoint.key and whole:
-        return dict(content)
-    reason = "it is of other options, data or code" if whole else "it is damaged"
-    logger.info("Drop the checkpoint %s, %s: the fit starts anew.", checkpoint.path, reason)
-    return None

@@ -15,7 +15,6 @@ from dinodp.datasets.manifest import manifest_digest, select
 from dinodp.embeddings import EmbeddingReader
 from dinodp.errors import InputError
 from dinodp.families.base import (
-    Checkpoint,
     FeatureOptions,
     FitTask,
     Fitted,
@@ -28,6 +27,7 @@ from dinodp.families.features import IMAGES_PER_READ, Features
 from dinodp.families.foreground import learnt_from, lowered
 from dinodp.families.soundness import require_sound
 from dinodp.images import image_score
+from dinodp.jobs.checkpoints import Checkpoint
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.logs import progress
 from dinodp.jobs.origin import AGAIN, require_made_from, sha256

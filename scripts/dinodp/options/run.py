@@ -7,6 +7,7 @@ from pydantic import field_validator
 from dinodp.jobs.files import user_path
 from dinodp.options.base import Options, option
 from dinodp.options.choices import FromOne, FromZero
+from dinodp.options.distillation import DistillationOptions
 
 Names = tuple[str, ...]
 MaskRule = Literal["gt0", "eq255"]
@@ -90,6 +91,9 @@ class RunOptions(Options):
         None,
         "Height and width to which masks are resized (nearest pixel) and maps are made; absent: each mask's own.",
         unit="pixels",
+    )
+    distillation: DistillationOptions = option(
+        DistillationOptions(), "How students (`backbone: results/students/DATASET/EMBEDDING`) are trained."
     )
     protocols: dict[str, ProtocolOptions] = option(
         {}, "Columns of the report's comparison of protocols, by name: a `model` of the run, and how values are read."

@@ -21,6 +21,7 @@ from dinodp.report.curve_panels import curve_panels
 from dinodp.report.pictures import SIDE, colour_scale
 from dinodp.report.protocols import protocol_table
 from dinodp.report.run_files import ReportFiles
+from dinodp.report.students import student_rows
 from dinodp.report.tables.headings import HEADINGS
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -68,6 +69,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             data=data,
             limits=origin.limits(config, rows, data),
             costs=comparison.cost_rows(read_table(files.costs)),
+            students=student_rows(files.students, files.student_costs),
             provenance=origin.provenance(files, commit),
             command=command,
             config=yaml.safe_dump(json.loads(json.dumps(dict(config))), sort_keys=False, allow_unicode=True),

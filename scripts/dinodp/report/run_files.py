@@ -44,3 +44,5 @@ class ReportFiles:
     strata: Path | None = None
     alignment: Sequence[Path] = ()
     alignment_figures: Sequence[Path] = ()
+    students: Sequence[Path] = ()
+    student_costs: Sequence[Path] = ()

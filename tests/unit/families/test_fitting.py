@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dinodp.errors import InputError
-from dinodp.families.base import Checkpoint
 from dinodp.families.fitting import fit_mixture
 from dinodp.families.mixture import Mixture
 from dinodp.images import image_score
+from dinodp.jobs.checkpoints import Checkpoint
 from dinodp.models import DirichletProcessMixture
 
 

@@ -22,7 +22,7 @@ def test_the_configuration_is_read_without_heavy_packages(root):
         capture_output=True, text=True, check=False, env={"PYTHONPATH": str(root / "scripts")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["2", "8", "14"]
+    assert done.stdout.split() == ["3", "8", "15"]
 
 
 def test_reading_the_configuration_takes_a_fraction_of_a_second(root):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from dinodp.backbones import Backbone
+from dinodp.backbones.student_file import images_seen
 from dinodp.datasets.geometry import CLEAR_TILT, Affine, VolumeGeometry, common_frame, direction_in_words
 from dinodp.datasets.subjects import draw, subjects_of
 from dinodp.embeddings.embedder import Embedder
@@ -69,7 +71,8 @@ def fit_detector(
     train, held_out = split_subjects(scans, settings)
     backbone = machine.load(settings.backbone, settings.pinned_revision, settings)
     embedder = machine.embedder(backbone)
-    healthy, digests = _measure(scans, settings)
+    healthy, digests = measure(scans, settings)
+    warn_of_other_data(backbone, digests)
     preparation = Preparation(settings, healthy)
     with tempfile.TemporaryDirectory(prefix="dinodp-") as folder:
         tokens = [
@@ -91,6 +94,16 @@ def fit_detector(
             file.close()
     origin = Origin(len(train), len(held_out), tokens[0].n_images, outlying_scans, digests)
     return FittedDetector(scorer, calibration, origin, fitted.state, fitted.history)
+
+
+def warn_of_other_data(backbone: Backbone, digests: Sequence[str]) -> None:
+    """Say that a student was trained on none of these scans."""
+    description = getattr(backbone, "description", None)
+    if description is not None and images_seen(description, digests) == 0:
+        logger.warning(
+            "The student %s was trained on other scans than these (%s): what it says of them was never tested.",
+            backbone.name, description["data"]["name"],
+        )  # fmt: skip
 
 
 def _require_one_grid(tokens: Sequence[TokenFile], settings: Settings) -> None:
@@ -118,7 +131,7 @@ def split_subjects(scans: Sequence[UnreadScan], settings: Settings) -> tuple[lis
     return parts
 
 
-def _measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRange, list[str]]:
+def measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRange, list[str]]:
     """Ranges over all healthy scans, and the digest of each one's voxels. All scans that cannot be read are counted."""
     measured: list[Measures] = []
     faults: list[InputError] = []
