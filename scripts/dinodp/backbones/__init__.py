@@ -54,7 +54,7 @@ def load_backbone(
     ``name_or_path`` is ``classical``, a local directory in Hugging Face format, or a name on the Hugging Face hub (then
     ``revision`` is a commit, tag or branch). ``resolution`` is the length of the short side after resizing, or of both
     with ``square``. ``layers`` counts blocks from 1, or from the end with -1 the last. ``engine`` is ``torch``,
-    ``openvino``, or ``auto``: the fastest on the device, with the ``dtype`` that it is fastest in if that is None.
+    ``openvino``, or ``auto``: the fastest on the device that loses nothing.
     ``device`` may be ``auto``: CUDA where there is one, else the CPU. Without ``download`` the network is not asked.
 
     Raises InputError, in one sentence, for anything that cannot be had: see the families.

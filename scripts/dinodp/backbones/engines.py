@@ -22,13 +22,15 @@ BFLOAT16 = "BF16"  # among OpenVINO's capabilities of a device
 
 
 def fastest_engine(device: str) -> dict[str, str]:
-    """Engine and dtype that are fastest on a device: OpenVINO on a CPU where it is installed, in bfloat16 if the CPU
-    computes that (its loss on real images: docs/performance.md); else PyTorch in float32."""
+    """The engine that is fastest on a device at no loss: OpenVINO on a CPU where it is installed, else PyTorch.
+
+    In float32: bfloat16 halves the time, but may cost average precision (docs/performance.md).
+    """
     from dinodp.backbones.base import torch_device
 
     if torch_device(device).type != "cpu" or importlib.util.find_spec("openvino") is None:
         return {"engine": "torch", "dtype": "float32"}
-    return {"engine": "openvino", "dtype": "bfloat16" if BFLOAT16 in _capabilities() else "float32"}
+    return {"engine": "openvino", "dtype": "float32"}
 
 
 def _capabilities() -> list[str]:

@@ -53,7 +53,7 @@ class HuggingFaceOptions(EmbeddingOptions):
 
     @classmethod
     def fastest(cls, device: str) -> dict[str, str]:
-        """OpenVINO on a CPU, if it is installed; in bfloat16 where the CPU computes it."""
+        """OpenVINO on a CPU, if it is installed."""
         return fastest_engine(device)
 
     def weights(self) -> tuple[str, str | None] | None:

@@ -48,13 +48,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--engine", choices=ENGINES,
-        help="what computes the backbone: torch; openvino, faster on CPUs, an extra; or auto, the fastest that is here "
-        "(default: torch, or that of the model's fit)",
+        help="what computes the backbone: torch; openvino, faster on CPUs, an extra; or auto, openvino where "
+        "it is installed and there is no GPU (default: torch, or that of the model's fit)",
     )  # fmt: skip
     group.add_argument(
         "--dtype", choices=DTYPES,
-        help="arithmetic of the backbone (default: float32, or that of the model's fit; with the engine auto the "
-        "fastest that the device has)",
+        help="arithmetic of the backbone (default: float32, or that of the model's fit)",
     )  # fmt: skip
 
 

@@ -297,6 +297,9 @@ CASES = {
     "one healthy scan unlike the others": lambda: healthy_with("x.nii", head(7) * np.int16(30)),
     "fewer patches than components": lambda: [*fit("healthy"), "--method", "dpmm", "components=90000"],
     "no such layer": lambda: [*fit("healthy"), "--backbone", str(TINY), "--layers", "5"],
+    "arithmetic that the engine lacks": lambda: [
+        "fit", "healthy", "--out", "own.h5", "--backbone", str(TINY), "--engine", "openvino", "--dtype", "float16",
+    ],
     "no such device": lambda: [*fit("healthy"), "--device", "mps"],
     "backbone that is not there": lambda: ["fit", "healthy", "--out", "own.h5", "--backbone", "weights/dinov2"],
     "no model": lambda: predict("new", model="none.h5"),
