@@ -71,7 +71,7 @@ def load_backbone(
     if engine == "auto":
         fastest = _kind_of(entry, where).fastest(device)
         entry |= {key: value for key, value in fastest.items() if entry.get(key) is None}
-    elif engine is not None:
+    elif engine not in (None, "torch"):  # which is the default of those that have the choice
         entry["engine"] = engine
     options = embedding_options(entry, where)
     options.check(where)

@@ -213,7 +213,7 @@ def test_a_cell_is_no_formula():
 def test_a_defect_is_a_sentence_that_says_where_its_traceback_is(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("dinodp.scans.reading.folder.find_all", lambda *_: {}["gone"])
+    monkeypatch.setattr("dinodp.scans.reading.folder.find_all", lambda *_, **__: {}["gone"])
     command = ["predict", str(world / "new"), "--model", str(world / "m.h5"), "--out", str(tmp_path / "out")]
     assert main(command) == 1
     said = capsys.readouterr().err
