@@ -18,7 +18,7 @@ def finished(tmp_path_factory):
     import pca_residual
 
     run = small_run((1, 1, 1), datasets=["photos"], embeddings=["small"], models=["memory_bank", "pca", "anomalib"])
-    run["run"] |= {"alignment_models": [], "figures": ["anomaly_maps", "score_histograms", "roc_pr_curves"]}
+    run["run"] |= {"alignment_models": [], "figures": ["anomaly_maps", "score_histograms", "roc_pr_curves", "froc"]}
     run["run"] |= {"bootstrap_resamples": 20, "mask_rules": ["gt0"]}
     run["datasets"] = {"photos": {"source": "image_folder", "root": "data/photos", "metadata": "data/meta.csv"}}
     run["embeddings"] = {"small": {"backbone": "classical", "resolution": 112}}
@@ -56,7 +56,10 @@ def test_it_is_in_every_table_and_in_the_report(finished):
     assert metrics["pca", "pixel_auroc"] > 0.8
     for name, value in json.loads((ROOT / "tests/data/anomalib/values.json").read_text()).items():
         assert metrics["anomalib", name] == pytest.approx(value, abs=2e-5), name
-    assert "pca" in (finished / "results/report.html").read_text()
+    page = (finished / "results/report.html").read_text()
+    assert "pca" in page
+    assert "froc" in page
+    assert (finished / "results/figures/photos/small/froc.png").stat().st_size > 10_000
     assert (finished / "results/figures/photos/small/anomaly_maps.png").stat().st_size > 10_000
 
 

@@ -172,6 +172,18 @@ def test_froc_needs_lesions_and_ends_where_false_regions_are_too_many(data: Figu
         FIGURES["froc"](replace(data, manifest=data.manifest.assign(mask="")))
 
 
+def test_froc_ends_where_false_regions_grow_together(data: FigureData) -> None:
+    """Isolated peaks above a rising floor: many regions at high thresholds, a single one at low ones."""
+    model = data.models[0]
+    maps = model.scores[model.primary_score]
+    peaks = np.zeros(maps.shape[1:], dtype=np.float32)
+    peaks[::2, ::2] = 1
+    floor = np.linspace(0, 0.5, maps.shape[2], dtype=np.float32)
+    merging = replace(model, scores={**model.scores, model.primary_score: np.repeat((peaks + floor)[None], len(maps), 0)})
+    line = FIGURES["froc"](replace(data, models=[merging])).axes[0].lines[0]
+    assert line.get_xdata()[-1] == max(line.get_xdata()) > 0
+
+
 def test_a_mixture_of_full_passes_has_a_bound_and_no_chosen_epoch(data: FigureData) -> None:
     history = {"epoch": np.arange(1, 4), "bound": np.array([1.0, 2, 3]), "active_components": np.array([9, 9, 8])}
     ours = replace(data.models[1], name="ours", family="eb_mixture", history=history, chosen_epoch=None)

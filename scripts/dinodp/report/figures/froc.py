@@ -22,6 +22,7 @@ END = 8  # false regions per image at the right end
 def draw(data: FigureData) -> Figure:
     """A line per model by its primary score, up to where more false regions occur; in the legend the values at 1, 2, 4.
 
+    Below the threshold of the most false regions these grow together, so that the curve would turn back: it ends there.
     Every image is a scan by itself, also the slices of a volume: of those the test split may hold every n-th only.
     """
     models = require_models(data, NAME)
@@ -34,11 +35,12 @@ def draw(data: FigureData) -> Figure:
     for index, model in enumerate(models):
         counter = _counted(model, lesions)
         curve = counter.curve()
-        inside = np.cumsum(curve["false_regions"] > END) == 0
+        false = curve["false_regions"]
+        inside = (np.cumsum(false > END) == 0) & (np.arange(len(false)) <= np.argmax(false))
         found = counter.values()
         said = ", ".join(f"{100 * found[lesion_metric(limit)]:.0f}" for limit in FALSE_REGIONS)
         axes.step(
-            curve["false_regions"][inside],
+            false[inside],
             curve["sensitivity"][inside],
             where="post",
             label=f"{model.name}: {said} % at {', '.join(map(str, FALSE_REGIONS))}",
