@@ -173,13 +173,13 @@ def test_froc_needs_lesions_and_ends_where_false_regions_are_too_many(data: Figu
 
 
 def test_froc_ends_where_false_regions_grow_together(data: FigureData) -> None:
-    """Isolated peaks above a rising floor: many regions at high thresholds, a single one at low ones."""
+    """Two peaks above a rising floor: two regions at high thresholds, one at low ones."""
     model = data.models[0]
-    maps = model.scores[model.primary_score]
+    score, maps = model.primary_score, model.scores[model.primary_score]
     peaks = np.zeros(maps.shape[1:], dtype=np.float32)
-    peaks[::2, ::2] = 1
-    floor = np.linspace(0, 0.5, maps.shape[2], dtype=np.float32)
-    merging = replace(model, scores={**model.scores, model.primary_score: np.repeat((peaks + floor)[None], len(maps), 0)})
+    peaks[0, 0] = peaks[-1, -1] = 1
+    one = peaks + np.linspace(0, 0.5, maps.shape[2], dtype=np.float32)
+    merging = replace(model, scores={**model.scores, score: np.repeat(one[None], len(maps), axis=0)})
     line = FIGURES["froc"](replace(data, models=[merging])).axes[0].lines[0]
     assert line.get_xdata()[-1] == max(line.get_xdata()) > 0
 
