@@ -69,8 +69,7 @@ def load_backbone(
     }
     where = f"The backbone {name_or_path}"
     if engine == "auto":
-        fastest = _kind_of(entry, where).fastest(device)
-        entry |= {key: value for key, value in fastest.items() if entry.get(key) is None}
+        entry |= _kind_of(entry, where).fastest(device)
     elif engine not in (None, "torch"):  # which is the default of those that have the choice
         entry["engine"] = engine
     options = embedding_options(entry, where)

@@ -21,16 +21,15 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 BFLOAT16 = "BF16"  # among OpenVINO's capabilities of a device
 
 
-def fastest_engine(device: str) -> dict[str, str]:
+def fastest_engine(device: str) -> Engine:
     """The engine that is fastest on a device at no loss: OpenVINO on a CPU where it is installed, else PyTorch.
 
     In float32: bfloat16 halves the time, but may cost average precision (docs/performance.md).
     """
     from dinodp.backbones.base import torch_device
 
-    if torch_device(device).type != "cpu" or importlib.util.find_spec("openvino") is None:
-        return {"engine": "torch", "dtype": "float32"}
-    return {"engine": "openvino", "dtype": "float32"}
+    here = torch_device(device).type == "cpu" and importlib.util.find_spec("openvino") is not None
+    return "openvino" if here else "torch"
 
 
 def _capabilities() -> list[str]:
@@ -102,12 +101,21 @@ def _converted(module: torch.nn.Module, size: tuple[int, ...]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings about what the tracer and OpenVINO do inside."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Without the warnings about what the tracer and OpenVINO do inside.
+
+    OpenVINO speaks by the root logger itself, which would also be given a handler by its first word.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_is_error)  # a filter sees what is said by this logger, nothing that other loggers pass up
+    root.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        root.removeHandler(handler)
+        root.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

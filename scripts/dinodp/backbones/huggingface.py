@@ -54,7 +54,7 @@ class HuggingFaceOptions(EmbeddingOptions):
     @classmethod
     def fastest(cls, device: str) -> dict[str, str]:
         """OpenVINO on a CPU, if it is installed."""
-        return fastest_engine(device)
+        return {"engine": fastest_engine(device)}
 
     def weights(self) -> tuple[str, str | None] | None:
         """Those of a name that is no directory."""

@@ -74,7 +74,7 @@ def distil(
     """Train a student and write it into ``folder``; returns CPU seconds, last loss and number of images.
 
     An interrupted training goes on from ``<folder>.checkpoint`` after its last whole round, to the same bytes.
-    Raises InputError for no image, and for images of several sizes.
+    Raises InputError for no image, for images of several sizes, and when the loss is not finite.
     """
     if not images.digests:
         raise InputError("There is no normal image to train a student on.")
@@ -206,6 +206,8 @@ class Training:
         wanted = (targets - self.network.mean) / self.network.scale
         errors = (found.permute(0, 2, 3, 1) - wanted).square().mean(-1)
         loss = (errors * weights).sum() / weights.sum()
+        if not torch.isfinite(loss):
+            raise InputError("The student's loss is not finite: take a lower learning_rate, or look at the images.")
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()

@@ -1,7 +1,9 @@
 """OpenVINO computes what PyTorch computes; what it cannot is said in one sentence."""
 
 import importlib.util
+import logging
 import socket
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -123,3 +125,20 @@ def test_an_unfinished_prediction_goes_on_with_the_same_engine_only(tmp_path):
         for engine in (None, "torch", "openvino") for dtype in (None, "bfloat16")
     }  # fmt: skip
     assert len(jobs) == 6
+
+
+def test_the_conversion_says_nothing_and_others_are_heard(tiny, capfd, caplog, monkeypatch):
+    real, before = engines._quiet, list(logging.getLogger().handlers)
+
+    @contextmanager
+    def while_somebody_speaks():
+        with real():
+            logging.getLogger("dinodp").warning("heard")
+            yield
+
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(engines, "_quiet", while_somebody_speaks)
+    load_backbone(str(tiny), engine="openvino").embed(pixels(1, 3, 64, 64))
+    assert [record.getMessage() for record in caplog.records] == ["heard"]
+    assert logging.getLogger().handlers == before
+    assert "decomp" not in capfd.readouterr().err

@@ -174,3 +174,10 @@ def test_damaged_folders_and_another_resolution_are_said_in_one_sentence(student
     (tmp_path / FILES[1]).write_bytes((student / FILES[1]).read_bytes())
     with pytest.raises(InputError, match=r"student.safetensors does not fit student.json"):
         load_backbone(str(tmp_path), resolution=112, square=True)
+
+
+def test_a_loss_that_is_not_finite_is_refused(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "embed", lambda pixels: torch.full((len(pixels), 8, 8, teacher.dim), torch.nan))
+    with pytest.raises(InputError, match="loss is not finite"):
+        distil(teacher, pictures(), OPTIONS, tmp_path / "s")
+    assert not (tmp_path / "s").exists()

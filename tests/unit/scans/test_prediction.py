@@ -416,3 +416,15 @@ def test_the_command_line_does_not_import_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_scan_that_the_system_refuses_is_one_that_cannot_be_read(model, tmp_path, monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    save(tmp_path / "a.nii.gz", head(8))
+    monkeypatch.setattr("dinodp.scans.writing.prediction.read_scan", refused)
+    assert predict(model, tmp_path / "out", tmp_path / "a.nii.gz") == 1
+    told = pd.read_csv(tmp_path / "out/scans.csv")["message"][0]
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}/a.nii.gz: it cannot be read \(Permission denied.*\)\.", told)
+    assert told in capsys.readouterr().err

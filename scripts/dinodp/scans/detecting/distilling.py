@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dinodp.backbones import load_backbone
 from dinodp.datasets.subjects import subjects_of
 from dinodp.distillation.training import NormalImages, distil
 from dinodp.jobs.logs import logger, progress
 from dinodp.options.distillation import DistillationOptions
 from dinodp.scans.detecting.canvas import Picture
 from dinodp.scans.detecting.fitting import UnreadScan, measure, split_subjects
+from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.settings import Settings
 
@@ -25,13 +25,7 @@ def distil_scans(
     Raises InputError for scans that `fit_detector` refuses.
     """
     train, held_out = split_subjects(scans, settings)
-    teacher = load_backbone(
-        settings.backbone,
-        revision=settings.pinned_revision,
-        resolution=settings.resolution,
-        layers=settings.layers,
-        device=device,
-    )
+    teacher = Machine(device).load(settings.backbone, settings.pinned_revision, settings)
     healthy, _ = measure(scans, settings)
     preparation = Preparation(settings, healthy)
     pictures: list[Picture] = []

@@ -39,6 +39,7 @@ Made = TypeVar("Made")
 Found = tuple[ScoredScan, str]  # with what is to be known of the scan
 N_VIEWS = 3
 DICOM = "dicom"
+UNREAD, UNWRITTEN = "it cannot be read", "the output cannot be written"
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,12 @@ def predict_scans(
     def read(name: str, path: Path) -> Result | Scan:
         if earlier := kept.done(name, path):
             return earlier
-        return _told(name, path, folder, lambda: read_scan(name, path, detector.scorer.preparation.reading()))
+        return _told(name, path, UNREAD, lambda: read_scan(name, path, detector.scorer.preparation.reading()), path)
 
     def score(name: str, path: Path, found: Result | Scan) -> Result | Found:
         if isinstance(found, Result):
             return found
-        return _told(name, path, folder, lambda: _scored(found, detector, options))
+        return _told(name, path, UNREAD, lambda: _scored(found, detector, options), path)
 
     def write(name: str, path: Path, found: Result | Found) -> Result:
         if isinstance(found, Result):
@@ -146,14 +147,17 @@ def predict_scans(
         yield result
 
 
-def _told(name: str, path: Path, folder: Path, step: Callable[[], Made]) -> Made | Result:
-    """What a step makes of a scan, or the result that says why it failed."""
+def _told(name: str, path: Path, failed: str, step: Callable[[], Made], place: Path) -> Made | Result:
+    """What a step makes of a scan, or the result that says why it failed.
+
+    ``failed``: what could not be done where the system refused something, which is at ``place`` if it names no file.
+    """
     try:
         return step()
     except InputError as error:
         message = str(error)
     except OSError as error:
-        message = f"{path}: the output cannot be written ({reason_of(error, folder)})."
+        message = f"{path}: {failed} ({reason_of(error, place)})."
     except Exception as error:  # one scan must not cost the others theirs
         message = f"{path} failed unexpectedly ({reason_of(error)}); the traceback is {keep_traceback(error)}."
     logger.warning("%s", message)
@@ -165,7 +169,9 @@ def _attempt(
 ) -> Result:
     written: list[Path] = []
     try:
-        result = _told(name, path, folder, lambda: _predict(name, path, found, detector, folder, options, written))
+        result = _told(
+            name, path, UNWRITTEN, lambda: _predict(name, path, found, detector, folder, options, written), folder
+        )
     except KeyboardInterrupt:
         _remove(written)
         raise
