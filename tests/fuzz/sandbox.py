@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from dinodp.errors import InputError
 
 MEMORY = 2**30  # bytes that a reader may fill beyond what the process has when it starts
 ADDRESSES = 5 * 2**30  # that it may reserve: a read of a length of 32 bits reserves it, and fills what there is
-SECONDS = 10.0  # per input
+SECONDS = 10.0  # of CPU time, per input
+PATIENCE = 120.0  # seconds, for a reader that waits, and for a machine that is busy elsewhere
 Reader = Callable[[Path], object]
 FORK = multiprocessing.get_context("fork")
 
@@ -50,8 +52,8 @@ def _until_it_ends(reader: Reader, inputs: Callable[[int], Path], first: int, co
     sender.close()
     try:
         for _ in range(first, count):
-            if not receiver.poll(SECONDS):
-                yield Outcome("hang", f"more than {SECONDS:g} s")
+            if _hangs(receiver, process.pid):
+                yield Outcome("hang", f"more than {SECONDS:g} s of CPU time, or {PATIENCE:g} s")
                 return
             try:
                 yield receiver.recv()
@@ -63,6 +65,21 @@ def _until_it_ends(reader: Reader, inputs: Callable[[int], Path], first: int, co
         process.kill()
         process.join()
         receiver.close()
+
+
+def _hangs(receiver: Any, pid: int) -> bool:
+    """Wait for an outcome; whether there is none when the process has computed, or been waited for, too long."""
+    start, end = _cpu_seconds(pid), time.monotonic() + PATIENCE
+    while not receiver.poll(0.5):
+        if _cpu_seconds(pid) - start > SECONDS or time.monotonic() > end:
+            return True
+    return False
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process, user's and system's (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _work(reader: Reader, inputs: Callable[[int], Path], first: int, count: int, sender: Any) -> None:

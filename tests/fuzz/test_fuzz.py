@@ -1,6 +1,7 @@
 """A few of the inputs of ``make fuzz`` in every run of the tests, and each finding of longer runs again."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def hang(path):
         pass
 
 
+def wait(path):
+    if path.name == "1":
+        time.sleep(600)
+
+
 def fill(path):
     return b"x" * 2**27 if path.name == "1" else None
 
@@ -75,9 +81,10 @@ def crash(path):
         os._exit(3)
 
 
-@pytest.mark.parametrize(("reader", "kind"), [(hang, "hang"), (fill, "memory"), (crash, "crash")])
+@pytest.mark.parametrize(("reader", "kind"), [(hang, "hang"), (wait, "hang"), (fill, "memory"), (crash, "crash")])
 def test_the_sandbox_ends_what_does_not_end_and_goes_on(reader, kind, monkeypatch):
     monkeypatch.setattr("sandbox.SECONDS", 1.0)
+    monkeypatch.setattr("sandbox.PATIENCE", 1.0 if reader is wait else 120.0)
     monkeypatch.setattr("sandbox.MEMORY", 2**26)
     found = [outcome.kind for outcome in outcomes(reader, lambda number: Path(str(number)), 3)]
     assert found == ["value", kind, "value"]
