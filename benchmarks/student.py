@@ -4,13 +4,13 @@
 
 RESULTS: a run's folder with ``data/oasis_t1``. The teacher is block 6 of ViT-Tiny at 448 pixels; early exits are its
 earlier blocks' own tokens, and these with a linear head (ridge) that predicts block 6's. Every model is fitted on every
-third training slice: 200 components, Mahalanobis distance, maps smoothed with sigma 4. Intervals: Student's t over the
-five test subjects of the paired differences of each subject's own AUROC and AP.
+third training slice: 200 components, Mahalanobis distance, maps smoothed with sigma 4; means over three seeds of the
+fit. Intervals: Student's t over the five test subjects of the paired differences of each subject's own AUROC and AP.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from dinodp.backbones import Backbone, load_backbone
 from dinodp.images import read_image, read_mask
 from dinodp.models import EmpiricalBayesMixture
 
-EVERY, BATCH, COMPONENTS, SIGMA, PAIRS, STRIDE = 3, 4, 200, 4.0, 5, 2
+EVERY, BATCH, COMPONENTS, SIGMA, PAIRS, STRIDE, SEEDS = 3, 4, 200, 4.0, 15, 2, 3
 BLOCKS, HEADS, LAST = (1, 2, 3, 4, 5, 6), (1, 2, 3), 6
 Score = Callable[[torch.Tensor], torch.Tensor]
 
@@ -59,11 +59,11 @@ def foreground(batches: list[torch.Tensor]) -> torch.Tensor:
     return functional.max_pool2d(torch.cat([batch[:, :1] for batch in batches]), 16)[:, 0] > -1
 
 
-def fitted(x: torch.Tensor) -> EmpiricalBayesMixture:
+def fitted(x: torch.Tensor, seed: int) -> EmpiricalBayesMixture:
     """A mixture of unit vectors; a fifth of them, in one piece (subjects are in order), choose nu."""
     part = x[: len(x) // 5]
     whole, others = (EmpiricalBayesMixture(COMPONENTS) for _ in range(2))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     whole.fit(lambda: iter([x]), generator)
     others.fit(lambda: iter([x[len(part) :]]), generator).calibrate(lambda: iter([part]))
     return whole.shrink_as(others)
@@ -89,11 +89,14 @@ def by_subject(maps: torch.Tensor, images: Images) -> pd.DataFrame:
 
 
 def evaluate(train: torch.Tensor, test: torch.Tensor, shown: tuple[torch.Tensor, torch.Tensor], images: Images):
-    """The mixture, and metrics of its scores."""
-    mixture = fitted(functional.normalize(train[shown[0]].float(), dim=-1))
+    """The mixture of the first seed; metrics of its scores, means over seeds; and their deviations over seeds."""
+    x = functional.normalize(train[shown[0]].float(), dim=-1)
     unit = functional.normalize(test[shown[1]].float(), dim=-1)
-    scores = mixture.scores(unit, ["mahalanobis"])["mahalanobis"]
-    return mixture, by_subject(maps_of(torch.as_tensor(scores), shown[1]), images)
+    mixtures = [fitted(x, seed) for seed in range(SEEDS)]
+    scores = [torch.as_tensor(mixture.scores(unit, ["mahalanobis"])["mahalanobis"]) for mixture in mixtures]
+    found = pd.concat([by_subject(maps_of(one, shown[1]), images) for one in scores], keys=range(SEEDS))
+    spread = found.xs("all", level=1).std().add_suffix("_sd")
+    return mixtures[0], found.groupby(level=1).mean(), spread.to_dict()
 
 
 def ridge(x: torch.Tensor, y: torch.Tensor) -> Score:
@@ -132,35 +135,40 @@ def row_of(name: str, found: pd.DataFrame, teacher: pd.DataFrame, pairs: np.ndar
     return row | {"ratio_q1": np.quantile(ratio, 0.25), "ratio_q3": np.quantile(ratio, 0.75)}
 
 
-def measure(images: Images, student: Path | None) -> list[dict]:
+def measure(images: Images, student: Path | None) -> Iterator[dict]:
+    """A row for the teacher, the student, each early exit and each linear head, as they are measured."""
     teacher = load_backbone(str(VIT_TINY), resolution=448, layers=BLOCKS)
     batches = [images.batches(rows, teacher) for rows in (images.train, images.test)]
     shown = (foreground(batches[0]), foreground(batches[1]))
     tokens = [embedded(teacher, part).unflatten(-1, (len(BLOCKS), -1)).half() for part in batches]
     pixels, exits = batches[1][0], {n: load_backbone(str(VIT_TINY), resolution=448, layers=(n,)) for n in BLOCKS}
-    mixture, reference = evaluate(tokens[0][..., LAST - 1, :], tokens[1][..., LAST - 1, :], shown, images)
+    mixture, reference, spread = evaluate(tokens[0][..., LAST - 1, :], tokens[1][..., LAST - 1, :], shown, images)
     same = cpu_ratio(exits[LAST], exits[LAST], pixels, mixture)
-    rows = [row_of("teacher, block 6", reference, reference, same)]
+    yield row_of("teacher, block 6", reference, reference, same, **spread)
     if student is not None:
-        backbone = load_backbone(str(student), resolution=448)
-        pairs = cpu_ratio(exits[LAST], backbone, pixels, mixture)
-        own = [embedded(backbone, part) for part in batches]
-        _, found = evaluate(own[0], own[1], shown, images)
-        rows.append(row_of("student", found, reference, pairs))
-        scores = mixture.scores(functional.normalize(own[1][shown[1]], dim=-1), ["mahalanobis"])["mahalanobis"]
-        on_teacher = by_subject(maps_of(torch.as_tensor(scores), shown[1]), images)
-        rows.append(row_of("student, the teacher's mixture", on_teacher, reference, pairs))
-        theirs = tokens[1][..., LAST - 1, :][shown[1]].float()
-        apart = 1 - functional.cosine_similarity(own[1][shown[1]], theirs, dim=-1)
-        both = pairs + np.array([0, 1]) * pairs[:, :1]  # the discrepancy needs both networks
-        rows.append(row_of("discrepancy of student and teacher", by_subject(maps_of(apart, shown[1]), images),
-                           reference, both))  # fmt: skip
-        return rows
+        yield from of_student(student, batches, tokens[1][..., LAST - 1, :], shown, images, reference, exits, mixture)
     for n in BLOCKS[:-1]:
-        _, found = evaluate(tokens[0][..., n - 1, :], tokens[1][..., n - 1, :], shown, images)
+        _, found, spread = evaluate(tokens[0][..., n - 1, :], tokens[1][..., n - 1, :], shown, images)
         pairs = cpu_ratio(exits[LAST], exits[n], pixels, mixture)
-        rows.append(row_of(f"early exit, block {n}", found, reference, pairs))
-    return rows + [linear(n, tokens, shown, images, reference, exits, pixels, mixture) for n in HEADS]
+        yield row_of(f"early exit, block {n}", found, reference, pairs, **spread)
+    for n in HEADS:
+        yield linear(n, tokens, shown, images, reference, exits, pixels, mixture)
+
+
+def of_student(student, batches, theirs, shown, images, reference, exits, mixture) -> Iterator[dict]:
+    """A student with a mixture of its own, with the teacher's, and its discrepancy from the teacher ``theirs``."""
+    backbone = load_backbone(str(student), resolution=448)
+    pairs = cpu_ratio(exits[LAST], backbone, batches[1][0], mixture)
+    own = [embedded(backbone, part) for part in batches]
+    _, found, spread = evaluate(own[0], own[1], shown, images)
+    yield row_of("student", found, reference, pairs, **spread)
+    scores = mixture.scores(functional.normalize(own[1][shown[1]], dim=-1), ["mahalanobis"])["mahalanobis"]
+    on_teacher = by_subject(maps_of(torch.as_tensor(scores), shown[1]), images)
+    yield row_of("student, the teacher's mixture", on_teacher, reference, pairs)
+    apart = 1 - functional.cosine_similarity(own[1][shown[1]], theirs[shown[1]].float(), dim=-1)
+    both = pairs + np.array([0, 1]) * pairs[:, :1]  # the discrepancy needs both networks
+    found = by_subject(maps_of(apart, shown[1]), images)
+    yield row_of("discrepancy of student and teacher", found, reference, both)
 
 
 def linear(n, tokens, shown, images, reference, exits, pixels, mixture) -> dict:
@@ -170,8 +178,9 @@ def linear(n, tokens, shown, images, reference, exits, pixels, mixture) -> dict:
         functional.normalize(tokens[0][..., LAST - 1, :][shown[0]].float(), dim=-1),
     )
     parts = [head(part[..., n - 1, :].float()) for part in tokens]
-    _, found = evaluate(parts[0], parts[1], shown, images)
-    return row_of(f"block {n}, linear head", found, reference, cpu_ratio(exits[LAST], exits[n], pixels, mixture))
+    _, found, spread = evaluate(parts[0], parts[1], shown, images)
+    pairs = cpu_ratio(exits[LAST], exits[n], pixels, mixture)
+    return row_of(f"block {n}, linear head", found, reference, pairs, **spread)
 
 
 def main() -> None:
@@ -182,10 +191,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = measure(Images(options.results), options.student)
-    frame = pd.DataFrame(rows).round(4)
-    frame.to_csv(options.out, index=False)
-    print(frame.to_string())
+    rows = []
+    for row in measure(Images(options.results), options.student):
+        rows.append(row)
+        print(pd.Series(row).to_string(float_format="%.4f"), flush=True)
+        pd.DataFrame(rows).round(4).to_csv(options.out, index=False)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ class StudentBackbone:
         self.patch_size, self.dim = network.patch_size, len(network.mean)
         self.resolution, self.square = int(self.description["resolution"]), bool(self.description["square"])
         self.mean, self.std = tuple(self.description["mean"]), tuple(self.description["std"])
-        self._network = network.eval().requires_grad_(False).to(device)
+        folded = network.eval().requires_grad_(False).folded()
+        self._network = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """As the teacher does: uint8 [H, W, 3] to float32 [3, H', W'], sides multiples of the patch size."""
@@ -50,7 +51,8 @@ class StudentBackbone:
         Raises InputError when H or W is no multiple of the patch size.
         """
         patch_grid(pixel_values, self.patch_size)
-        found: torch.Tensor = self._network(pixel_values.to(self.device, torch.float32, non_blocking=True))
+        pixels = pixel_values.to(self.device, torch.float32, non_blocking=True)
+        found: torch.Tensor = self._network(pixels.contiguous(memory_format=torch.channels_last))
         return found
 
     def provenance(self) -> dict[str, str]:

@@ -4,9 +4,12 @@ A stem of two strides, then blocks at the patch grid as in ConvNeXt. Each block 
 in place of attention, and a learnt map of places is added, as position embeddings are.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CELL = 8  # pixels of a patch's side that the student sees: the image is resampled to it
 PLACES = 14  # side of the map of places, which is resized to the patch grid
@@ -71,6 +74,16 @@ class StudentNetwork(nn.Module):
         places = functional.interpolate(self.places, size=(rows, columns), mode="bilinear", align_corners=False)
         found: torch.Tensor = self.head(self.blocks(self.stem(seen) + places))
         return found
+
+    def folded(self) -> "StudentNetwork":
+        """The same function of `eval` mode in less time: each normalisation within the convolution before it."""
+        for layers in self.modules():
+            children = list(layers.named_children())
+            for (name, first), (following, second) in pairwise(children):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    setattr(layers, name, fuse_conv_bn_eval(first, second))
+                    setattr(layers, following, nn.Identity())
+        return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """The teacher's embeddings as the student predicts them."""
