@@ -194,7 +194,7 @@ def main() -> None:
     rows = []
     for row in measure(Images(options.results), options.student):
         rows.append(row)
-        print(pd.Series(row).to_string(float_format="%.4f"), flush=True)
+        print(pd.Series(row).to_string(float_format="{:.4f}".format), flush=True)
         pd.DataFrame(rows).round(4).to_csv(options.out, index=False)
 
 
