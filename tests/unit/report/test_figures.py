@@ -168,7 +168,7 @@ def test_froc_needs_lesions_and_ends_where_false_regions_are_too_many(data: Figu
     for line in FIGURES["froc"](data).axes[0].lines[:2]:
         assert (np.diff(line.get_ydata()) >= 0).all()
         assert max(line.get_xdata()) <= 8
-    with pytest.raises(InputError, match="'froc' needs masks of lesions, and the test split has none"):
+    with pytest.raises(InputError, match="'froc' needs masks of lesions, or boxes, and the test split has none"):
         FIGURES["froc"](replace(data, manifest=data.manifest.assign(mask="")))
 
 
