@@ -13,7 +13,12 @@ from dinodp.datasets.sources import dataset_options, prepare_dataset
 from dinodp.errors import InputError
 from dinodp.evaluation.test_split import BoxedImages, has_boxes, has_pixel_labels
 
-TABLE = "image,x,y,width,height\ntest/spot/0.png,1,2,3,4\ntest/spot/0.png,0.5,0,2,1\nspot/1.png,5,5,1,1\nvalid/good/0,,,,\n"
+TABLE = """image,x,y,width,height
+test/spot/0.png,1,2,3,4
+test/spot/0.png,0.5,0,2,1
+spot/1.png,5,5,1,1
+valid/good/0,,,,
+"""
 
 
 @pytest.fixture
@@ -27,9 +32,9 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
-def prepared(root, content, name="boxes.csv", **options):
+def prepared(root, content, name="boxes.csv"):
     (root.parent / name).write_text(content)
-    entry = {"source": "image_folder", "root": str(root), "boxes": str(root.parent / name), **options}
+    entry = {"source": "image_folder", "root": str(root), "boxes": str(root.parent / name)}
     return read_manifest(prepare_dataset("x", entry, root.parent / "out"))
 
 
@@ -80,22 +85,21 @@ def test_a_cell_comes_back():
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "sentence"),
+    ("name", "content", "sentence"),
     [
-        ("b.csv", TABLE.replace("spot/1.png,5,5,1,1\n", ""), {}, "the anomalous image .*1.png has no box in"),
-        ("b.csv", TABLE + "test/good/0.png,1,1,1,1\n", {}, "the normal image .*good/0.png has a box in"),
-        ("b.csv", TABLE.replace("1,2,3,4", "20,2,3,4"), {}, "is not within its 10 x 12 pixels"),
-        ("b.csv", TABLE.replace("1,2,3,4", "1,2,0,4"), {}, "the last two above 0"),
-        ("b.csv", TABLE.replace("valid/good/0,,,,", "0,,,,"), {}, "names 0, which .* and .* are both called"),
-        ("b.json", coco(height=11), {}, "says that test__spot__0 has 11 x 12 pixels, but its file has 10 x 12"),
-        ("b.json", "{", {}, "b.json"),
-        ("b.csv", TABLE, {"masks": True}, "give masks or boxes, not both"),
+        ("b.csv", TABLE.replace("spot/1.png,5,5,1,1\n", ""), "the anomalous image .*1.png has no box in"),
+        ("b.csv", TABLE + "test/good/0.png,1,1,1,1\n", "the normal image .*good/0.png has a box in"),
+        ("b.csv", TABLE.replace("1,2,3,4", "20,2,3,4"), "is not within its 10 x 12 pixels"),
+        ("b.csv", TABLE.replace("1,2,3,4", "1,2,0,4"), "the last two above 0"),
+        ("b.csv", TABLE.replace("valid/good/0,,,,", "0,,,,"), "names 0, which .* and .* are both called"),
+        ("b.json", coco(height=11), "says that test__spot__0 has 11 x 12 pixels, but its file has 10 x 12"),
+        ("b.json", "{", "b.json"),
     ],
-    ids=["no box", "normal", "outside", "width", "two of a name", "size", "damaged", "both"],
+    ids=["no box", "normal", "outside", "width", "two of a name", "size", "damaged"],
 )
-def test_mistakes(root, name, content, options, sentence):
+def test_mistakes(root, name, content, sentence):
     with pytest.raises(InputError, match=sentence):
-        prepared(root, content, name, **options)
+        prepared(root, content, name)
 
 
 def test_no_file_is_a_sentence(root):

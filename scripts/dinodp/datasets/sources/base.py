@@ -171,8 +171,6 @@ class SubjectOptions(RootedOptions):
     def _is_one(self) -> Self:
         if self.depth is not None and self.window is not None:
             raise ValueError("give depth or window, not both")
-        if self.boxes is not None and self.masks and "masks" in self.model_fields_set:
-            raise ValueError("give masks or boxes, not both")
         return self
 
     @property
