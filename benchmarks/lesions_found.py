@@ -35,7 +35,7 @@ def made(n_images: int) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.ui
 def boxed(masks: list[npt.NDArray[np.uint8]]) -> Iterator[tuple[npt.NDArray[np.bool_], list[tuple[slice, ...]]]]:
     """The box around each lesion."""
     for mask in masks:
-        parts = [part for part in ndimage.find_objects(mask > 0) if part is not None]
+        parts = [part for part in ndimage.find_objects((mask > 0).astype(np.int8)) if part is not None]
         inside = np.zeros(mask.shape, dtype=bool)
         for part in parts:
             inside[part] = True
