@@ -11,8 +11,8 @@ import numpy.typing as npt
 from dinodp.datasets.map_files import name_of
 from dinodp.datasets.walking import stem_of
 from dinodp.errors import InputError
+from dinodp.jobs.foreign_json import parsed_json
 from dinodp.jobs.origin import parse_table
-from dinodp.jobs.strangers import parsed_json
 
 COLUMNS = ("image", "x", "y", "width", "height")
 

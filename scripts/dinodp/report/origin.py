@@ -100,8 +100,7 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
         said.append("This run is compared with no published value.")
     elif without := [name for name in run["datasets"] if name not in known]:
         said.append(f"Nothing is published for {', '.join(without)}.")
-    metrics = {name: {str(row["metric"]) for row in rows if row["dataset"] == name} for name in run["datasets"]}
-    said += [sentence for row in data if (sentence := _left_out(row, metrics[row["dataset"]]))]
+    said += [sentence for row in data if (sentence := _left_out(row, _metrics_of(row["dataset"], rows)))]
     said += [sentence for row in data if (sentence := _few_subjects(row))]
     if len(run["seeds"]) == 1:
         said.append("One seed: how much the fits vary is not known.")
@@ -111,6 +110,10 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
     accepted = {name: config["datasets"][name].get("accept", []) for name in run["datasets"]}
     said += [f"{name}: accepted deviations: {', '.join(names)}." for name, names in accepted.items() if names]
     return said
+
+
+def _metrics_of(dataset: str, rows: Sequence[Record]) -> set[str]:
+    return {str(row["metric"]) for row in rows if row["dataset"] == dataset}
 
 
 def _left_out(row: Mapping[str, Any], metrics: Collection[str]) -> str:

@@ -172,6 +172,19 @@ def test_froc_needs_lesions_and_ends_where_false_regions_are_too_many(data: Figu
         FIGURES["froc"](replace(data, manifest=data.manifest.assign(mask="")))
 
 
+def test_boxes_are_outlined_and_counted(data: FigureData) -> None:
+    """Boxes around the lesions of the masks: the mask of one lesion is within its box, so no fewer are found."""
+    boxes = []
+    for path in data.manifest["mask"]:
+        rows, columns = np.nonzero(np.asarray(Image.open(path))) if path else ((), ())
+        sides = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1) if path else ()
+        boxes.append(" ".join(map(str, sides)))
+    boxed = replace(data, manifest=data.manifest.assign(mask="", boxes=boxes))
+    assert "Lesion outline" in texts(FIGURES["anomaly_maps"](boxed))
+    for masks, own in zip(*(FIGURES["froc"](given).axes[0].lines[:2] for given in (data, boxed)), strict=True):
+        assert max(own.get_ydata()) >= max(masks.get_ydata()) > 0
+
+
 def test_froc_ends_where_false_regions_grow_together(data: FigureData) -> None:
     """Two peaks above a rising floor: two regions at high thresholds, one at low ones."""
     model = data.models[0]
