@@ -257,6 +257,7 @@ EVALUATED = (
     "smoothing_sigma",
     "image_score_fraction",
     "image_score_sigma",
+    "lesions",
     "bootstrap_resamples",
 )
 COMPARED = (

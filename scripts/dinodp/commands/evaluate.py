@@ -133,7 +133,7 @@ def say_failed(names: Sequence[str]) -> None:
 
 def test_of(options: argparse.Namespace, names: Sequence[str]) -> Any:
     """The scans that are evaluated. Raises InputError for predictions without a scan and as `LabelledScans.of` does."""
-    from dinodp.scans.measuring.boxes import BoxFile
+    from dinodp.datasets.boxes import BoxFile
     from dinodp.scans.measuring.masked import LabelledScans
     from dinodp.scans.reading.masks import MaskNaming
 

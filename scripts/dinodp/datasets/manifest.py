@@ -1,19 +1,21 @@
 """The manifest: one row per image of a data set, and what it must satisfy."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 
+from dinodp.datasets.boxes import Box, boxes_text, pixels_in
 from dinodp.errors import InputError
 from dinodp.images import orientation_of
 from dinodp.jobs.origin import parse_table, require_unchanged, sha256, table_origin, write_table
 from dinodp.options.base import shown
 
 COLUMNS = ("split", "label", "image", "mask", "subject", "slice", "height", "width", "image_sha256", "mask_sha256")
-TEXTS = ("subject", "slice", "image_sha256", "mask_sha256")
+BOXES = "boxes"  # a column more, of a data set whose lesions are boxes (`boxes.boxes_text`)
+TEXTS = (BOXES, "subject", "slice", "image_sha256", "mask_sha256")
 PLACES = ("image", "mask")  # where the files lie changes nothing
 SPLITS = ("train", "valid", "test")
 LABELS = ("normal", "anomalous")
@@ -35,10 +37,13 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def image_row(
-    split: str, label: str, image: Path, mask: Path | None = None, subject: str = "", slice_index: int | str = ""
-) -> dict[str, object]:
-    """One row of a manifest. Raises InputError when image or mask cannot be read or differ in size."""
+    split: str, label: str, image: Path, mask: Path | None = None, subject: str = "", slice_index: int | str = "",
+    boxes: Sequence[Box] = (),
+) -> dict[str, object]:  # fmt: skip
+    """One row of a manifest. Raises InputError when image or mask cannot be read or differ in size, and for a box
+    outside of the image."""
     height, width = image_size(image)
+    pixels_in(boxes, (height, width), str(image))
     if mask is not None and (found := image_size(mask)) != (height, width):
         raise InputError(
             f"The mask {mask} has {found[0]} x {found[1]} pixels, but its image {image} has {height} x {width}."
@@ -54,12 +59,13 @@ def image_row(
         "width": width,
         "image_sha256": sha256(image.read_bytes()),
         "mask_sha256": "" if mask is None else sha256(mask.read_bytes()),
+        BOXES: boxes_text(boxes),
     }
 
 
 def make_manifest(rows: Iterable[Mapping[Hashable, Any]] | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a table sorted by split and image."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    """Rows as a table sorted by split and image, with a column `BOXES` ("" where there is none)."""
+    frame = pd.DataFrame(list(rows), columns=[*COLUMNS, BOXES]).fillna({BOXES: ""})
     order = frame["split"].map({split: index for index, split in enumerate(SPLITS)})
     return frame.assign(order=order).sort_values(["order", "image"]).drop(columns="order").reset_index(drop=True)
 
@@ -94,8 +100,13 @@ def write_manifest(
     relative = frame.copy()
     for column in PLACES:
         relative[column] = [_relative(file, folder) for file in frame[column]]
-    text = make_manifest(relative.to_dict("records")).to_csv(index=False)
+    text = _as_written(make_manifest(relative.to_dict("records"))).to_csv(index=False)
     write_table(path, text, "dinodp.datasets.sources", made_from or {})
+
+
+def _as_written(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without `BOXES` where no image has one."""
+    return frame if BOXES in frame and (frame[BOXES] != "").any() else frame.drop(columns=BOXES, errors="ignore")
 
 
 def _relative(file: str, folder: Path) -> str:
@@ -106,7 +117,8 @@ def _relative(file: str, folder: Path) -> str:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` stays "" where absent).
+    """Read and validate a manifest; ``image`` and ``mask`` become absolute paths (``mask`` stays "" where absent, as
+    ``boxes`` do).
 
     Raises InputError where it is missing, or not as it was written.
     """
@@ -118,12 +130,13 @@ def read_manifest(path: Path) -> pd.DataFrame:
     folder = path.parent.resolve()
     for column in PLACES:
         frame[column] = [str(folder / file) if file else "" for file in frame[column]]
-    return frame
+    return frame if BOXES in frame else frame.assign(**{BOXES: ""})
 
 
 def manifest_digest(frame: pd.DataFrame) -> str:
     """The digest of all that a manifest says of its images but for where they lie."""
-    return sha256(frame[[column for column in COLUMNS if column not in PLACES]].to_csv(index=False))
+    known = [column for column in (*COLUMNS, BOXES) if column in _as_written(frame) and column not in PLACES]
+    return sha256(frame[known].to_csv(index=False))
 
 
 def require_unchanged_images(frame: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Where a model fails: its metrics by size and contrast of the lesion and by level of the slice."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def stratify(
     rows: list[dict[str, Any]] = []
     for place in [*strata(cases), *grouped] if has_pixel_labels(test) else []:
         logger.info("Stratum %s: %s, %d images.", place["property"], place["stratum"], len(place["rows"]))
-        rows += _stratum_rows(place, test, maps, normal, valid_maps, protocol)
+        rows += _stratum_rows(place, test, maps, normal, valid_maps, replace(protocol, lesions=False))
     if grouped:
         rows += _bias_rows(grouped, test, maps, normal, valid_maps, protocol)
     frame = pd.DataFrame(rows, columns=COLUMNS)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from dinodp import store
-from dinodp.datasets.manifest import manifest_digest, select
+from dinodp.datasets.boxes import boxes_of, pixels_in
+from dinodp.datasets.manifest import BOXES, manifest_digest, select
 from dinodp.errors import InputError
 from dinodp.evaluation.intervals import anomalous_subjects
 from dinodp.images import read_mask_at
@@ -41,6 +42,21 @@ class MaskFiles:
             yield read_mask_at(mask, size)
 
 
+class BoxedImages:
+    """The boxes of manifest rows, one image at a time: which pixels [H, W] are in one, and those of each."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.bool_], list[tuple[slice, ...]]]]:
+        for text, image, size in zip(self.frame[BOXES], self.frame["image"], image_sizes(self.frame), strict=True):
+            boxes = boxes_of(text)
+            yield pixels_in(boxes, size, image), [box.pixels() for box in boxes]
+
+
 def image_sizes(frame: pd.DataFrame, size: Sequence[int] | None = None) -> list[tuple[int, int]]:
     """Height and width at which each image of the frame is evaluated."""
     own = [(int(height), int(width)) for height, width in zip(frame["height"], frame["width"], strict=True)]
@@ -51,6 +67,12 @@ def has_pixel_labels(frame: pd.DataFrame) -> bool:
     """Whether every anomalous image of the frame has a mask."""
     anomalous = frame[frame["label"] == "anomalous"]
     return len(anomalous) > 0 and bool((anomalous["mask"] != "").all())
+
+
+def has_boxes(frame: pd.DataFrame) -> bool:
+    """Whether every anomalous image of the frame has a box."""
+    anomalous = frame[frame["label"] == "anomalous"]
+    return len(anomalous) > 0 and BOXES in frame and bool((anomalous[BOXES] != "").all())
 
 
 def evaluate_scores(
@@ -65,9 +87,10 @@ def evaluate_scores(
 ) -> None:
     """Evaluate every score of one model under every mask rule; write metrics (JSON) and curves (HDF5).
 
-    Thresholds come from the normal validation images. Without masks only image metrics appear. The curves file also
-    holds every metric of the resamples of the test subjects, from the same draws for all models, and how many subjects
-    have an anomaly. Raises InputError for scores that are not of this manifest.
+    Thresholds come from the normal validation images. Without masks only image metrics appear, and with boxes those of
+    lesions, at the images' own size. The curves file also holds every metric of the resamples of the test subjects,
+    from the same draws for all models, and how many subjects have an anomaly. Raises InputError for scores that are not
+    of this manifest.
     """
     made_from = scores_made_from(manifest, test_scores, valid_scores)
     test, valid = select(manifest, "test"), select(manifest, "valid")
@@ -89,6 +112,7 @@ def evaluate_scores(
                     image_labels=anomalous,
                     bootstrap=bootstrap,
                     validation_sizes=image_sizes(normal, protocol.mask_size),
+                    boxes=BoxedImages(test) if has_boxes(test) else None,
                 )
                 metrics.setdefault(score, {})[rule] = result.values
                 _write_arrays(file, f"{score}/{rule}", result.curves)

@@ -1,11 +1,9 @@
-"""HDF5 and JSON from strangers: looked at in full before anything of it is read or allocated.
+"""HDF5 from strangers: looked at in full before anything of it is read or allocated.
 
 HDF5 can name other files, declare what it does not hold, and unpack a little into a lot. This project writes none of
 that: plain arrays of numbers, whole and uncompressed. Whatever else a file has is refused.
 """
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from typing import Any
 import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 
-from dinodp.errors import InputError, hdf5_errors, one_line, visible
+from dinodp.errors import InputError, hdf5_errors, visible
+from dinodp.jobs.foreign_json import parsed_json
 
 DEEPEST = 4  # groups within groups
 MOST_OBJECTS = 4096  # groups and data sets of a file
@@ -21,7 +20,6 @@ MOST_DIMENSIONS = 4
 LONGEST_NAME = 256  # bytes
 MOST_ATTRIBUTES = 64
 LONGEST_TEXT = 2**24  # bytes of an attribute
-DEEPEST_JSON = 32  # objects within objects
 JSON = (b"config", b"made_from", b"package_versions")  # attributes that hold it
 FILTERS = {h5z.FILTER_FLETCHER32}  # checksums; no compression is ever written
 NUMBERS = {h5t.INTEGER, h5t.FLOAT}
@@ -38,38 +36,6 @@ def require_plain(path: Path, require_whole: Callable[[Path], None], *, gathered
     with hdf5_errors(path), h5py.File(path, "r") as file:
         _Examination(path, require_whole, gathered).group(file.id, "", 0)
         _require_attributes(path, file)
-
-
-def parsed_json(text: str | bytes, path: Path) -> dict[str, Any]:
-    """The object that a JSON text from ``path`` holds.
-
-    Raises InputError for another text, for NaN and infinity, and for objects nested deeper than this project's.
-    """
-    try:
-        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise InputError(f"{path} holds JSON that cannot be read ({one_line(error)}).") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds JSON that is no object.")
-    if _depth(content) > DEEPEST_JSON:
-        raise InputError(f"{path} holds JSON that is nested more than {DEEPEST_JSON} deep.")
-    return content
-
-
-def _finite(text: str) -> float:
-    number = float(text)  # 1e999 is infinite
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return number
-
-
-def _depth(content: Any) -> int:
-    """How deep objects and lists are nested; without recursion."""
-    deep, level = 0, [content]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        deep += 1
-        level = [value for item in level for value in (item.values() if isinstance(item, dict) else item)]
-    return deep
 
 
 class _Examination:

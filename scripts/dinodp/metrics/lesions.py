@@ -7,10 +7,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from dinodp.metrics.counts import Floats
+from dinodp.metrics.definitions import at_false_regions, metrics_of
+from dinodp.options.protocol import FALSE_REGIONS
 
 N_THRESHOLDS = 64
 SHARE_ABOVE = (1e-6, 0.5)  # of the pixels: where the highest and the lowest threshold lie
-FALSE_REGIONS = (1, 2, 4)  # per scan
 Map = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
@@ -59,20 +60,21 @@ class LesionCounter:
         return {"threshold": self.thresholds, "false_regions": false, "sensitivity": found}
 
     def values(self) -> dict[str, float]:
-        """Sensitivity at each of `FALSE_REGIONS`, by name; none without a lesion."""
-        if not self.lesions.any():
-            return {}
-        false, found = self._weighted(np.ones(len(self.lesions)))
-        return {lesion_metric(limit): sensitivity_at(limit, false, found) for limit in FALSE_REGIONS}
+        """The metrics of lesions, by name; none without a lesion."""
+        return {name: float(value) for name, value in self._metrics(np.ones(len(self.lesions))).items()}
 
     def replicates(self, weights: Floats) -> dict[str, Floats]:
         """The same [resample] for resamples in which the subjects occur ``weights`` [resample, subject] times."""
+        return self._metrics(weights) if len(weights) else {}
+
+    def _metrics(self, weights: Floats) -> dict[str, Floats]:
         if not self.lesions.any():
             return {}
         false, found = self._weighted(weights)
         return {
-            lesion_metric(limit): np.array([sensitivity_at(limit, *pair) for pair in zip(false, found, strict=True)])
-            for limit in FALSE_REGIONS
+            at_false_regions(name, limit): values
+            for name, metric in metrics_of("lesions").items()
+            for limit, values in zip(FALSE_REGIONS, np.moveaxis(metric.compute(false, found), -1, 0), strict=True)
         }
 
     def _weighted(self, weights: Floats) -> tuple[Floats, Floats]:
@@ -81,21 +83,6 @@ class LesionCounter:
         hits = weights @ self.hits
         found = np.divide(hits, lesions, out=np.full_like(hits, np.nan), where=lesions > 0)
         return (weights @ self.false_regions) / np.maximum(scans, 1), found
-
-
-def lesion_metric(limit: int) -> str:
-    """The name of the sensitivity at so many false regions per scan."""
-    return f"lesion_sensitivity_{limit}"
-
-
-def sensitivity_at(limit: float, false_regions: Floats, sensitivity: Floats) -> float:
-    """The sensitivity at the lowest threshold before which, from the highest on, no more than ``limit`` false regions
-    occur per scan; 0 where the first threshold has more. Regions merge as a threshold falls, so their number may fall
-    again: that part does not count.
-    """
-    above = np.flatnonzero(false_regions > limit)
-    last = (above[0] if len(above) else len(false_regions)) - 1
-    return float(sensitivity[last]) if last >= 0 else 0.0
 
 
 def _highest(scores: Map, lesion: Flags, structure: npt.NDArray[np.int8]) -> Sequence[float]:

@@ -11,12 +11,14 @@ class Metric:
 
     ``compute`` gives a value for each resample, [...], or one where its input has no leading axis:
     of ``pixels``, from `counts.CumulativeCounts`; at ``thresholds``, from `counts.CountsAbove`, [..., threshold] (names
-    and headings get the threshold's appended); of ``images``, from scores [n], labels [n] and weights [..., n].
+    and headings get the threshold's appended); of ``images``, from scores [n], labels [n] and weights [..., n]; of
+    ``lesions``, from false regions per scan and sensitivity, each [..., threshold], at each number of false regions
+    [..., limit] (names and headings get it appended).
     ``tolerance``: the share of a published value within which ours counts as reproduced.
     ``rank``: place among the metrics, the lowest first. ``decimals``: of the value as it is shown, in percent or not.
     """
 
-    of: Literal["pixels", "thresholds", "images"]
+    of: Literal["pixels", "thresholds", "images", "lesions"]
     compute: Callable[..., Any]
     heading: str
     rank: int = 100

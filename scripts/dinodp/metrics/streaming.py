@@ -14,12 +14,14 @@ from dinodp.metrics.bootstrap import Bootstrap
 from dinodp.metrics.curves import curves
 from dinodp.metrics.definitions import metrics_of
 from dinodp.metrics.histograms import Map
+from dinodp.metrics.lesions import LesionCounter, region_thresholds
 from dinodp.metrics.pixels import PixelCounter
 from dinodp.metrics.thresholds import calibrated_thresholds, full_resolution_thresholds
 from dinodp.options.protocol import PAPER, Protocol
 
 Mask = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+Boxed = tuple[Flags, Sequence[tuple[slice, ...]]]  # which pixels [H, W] are in a box, and each box's
 
 
 @dataclass
@@ -58,13 +60,15 @@ def evaluate_stream(
     image_labels: Sequence[bool] | Flags | None = None,
     bootstrap: Bootstrap | None = None,
     validation_sizes: Sequence[tuple[int, int]] | None = None,
+    boxes: Iterable[Boxed] | None = None,
 ) -> Evaluation:
     """Evaluate patch scores float32 [n, row, col] against ``masks``, uint8 [H, W], read one at a time.
 
     What is anomalous says the first mask rule of the ``protocol``. With ``validation_sizes`` (height, width of each
     validation image) there are also thresholds calibrated at full resolution, and metrics at them. Without masks only
-    image metrics are given; they need ``image_labels`` [n] (default: has an anomalous pixel). What is not defined (no
-    anomalous pixel, one class of images) is absent: never zero, never NaN.
+    image metrics are given, and those of lesions where these are ``boxes``, one item per image. Image metrics need
+    ``image_labels`` [n] (default: has an anomalous pixel). What is not defined (no anomalous pixel, one class of
+    images) is absent: never zero, never NaN.
     Raises InputError for scores that are not finite, other shapes, or masks that are fewer or more than the maps.
     """
     require_known("mask rule", protocol.mask_rule, MASK_RULES)
@@ -80,6 +84,8 @@ def evaluate_stream(
     if masks is not None:
         labels = _evaluate_pixels(scores, masks, protocol, result, bootstrap)
         image_labels = labels if image_labels is None else image_labels
+    if boxes is not None:
+        _evaluate_boxes(scores, boxes, protocol, result, bootstrap)
     if image_labels is not None:
         labels = np.asarray(image_labels, dtype=bool)
         image_scores = image_score(scores, protocol.image_score_fraction, protocol.image_score_sigma)
@@ -92,6 +98,7 @@ def _evaluate_pixels(
 ) -> Flags:
     """Add pixel metrics, curves and replicates to ``result``; return which images have an anomalous pixel."""
     counter = PixelCounter(scores, result.values, 0 if bootstrap is None else bootstrap.weights.shape[1])
+    lesions = _lesion_counter(scores, bootstrap) if protocol.lesions else None
     labels = []
     for number, (patch_map, mask) in enumerate(zip_longest(scores, masks)):
         if patch_map is None or mask is None:
@@ -100,14 +107,40 @@ def _evaluate_pixels(
             )
         anomalous = anomalous_in(np.asarray(mask), protocol.mask_rule)
         pixels = anomaly_map(patch_map, (anomalous.shape[0], anomalous.shape[1]), protocol.smoothing_sigma)
-        counter.add(pixels, anomalous, 0 if bootstrap is None else int(bootstrap.subjects[number]))
+        subject = 0 if bootstrap is None else int(bootstrap.subjects[number])
+        counter.add(pixels, anomalous, subject)
+        if lesions is not None:
+            lesions.add(pixels, anomalous, subject)
         labels.append(bool(anomalous.any()))
     result.values["prevalence"] = counter.histograms.prevalence
     if values := counter.values():
         result.values |= values
         result.curves = curves(counter.histograms)
         result.replicates = {} if bootstrap is None else counter.replicates(bootstrap.weights)
+    if lesions is not None:
+        _add_lesions(lesions, result, bootstrap)
     return np.asarray(labels)
+
+
+def _evaluate_boxes(
+    scores: Map, boxes: Iterable[Boxed], protocol: Protocol, result: Evaluation, bootstrap: Bootstrap | None
+) -> None:
+    """Add the metrics of lesions that are boxes to ``result``."""
+    lesions = _lesion_counter(scores, bootstrap)
+    for number, (patch_map, (inside, parts)) in enumerate(zip(scores, boxes, strict=True)):
+        pixels = anomaly_map(patch_map, (inside.shape[0], inside.shape[1]), protocol.smoothing_sigma)
+        lesions.add(pixels, inside, 0 if bootstrap is None else int(bootstrap.subjects[number]), parts=parts)
+    _add_lesions(lesions, result, bootstrap)
+
+
+def _lesion_counter(scores: Map, bootstrap: Bootstrap | None) -> LesionCounter:
+    return LesionCounter(region_thresholds(scores), 1 if bootstrap is None else bootstrap.weights.shape[1])
+
+
+def _add_lesions(lesions: LesionCounter, result: Evaluation, bootstrap: Bootstrap | None) -> None:
+    result.values |= lesions.values()
+    if bootstrap is not None:
+        result.replicates |= lesions.replicates(bootstrap.weights)
 
 
 def _evaluate_images(image_scores: Map, labels: Flags, result: Evaluation, bootstrap: Bootstrap | None) -> None:

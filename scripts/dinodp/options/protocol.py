@@ -12,6 +12,7 @@ from dinodp.options.run import RunOptions
 AUPR = {"trapezoid": "pixel_aupr_trapezoid", "average_precision": "pixel_average_precision"}
 AUPR_NAMES = {"trapezoid": "trapezoid under the curve", "average_precision": "average precision"}
 FALSE_POSITIVE_RATES = {"fpr10": 0.10, "fpr05": 0.05, "fpr01": 0.01}  # at which thresholds are calibrated
+FALSE_REGIONS = (1, 2, 4)  # per image or scan, at which lesions found are counted
 THRESHOLD_MAPS = {"": "", "pixel_": " at pixel threshold"}  # start of the names of thresholds, and what headings say
 DICE = {
     "patch": tuple(f"dice_{rate}" for rate in FALSE_POSITIVE_RATES),
@@ -51,6 +52,7 @@ class Protocol:
     (height, width): to which masks are resized and at which maps are made; None: each mask's own.
     ``image_score_fraction``: the share of the patches, the highest, of which the image score is the mean, after a
     Gaussian of ``image_score_sigma`` patches.
+    ``lesions``: whether the lesions of masks are counted one by one; those that are boxes always are.
     ``resamples``: of the test subjects; 0: no intervals.
     Published values belong to the catalog's embedding ``published_embedding``, which the papers' table (published.csv)
     calls ``published_as``.
@@ -66,6 +68,7 @@ class Protocol:
     mask_size: tuple[int, ...] | None = of_run("mask_size")
     image_score_fraction: float = of_run("image_score_fraction")
     image_score_sigma: float = of_run("image_score_sigma")
+    lesions: bool = of_run("lesions")
     resamples: int = of_run("bootstrap_resamples")
 
     @classmethod

@@ -72,6 +72,11 @@ class RunOptions(Options):
     smoothing_sigma: float = option(0.0, "Gaussian smoothing of anomaly maps (AnomalyDINO: 4).", unit="pixels", ge=0)
     bootstrap_resamples: int = option(1000, "Resamples of the test subjects for 95 % intervals; 0: none.", ge=0)
     baseline: str = option("memory_bank", "The model that the others are compared with in `differences.csv`.")
+    lesions: bool = option(
+        False,
+        "Also the share of lesions found at 1, 2 and 4 false regions per image (FROC, docs/method.md); data sets with "
+        "boxes have it in any case.",
+    )
     threshold_maps: ThresholdMaps = option(
         "patch",
         "Where thresholds are calibrated: on the patches of the normal validation images (the paper), or on their maps "

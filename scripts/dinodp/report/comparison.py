@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from dinodp.evaluation.intervals import LEVEL
-from dinodp.metrics.definitions import METRICS, metrics_of
+from dinodp.metrics.definitions import METRICS, metrics_of, names_of
 from dinodp.options.protocol import Protocol
 from dinodp.report.comparability import unlike_published
 from dinodp.report.tables.rows import published_values
@@ -135,18 +135,19 @@ def _origin(row: Record, published: pd.DataFrame) -> tuple[str, str]:
 def headline(rows: Sequence[Record], protocol: Protocol) -> list[Record]:
     """The rows of the first table: every model but the controls by its first score, the metrics of the protocol.
 
-    Of the embedding that the published values are for where the run has it, else of all embeddings; image AUROC where
-    there are no masks.
+    Of the embedding that the published values are for where the run has it, else of all embeddings; image AUROC, and
+    lesions found where they are boxes, where there are no masks.
     """
     embeddings = {row["embedding"] for row in rows}
     with_masks = {row["dataset"] for row in rows if row["metric"] in protocol.metrics}
+    without = (*metrics_of("images"), *names_of("lesions"))
     return [
         row
         for row in rows
         if row["primary"]
         and row["mask_rule"] == protocol.mask_rule
         and row["family"] != "control"
-        and row["metric"] in (protocol.metrics if row["dataset"] in with_masks else metrics_of("images"))
+        and row["metric"] in (protocol.metrics if row["dataset"] in with_masks else without)
         and (protocol.published_embedding not in embeddings or row["embedding"] == protocol.published_embedding)
     ]
 
@@ -166,10 +167,11 @@ def summary(rows: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def overview(protocol: Protocol) -> tuple[str, ...]:
-    """The metrics of each gallery's table."""
-    middle = protocol.dice_metrics[1]
-    return ("pixel_auroc", "pixel_average_precision", "aupro_30", middle, "max_dice", *metrics_of("images"))
+def overview(protocol: Protocol, rows: Sequence[Record]) -> tuple[str, ...]:
+    """The metrics of each gallery's table; those of lesions where the run has them."""
+    middle, known = protocol.dice_metrics[1], {row["metric"] for row in rows}
+    usual = ("pixel_auroc", "pixel_average_precision", "aupro_30", middle, "max_dice", *metrics_of("images"))
+    return (*usual, *(name for name in names_of("lesions") if name in known))
 
 
 def by_model(rows: Sequence[Record], mask_rule: str) -> dict[tuple[str, str], dict[str, dict[str, Record]]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from dinodp.evaluation.test_split import subjects_of
 from dinodp.jobs.closure import code_digest
 from dinodp.jobs.origin import read_table, sha256, table_origin
 from dinodp.jobs.provenance import package_versions
+from dinodp.metrics.definitions import names_of
 from dinodp.report.comparison import Record
 from dinodp.report.run_files import ReportFiles
 
 FEW_SUBJECTS = 20
+WITHOUT_MASKS = "no masks of its anomalous test images, so no metric of pixels or regions"
+WITH_BOXES = "boxes in the place of masks, so no metric of pixels"
 CPU_FILE = Path("/proc/cpuinfo")
 BYTES_PER_GIB = 2**30
 
@@ -97,8 +100,7 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
         said.append("This run is compared with no published value.")
     elif without := [name for name in run["datasets"] if name not in known]:
         said.append(f"Nothing is published for {', '.join(without)}.")
-    with_pixels = {row["dataset"] for row in rows if str(row["metric"]).startswith("pixel_")}
-    said += [sentence for row in data if (sentence := _left_out(row, row["dataset"] in with_pixels))]
+    said += [sentence for row in data if (sentence := _left_out(row, _metrics_of(row["dataset"], rows)))]
     said += [sentence for row in data if (sentence := _few_subjects(row))]
     if len(run["seeds"]) == 1:
         said.append("One seed: how much the fits vary is not known.")
@@ -110,11 +112,16 @@ def limits(config: Mapping[str, Any], rows: Sequence[Record], data: Sequence[Map
     return said
 
 
-def _left_out(row: Mapping[str, Any], has_pixels: bool) -> str:
+def _metrics_of(dataset: str, rows: Sequence[Record]) -> set[str]:
+    return {str(row["metric"]) for row in rows if row["dataset"] == dataset}
+
+
+def _left_out(row: Mapping[str, Any], metrics: Collection[str]) -> str:
     """What cannot be said of a data set without a class of test images, or without masks; empty for any other."""
     if "anomalous" not in row["test"]:
         return f"{row['dataset']} has no anomalous test image: it has thresholds and maps, but no metric."
-    missing = [] if has_pixels else ["no masks of its anomalous test images, so no metric of pixels or regions"]
+    boxes = any(name in metrics for name in names_of("lesions"))
+    missing = [] if "pixel_auroc" in metrics else [WITH_BOXES if boxes else WITHOUT_MASKS]
     missing += [] if "normal" in row["test"] else ["no normal test image, so no metric of whole images"]
     return f"{row['dataset']} has {', and '.join(missing)}." if missing else ""
 

@@ -54,7 +54,7 @@ def write_report(path: Path, files: ReportFiles, config: Mapping[str, Any], comm
             first=first,
             summary=comparison.summary(first),
             marked=any(row["verdict"] in comparison.COMPARABLE for row in first),
-            overview=comparison.overview(protocol),
+            overview=comparison.overview(protocol, rows),
             by_model=comparison.by_model(rows, protocol.mask_rule),
             strata=strata,
             strata_columns=strata_columns(protocol, strata),

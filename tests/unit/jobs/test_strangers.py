@@ -13,7 +13,7 @@ import pytest
 
 from dinodp import store
 from dinodp.errors import InputError
-from dinodp.jobs.strangers import DEEPEST_JSON, parsed_json
+from dinodp.jobs.foreign_json import DEEPEST, parsed_json
 from dinodp.jobs.strangers import require_plain as require
 
 require_plain = partial(require, require_whole=lambda path: None)  # as a stranger may make digests that fit
@@ -158,6 +158,6 @@ def test_json_that_is_no_object_of_finite_numbers(tmp_path, text):
 
 def test_json_as_deep_as_is_allowed(tmp_path):
     content = 1
-    for _ in range(DEEPEST_JSON):
+    for _ in range(DEEPEST):
         content = {"a": content}
     assert parsed_json(json.dumps(content), tmp_path / "a.json") == content

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dinodp.metrics.lesions import LesionCounter, region_thresholds, sensitivity_at
+from dinodp.metrics.definitions import lesion_sensitivity
+from dinodp.metrics.lesions import LesionCounter, region_thresholds
 
 THRESHOLDS = np.array([8.5, 6.5, 4.5, 2.5, 0.5])
 
@@ -60,8 +61,18 @@ def test_pixels_that_do_not_count_hold_no_false_region_but_lesions_do():
 
 def test_the_part_of_the_curve_after_regions_merge_does_not_count():
     false, found = np.array([0.0, 3.0, 0.5]), np.array([0.2, 0.6, 1.0])
-    assert [sensitivity_at(limit, false, found) for limit in (1, 2, 4)] == [0.2, 0.2, 1.0]
-    assert sensitivity_at(1, np.array([2.0]), np.array([0.7])) == 0
+    assert lesion_sensitivity.compute(false, found).tolist() == [0.2, 0.2, 1.0]
+    assert lesion_sensitivity.compute(np.array([3.0]), np.array([0.7])).tolist() == [0, 0, 0.7]
+
+
+def test_many_curves_at_once_are_each_by_itself():
+    generator = np.random.default_rng(0)
+    false, found = generator.uniform(0, 6, (50, 20)), np.sort(generator.uniform(size=(50, 20)), axis=1)
+    together = lesion_sensitivity.compute(false, found)
+    for row, curve, sensitivity in zip(together, false, found, strict=True):
+        for value, limit in zip(row, (1, 2, 4), strict=True):
+            first = next((index for index, number in enumerate(curve) if number > limit), len(curve))
+            assert value == (sensitivity[first - 1] if first else 0)
 
 
 def test_what_equals_a_threshold_is_not_above_it():

@@ -93,7 +93,7 @@ def test_a_table_is_made(extended):
 
 
 def test_a_name_that_no_file_has_is_refused(tmp_path):
-    for key, known in (("figures", "anomaly_maps, component_maps"), ("tables", "costs, table1")):
+    for key, known in (("figures", "anomaly_maps, component_maps"), ("tables", "costs, lesions, table1")):
         folder = copy_project(tmp_path / key, "tiny", small_run((2, 2, 2), **{key: ["missing"]}))
         result = snakemake(folder, "-n", "--configfile", "config/tiny.yaml", check=False)
         assert f"Unknown name 'missing' under run.{key}: choose from {known}" in result.text

@@ -168,8 +168,21 @@ def test_froc_needs_lesions_and_ends_where_false_regions_are_too_many(data: Figu
     for line in FIGURES["froc"](data).axes[0].lines[:2]:
         assert (np.diff(line.get_ydata()) >= 0).all()
         assert max(line.get_xdata()) <= 8
-    with pytest.raises(InputError, match="'froc' needs masks of lesions, and the test split has none"):
+    with pytest.raises(InputError, match="'froc' needs masks of lesions, or boxes, and the test split has none"):
         FIGURES["froc"](replace(data, manifest=data.manifest.assign(mask="")))
+
+
+def test_boxes_are_outlined_and_counted(data: FigureData) -> None:
+    """Boxes around the lesions of the masks: the mask of one lesion is within its box, so no fewer are found."""
+    boxes = []
+    for path in data.manifest["mask"]:
+        rows, columns = np.nonzero(np.asarray(Image.open(path))) if path else ((), ())
+        sides = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1) if path else ()
+        boxes.append(" ".join(map(str, sides)))
+    boxed = replace(data, manifest=data.manifest.assign(mask="", boxes=boxes))
+    assert "Lesion outline" in texts(FIGURES["anomaly_maps"](boxed))
+    for masks, own in zip(*(FIGURES["froc"](given).axes[0].lines[:2] for given in (data, boxed)), strict=True):
+        assert max(own.get_ydata()) >= max(masks.get_ydata()) > 0
 
 
 def test_froc_ends_where_false_regions_grow_together(data: FigureData) -> None:

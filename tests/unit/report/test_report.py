@@ -277,12 +277,18 @@ def test_without_intervals_a_difference_has_no_reading(files: ReportFiles, tmp_p
         ("1 normal + 2 anomalous", ["image_auroc"], "so no metric of pixels or regions."),
         ("3 anomalous", [], "of pixels or regions, and no normal test image, so no metric of whole images."),
         ("1 normal + 2 anomalous", ["pixel_auroc"], None),
+        ("1 normal + 2 anomalous", ["pixel_auroc", "lesion_sensitivity_1"], None),
+        (
+            "1 normal + 2 anomalous",
+            ["image_auroc", "lesion_sensitivity_1"],
+            "d has boxes in the place of masks, so no metric of pixels.",
+        ),
     ],
 )
 def test_a_class_or_masks_that_are_missing_are_named(test: str, metrics: list[str], sentence: str | None) -> None:
     data = [{"dataset": "d", "subjects": 0, "anomalous_subjects": 0, "test": test}]
     rows = [{"dataset": "d", "published": None, "metric": metric} for metric in metrics]
-    said = [line for line in limits(CONFIG, rows, data) if line.startswith("d has no")]
+    said = [line for line in limits(CONFIG, rows, data) if line.startswith(("d has no", "d has boxes"))]
     assert [line for line in said if line.endswith(sentence or "")] == said
     assert len(said) == (sentence is not None)
 

@@ -59,7 +59,7 @@ def test_a_data_set_without_a_row_is_named(files: tuple[Path, Path], tmp_path: P
 
 
 def test_an_unknown_table_is_named(files: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Unknown table 'table9': choose one of costs, table1"):
+    with pytest.raises(InputError, match="Unknown table 'table9': choose one of costs, lesions, table1"):
         make_table("table9", *files, PUBLISHED, *[tmp_path / "t"] * 3, protocol=Protocol())
 
 

@@ -47,9 +47,10 @@ def published() -> pd.DataFrame:
 def metrics() -> pd.DataFrame:
     auroc = {"pixel_auroc": [0.95, 0.97], "pixel_aupr_trapezoid": [0.40, 0.44], "pixel_average_precision": [0.3, 0.3]}
     dice = {"dice_fpr10": [0.3, 0.32], "dice_fpr05": [0.4, 0.4], "dice_fpr01": [0.5, 0.46]}
+    lesions = {f"lesion_sensitivity_{limit}": [0.1 * limit, 0.1 * limit] for limit in (1, 2, 4)}
     return pd.DataFrame(
         rows("random", "control", "random", {"pixel_auroc": [0.5], "dice_fpr10": [0.01]})
-        + rows("dpmm_diag", "dpmm", "cosine", auroc | dice)
+        + rows("dpmm_diag", "dpmm", "cosine", auroc | dice | lesions)
         + rows("dpmm_diag", "dpmm", "log_likelihood", {"pixel_auroc": [0.9, 0.9]}, primary=False)
         + rows("dpmm_raw", "dpmm", "cosine", {"pixel_auroc": [0.9506]}, normalised="no")
         + rows("memory_bank", "memory_bank", "cosine", {"pixel_auroc": [0.98]})
@@ -260,7 +261,7 @@ def test_written_files(
     spec = latex.split(r"\begin{tabular}{")[1].split("}")[0]
     data = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {line.replace(r"\&", "").count("&") for line in data} == {len(spec) - 1}
-    assert (r"\multicolumn" in latex) == (name != "costs")
+    assert (r"\multicolumn" in latex) == (name not in ("costs", "lesions"))
     assert r"dpmm\_diag" in latex
     assert "±" not in latex
     names = [f"t.{kind}{end}" for kind in ("csv", "md", "tex") for end in ("", ".origin.json")]

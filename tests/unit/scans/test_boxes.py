@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from dinodp.cli import main
-from dinodp.scans.measuring.boxes import Box
+from dinodp.datasets.boxes import Box
 
 SHAPE = (20, 30)
 TABLE = "image,x,y,width,height\na.png,2,3,4,5\na.png,4,5,6,4\nb.png,10,1,3,2\nc.png,,,,\nd.png,0,0,2,2\n"
@@ -124,8 +124,8 @@ def test_a_pixel_belongs_to_the_box_in_which_its_centre_is(box, pixels):
         ("b.csv", TABLE.replace("2,3,4,5", "2,3,0,5"), "the last two above 0"),
         ("b.csv", TABLE.replace("2,3,4,5", "2,,4,5"), "four numbers are needed"),
         ("b.csv", TABLE.replace("2,3,4,5", "2,x,4,5"), "four numbers are needed"),
-        ("b.csv", TABLE.replace("2,3,4,5", "-9,3,4,5"), "is not within its map of 20 x 30 pixels"),
-        ("b.csv", TABLE.replace("2,3,4,5", "80,3,4,5"), "is not within its map of 20 x 30 pixels"),
+        ("b.csv", TABLE.replace("2,3,4,5", "-9,3,4,5"), "is not within its 20 x 30 pixels"),
+        ("b.csv", TABLE.replace("2,3,4,5", "80,3,4,5"), "is not within its 20 x 30 pixels"),
         ("b.csv", TABLE.replace("c.png,,,,\n", ""), "1 of 4 maps are not named in"),
         ("b.csv", "image,x,y,width,height\na,,,,\nb,,,,\nc,,,,\nd,,,,\n", "None of the 4 images has a box"),
         ("b.json", "{}", "is not in the layout of COCO (KeyError: 'images')"),

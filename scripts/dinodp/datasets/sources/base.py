@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from PIL import Image
 from pydantic import field_validator, model_validator
 
+from dinodp.datasets.boxes import Box, BoxFile
+from dinodp.datasets.manifest import image_size
 from dinodp.datasets.subjects import compile_pattern
 from dinodp.datasets.walking import IMAGE_SUFFIXES
+from dinodp.errors import InputError
 from dinodp.images import read_window
 from dinodp.jobs.files import replaced_folder, user_path
-from dinodp.jobs.logs import progress
+from dinodp.jobs.logs import logger, progress
 from dinodp.options.base import Options, option
 
 if TYPE_CHECKING:
@@ -67,7 +70,9 @@ class DatasetOptions(Options):
                 raise ValueError(f"the cuts of {name} must be rising numbers, not {list(cuts)}")
         return bins
 
-    @field_validator("root", "metadata", "btcv", "lits", "released_copy", "patients", "mask_root", check_fields=False)
+    @field_validator(
+        "root", "metadata", "boxes", "btcv", "lits", "released_copy", "patients", "mask_root", check_fields=False
+    )
     @classmethod
     def _expand(cls, path: str | None) -> str | None:
         return str(user_path(path)) if path and path.startswith("~") else path
@@ -143,6 +148,11 @@ class SubjectOptions(RootedOptions):
     READS: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
 
     masks: bool = option(True, "False: image-level labels only; pixel metrics are then absent.")
+    boxes: str | None = option(
+        None,
+        "CSV table or COCO file of boxes around lesions, in the place of masks: lesions found, but no metric of pixels "
+        "(docs/data.md).",
+    )
     depth: int | None = option(
         None, "Bits that grey values use where more are stored (12 in 16); absent: all.", unit="bits", ge=1, le=32
     )
@@ -162,6 +172,42 @@ class SubjectOptions(RootedOptions):
         if self.depth is not None and self.window is not None:
             raise ValueError("give depth or window, not both")
         return self
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether lesions are masks."""
+        return self.masks and self.boxes is None
+
+    def places(self) -> list[str]:
+        """The folder and the file of boxes."""
+        return [*super().places(), *([] if self.boxes is None else [self.boxes])]
+
+    def boxes_of(self, images: Sequence[tuple[str, Path]], root: Path) -> list[list[Box]]:
+        """The boxes of each image (its label and path below ``root``); none without a file.
+
+        Raises InputError as `BoxFile.read` does, for an anomalous image without a box, a normal one with one, a size
+        that is not stated so, and a name that two images have.
+        """
+        if self.boxes is None:
+            return [[] for _ in images]
+        file = BoxFile.read(Path(self.boxes))
+        owners: dict[str, Path] = {}
+        for label, image in images:
+            name = file.name_for(image.relative_to(root))
+            if bool(file.boxes.get(name)) != (label == "anomalous"):
+                raise InputError(
+                    f"the {label} image {image} has {'no' if label == 'anomalous' else 'a'} box in {self.boxes}."
+                )
+            if name and owners.setdefault(name, image) != image:
+                raise InputError(
+                    f"{self.boxes} names {name}, which {owners[name]} and {image} are both called: put their folders "
+                    "before the name, as in test/spot/0.png."
+                )
+            if name:
+                file.require_size(name, image_size(image), "file")
+        if unused := sorted(set(file.boxes) - set(owners)):
+            logger.warning("%s names %d images that are not there, such as %s.", self.boxes, len(unused), unused[0])
+        return [file.boxes.get(file.name_for(image.relative_to(root)), []) for _, image in images]
 
     def scaled(self, images: Sequence[Path], folder: Path) -> list[Path]:
         """The images, or, with `depth` or `window`, 8-bit PNG files of them that are written below ``folder/images``.

@@ -31,17 +31,18 @@ class BmadOptions(SeededOptions, SubjectOptions):
 
     def prepare(self, folder: Path) -> pd.DataFrame:
         """List images and masks below ``root``. Raises InputError for an unknown layout or a missing mask."""
-        root, layout = recognise(Path(self.root), self.masks)
+        root, layout = recognise(Path(self.root), self.reads_masks)
         logger.info("%s has the layout: %s.", root, layout.name)
-        files = list(_files(root, layout, self.masks))
+        files = list(_files(root, layout, self.reads_masks))
         _say_unused(root, layout, files)
         given = self.subject_pattern != type(self).model_fields["subject_pattern"].default
         own = [image.relative_to(root).as_posix() for _, _, image, _ in files]
         subjects = subjects_of([image.stem for _, _, image, _ in files], self.subject_pattern, own, is_given=given)
+        boxes = self.boxes_of([(label, image) for _, label, image, _ in files], root)
         shown = self.scaled([image for _, _, image, _ in files], folder)
         frame = make_manifest(
-            image_row(split, label, picture, mask, subject, image.stem.rpartition("_")[2])
-            for (split, label, image, mask), subject, picture in zip(files, subjects, shown, strict=True)
+            image_row(split, label, picture, mask, subject, image.stem.rpartition("_")[2], around)
+            for (split, label, image, mask), subject, picture, around in zip(files, subjects, shown, boxes, strict=True)
         )
         if (frame["split"] == "valid").any():
             return frame

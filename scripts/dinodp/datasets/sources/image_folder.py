@@ -49,13 +49,14 @@ class ImageFolderOptions(SeededOptions, SubjectOptions):
             file
             for split in SPLITS
             if split != "valid" or (root / split).is_dir()
-            for file in _files(root, split, self.masks)
+            for file in _files(root, split, self.reads_masks)
         ]
         _say_unused(root, files)
+        boxes = self.boxes_of([(label, image) for _, label, image, _ in files], root)
         shown, subjects = self.scaled([image for _, _, image, _ in files], folder), _subjects(files, root, self)
         frame = make_manifest(
-            image_row(split, label, image, mask, subject)
-            for (split, label, _, mask), subject, image in zip(files, subjects, shown, strict=True)
+            image_row(split, label, image, mask, subject, boxes=own)
+            for (split, label, _, mask), subject, image, own in zip(files, subjects, shown, boxes, strict=True)
         )
         if not (frame["split"] == "valid").any():
             frame = hold_out(frame, self.valid_fraction, self.seed)

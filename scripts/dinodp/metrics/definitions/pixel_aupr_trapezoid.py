@@ -1,4 +1,4 @@
-"""Area under the precision-recall curve by the trapezoidal rule (the paper's tool; a little optimistic)."""
+"""Area under the precision-recall curve by the trapezoidal rule (as the paper's tool does)."""
 
 import numpy as np
 

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from dinodp.images import read_lesion
-from dinodp.report.figures.data import FigureData, ModelData, require_models
+from dinodp.report.figures.data import FigureData, ModelData, lesions_of, require_models
 from dinodp.report.figures.examples import ExampleImage, read_grey_image, resize_map, select_examples
 from dinodp.report.figures.style import SMALL, draw_outline, new_figure, picture_axes, score_label, styled, wrap
 
@@ -28,7 +27,7 @@ def draw(data: FigureData) -> Figure:
     """
     models = require_models(data, NAME)
     cases = select_examples(data)
-    outlined = any(data.manifest["mask"].iloc[case.row] for case in cases)
+    outlined = any(lesions_of(data.manifest.iloc[case.row], data.mask_rule)[0].any() for case in cases)
     pictures = ("Image", "Lesion outline") if outlined else ("Image",)
     below = len(models) > BESIDE
     n_panels = len(pictures) + len(models)
@@ -67,13 +66,13 @@ def _name(grid: npt.NDArray[Any], cases: Sequence[ExampleImage], names: Sequence
 
 
 def draw_image(axes: Axes, data: FigureData, case: ExampleImage, contour: bool = False) -> tuple[int, int]:
-    """Show an image in grey, with the outline of its mask if asked. Returns (height, width)."""
+    """Show an image in grey, with the outline of its lesions if asked. Returns (height, width)."""
     manifest_row = data.manifest.iloc[case.row]
     image = read_grey_image(manifest_row["image"])
     low, high = (0, 255) if image.dtype == np.uint8 else (None, None)
     axes.imshow(image, cmap="gray", interpolation="nearest", vmin=low, vmax=high)
-    if contour and isinstance(manifest_row["mask"], str) and manifest_row["mask"]:
-        draw_outline(axes, read_lesion(manifest_row["mask"], data.mask_rule))
+    if contour:
+        draw_outline(axes, lesions_of(manifest_row, data.mask_rule)[0])
     picture_axes(axes)
     return int(image.shape[0]), int(image.shape[1])
 

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dinodp.datasets.boxes import boxes_of, pixels_in
+from dinodp.datasets.manifest import BOXES, image_size
 from dinodp.errors import InputError, NothingToShow
+from dinodp.images import read_lesion
 
 Array = npt.NDArray[Any]
+Lesions = tuple[npt.NDArray[np.bool_], Sequence[tuple[slice, ...]] | None]  # pixels [H, W]; of each, where boxes
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,11 @@ def require_mixture(data: FigureData, figure: str, *fields: str) -> ModelData:
     raise NothingToShow(
         f"Figure {figure!r} needs a mixture with {', '.join(fields)}; the models given are: {names}."
     )
+
+
+def lesions_of(row: "pd.Series[Any]", mask_rule: str) -> Lesions:
+    """The lesions of a row of the manifest, by its mask or its boxes; none without both."""
+    if isinstance(row["mask"], str) and row["mask"]:
+        return read_lesion(row["mask"], mask_rule), None
+    boxes = boxes_of(row.get(BOXES, ""))
+    return pixels_in(boxes, image_size(Path(row["image"])), row["image"]), [box.pixels() for box in boxes]

@@ -1,17 +1,16 @@
 """Free-response ROC: lesions found against false regions per image (`metrics.lesions`)."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from dinodp.datasets.manifest import image_size
 from dinodp.errors import NothingToShow
-from dinodp.images import read_lesion
 from dinodp.metrics.anomaly_maps import anomaly_map
-from dinodp.metrics.lesions import FALSE_REGIONS, LesionCounter, lesion_metric, region_thresholds
-from dinodp.report.figures.data import FigureData, ModelData, require_models
+from dinodp.metrics.definitions import names_of
+from dinodp.metrics.lesions import LesionCounter, region_thresholds
+from dinodp.options.protocol import FALSE_REGIONS
+from dinodp.report.figures.data import FigureData, Lesions, ModelData, lesions_of, require_models
 from dinodp.report.figures.style import COLOURS, LINE_STYLES, new_figure, styled
 
 NAME = "froc"
@@ -26,10 +25,9 @@ def draw(data: FigureData) -> Figure:
     Every image is a scan by itself, also the slices of a volume: of those the test split may hold every n-th only.
     """
     models = require_models(data, NAME)
-    rows = data.manifest
-    lesions = [_lesion(str(row.mask), str(row.image), data.mask_rule) for row in rows.itertuples()]
-    if not any(lesion.any() for lesion in lesions):
-        raise NothingToShow(f"Figure {NAME!r} needs masks of lesions, and the test split has none.")
+    lesions = [lesions_of(row, data.mask_rule) for _, row in data.manifest.iterrows()]
+    if not any(lesion.any() for lesion, _ in lesions):
+        raise NothingToShow(f"Figure {NAME!r} needs masks of lesions, or boxes, and the test split has none.")
     figure = new_figure(98)
     axes = figure.subplots()
     for index, model in enumerate(models):
@@ -38,7 +36,7 @@ def draw(data: FigureData) -> Figure:
         false = curve["false_regions"]
         inside = (np.cumsum(false > END) == 0) & (np.arange(len(false)) <= np.argmax(false))
         found = counter.values()
-        said = ", ".join(f"{100 * found[lesion_metric(limit)]:.0f}" for limit in FALSE_REGIONS)
+        said = ", ".join(f"{100 * found[name]:.0f}" for name in names_of("lesions"))
         axes.step(
             false[inside],
             curve["sensitivity"][inside],
@@ -57,13 +55,9 @@ def draw(data: FigureData) -> Figure:
     return figure
 
 
-def _lesion(mask: str, image: str, rule: str) -> npt.NDArray[np.bool_]:
-    return read_lesion(mask, rule) if mask else np.zeros(image_size(Path(image)), dtype=bool)
-
-
-def _counted(model: ModelData, lesions: list[npt.NDArray[np.bool_]]) -> LesionCounter:
+def _counted(model: ModelData, lesions: Sequence[Lesions]) -> LesionCounter:
     maps = model.scores[model.primary_score]
     counter = LesionCounter(region_thresholds(maps), 1)
-    for scores, lesion in zip(maps, lesions, strict=True):
-        counter.add(anomaly_map(scores, (lesion.shape[0], lesion.shape[1])), lesion)
+    for scores, (lesion, parts) in zip(maps, lesions, strict=True):
+        counter.add(anomaly_map(scores, (lesion.shape[0], lesion.shape[1])), lesion, parts=parts)
     return counter

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from dinodp.datasets.boxes import Box, BoxFile, pixels_in
 from dinodp.datasets.subjects import subjects_of
 from dinodp.errors import InputError
 from dinodp.images import anomalous_in, resize_mask
 from dinodp.metrics.anomaly_maps import anomaly_map
-from dinodp.scans.measuring.boxes import BoxFile, pixels_in
 from dinodp.scans.measuring.scored import ALL, SCORED, Flags, Map, MapSource, ScoredScan
 from dinodp.scans.reading.masks import (
     MaskNaming,
@@ -56,9 +56,9 @@ class LabelledScans:
         cls, names: Sequence[str], boxes: BoxFile, naming: MaskNaming, subject_pattern: str | None,
         foreground: Path | None = None, metadata: Path | None = None,
     ) -> "LabelledScans":  # fmt: skip
-        """As `of`, with boxes in the place of masks. Raises InputError as `BoxFile.chosen` does."""
+        """As `of`, with boxes in the place of masks. Raises InputError as `chosen_boxes` does."""
         unused = tuple(sorted(set(boxes.boxes) - set(map(naming.mask_name, names))))
-        boxes.boxes = boxes.chosen(names, naming)
+        boxes.boxes = chosen_boxes(boxes, names, naming)
         found: dict[str, Path | None] = dict.fromkeys(boxes.boxes)
         foregrounds = None if foreground is None else find_foregrounds(foreground, list(found))
         return cls(found, subjects_of(list(found), subject_pattern), foregrounds, metadata, boxes, unused)
@@ -66,6 +66,19 @@ class LabelledScans:
     def foreground(self, name: str) -> Path | None:
         """Where the foreground of a scan lies; None where none was asked for."""
         return None if self.foregrounds is None else self.foregrounds[name]
+
+
+def chosen_boxes(file: BoxFile, names: Sequence[str], naming: MaskNaming) -> dict[str, list[Box]]:
+    """The boxes of each scan. Raises InputError for one that the file does not name, where that is refused."""
+    missing = [name for name in names if naming.mask_name(name) not in file.boxes]
+    if missing and (naming.without == "refuse" or len(missing) == len(names)):
+        raise InputError(
+            f"{len(missing)} of {len(names)} maps are not named in {file.path}, for example {missing[0]}: say with "
+            "--without-mask whether they are healthy or to be skipped."
+        )
+    file.sizes = {name: file.sizes[own] for name in names if (own := naming.mask_name(name)) in file.sizes}
+    kept = [name for name in names if name not in missing or naming.without == "healthy"]
+    return {name: file.boxes.get(naming.mask_name(name), []) for name in kept}
 
 
 def find_foregrounds(folder: Path, names: Sequence[str]) -> dict[str, Path]:
@@ -115,7 +128,7 @@ def boxed(source: MapSource, name: str, boxes: BoxFile, foreground: Path | None)
     if scan.is_volume:
         raise InputError(f"The map of {name} is a volume: boxes are of images.")
     shape = (scan.scores.shape[1], scan.scores.shape[2])
-    boxes.require_size(name, shape)
+    boxes.require_size(name, shape, "map")
     inside = pixels_in(boxes.boxes[name], shape, name)[None]
     parts: list[tuple[slice, ...]] = [box.pixels() for box in boxes.boxes[name]]
     shown = None if foreground is None else read_foreground(foreground, scan)

@@ -11,7 +11,7 @@ from dinodp.datasets.geometry import Affine, VolumeGeometry
 from dinodp.datasets.volumes import AXES
 from dinodp.errors import InputError, one_line
 from dinodp.jobs.files import RECORD
-from dinodp.jobs.strangers import parsed_json
+from dinodp.jobs.foreign_json import parsed_json
 from dinodp.scans.measuring.scored import ALL, SCORED, ScoredScan
 from dinodp.scans.writing.maps import read_map
 from dinodp.scans.writing.unfinished import require_finished

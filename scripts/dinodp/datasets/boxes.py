@@ -1,6 +1,6 @@
-"""Boxes around lesions, where there are no masks: a CSV table, or JSON in the layout of COCO."""
+"""Boxes around lesions, where there are no masks: a CSV table, JSON in the layout of COCO, or text in a manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,8 @@ import numpy.typing as npt
 from dinodp.datasets.map_files import name_of
 from dinodp.datasets.walking import stem_of
 from dinodp.errors import InputError
+from dinodp.jobs.foreign_json import parsed_json
 from dinodp.jobs.origin import parse_table
-from dinodp.jobs.strangers import parsed_json
-from dinodp.scans.reading.masks import MaskNaming
 
 COLUMNS = ("image", "x", "y", "width", "height")
 
@@ -53,24 +52,17 @@ class BoxFile:
             found._read_table()
         return found
 
-    def chosen(self, names: Sequence[str], naming: MaskNaming) -> dict[str, list[Box]]:
-        """The boxes of each scan. Raises InputError for one that the file does not name, where that is refused."""
-        missing = [name for name in names if naming.mask_name(name) not in self.boxes]
-        if missing and (naming.without == "refuse" or len(missing) == len(names)):
-            raise InputError(
-                f"{len(missing)} of {len(names)} maps are not named in {self.path}, for example {missing[0]}: say with "
-                "--without-mask whether they are healthy or to be skipped."
-            )
-        self.sizes = {name: self.sizes[own] for name in names if (own := naming.mask_name(name)) in self.sizes}
-        kept = [name for name in names if name not in missing or naming.without == "healthy"]
-        return {name: self.boxes.get(naming.mask_name(name), []) for name in kept}
+    def name_for(self, image: Path) -> str:
+        """How the file calls an image, whose path is relative: with as many folders as it has; "" where not at all."""
+        names = (_name("__".join(image.parts[start:])) for start in range(len(image.parts)))
+        return next((name for name in names if name in self.boxes), "")
 
-    def require_size(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise InputError where the file states another size of an image than its map [H, W] has."""
+    def require_size(self, name: str, shape: tuple[int, ...], what: str) -> None:
+        """Raise InputError where the file states another size of an image than ``what`` is to be compared [H, W]."""
         stated = self.sizes.get(name, shape)
         if stated != shape:
             raise InputError(
-                f"{self.path} says that {name} has {stated[0]} x {stated[1]} pixels, but its map has {shape[0]} x "
+                f"{self.path} says that {name} has {stated[0]} x {stated[1]} pixels, but its {what} has {shape[0]} x "
                 f"{shape[1]}: boxes are not resized."
             )
 
@@ -114,16 +106,31 @@ class BoxFile:
         self.boxes[name].append(box)
 
 
+def boxes_text(boxes: Iterable[Box]) -> str:
+    """Boxes as a manifest holds them: four numbers each, between semicolons."""
+    return "; ".join(" ".join(f"{number:.10g}" for number in box) for box in boxes)
+
+
+def boxes_of(text: str) -> list[Box]:
+    """The boxes of a cell of a manifest. Raises InputError for what `boxes_text` did not write."""
+    try:
+        return [Box(*map(float, part.split())) for part in text.split(";")] if text else []
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"A manifest holds the boxes {text!r}: four numbers each are needed, between semicolons."
+        ) from error
+
+
 def _name(file: str) -> str:
     return stem_of(name_of("__".join(Path(file).parts)))
 
 
 def pixels_in(boxes: Sequence[Box], shape: tuple[int, ...], where: str) -> npt.NDArray[np.bool_]:
-    """Which pixels [H, W] are in a box. Raises InputError for a box without a pixel in the map."""
+    """Which pixels [H, W] are in a box. Raises InputError for a box that has none, or begins outside."""
     inside = np.zeros(shape, dtype=bool)
     for box in boxes:
         rows, columns = box.pixels()
         if min(rows.start, columns.start) < 0 or not inside[rows, columns].size:
-            raise InputError(f"The box {list(box)} of {where} is not within its map of {shape[0]} x {shape[1]} pixels.")
+            raise InputError(f"The box {list(box)} of {where} is not within its {shape[0]} x {shape[1]} pixels.")
         inside[rows, columns] = True
     return inside
