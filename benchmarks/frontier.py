@@ -2,7 +2,8 @@
 
     python benchmarks/frontier.py
 
-A row of panels per layer, from results/frontier.csv of `frontier_measure.py`; bars are the smallest and largest seed.
+A row of panels per layer, each with lesions of its own draw: the last from `frontier_measure.py`, block 6 from research
+code that is not kept. Bars are the smallest and the largest seed.
 """
 
 from io import BytesIO
@@ -26,22 +27,21 @@ STYLES = {
     "full bank": ("#000000", "*", "whole bank"),
 }
 AXES = {"vectors": "vectors", "cpu_ms_784": "CPU ms per 784 patches, 1 thread"}
-LAYERS = {"last": "last layer", "b6": "block 6"}
+FILES = {"last layer": "frontier_oasis_last.csv", "block 6": "frontier_oasis_b6.csv"}
 
 
 def main() -> None:
-    found = pd.read_csv(FOLDER / "results/frontier.csv")
     figure, panels = plt.subplots(2, 2, figsize=(8.6, 6.6), sharex="col", sharey="row", layout="constrained")
-    for (layer, title), row in zip(LAYERS.items(), panels, strict=True):
-        rows = found[found["layer"] == layer]
-        for axes, (column, label) in zip(row, AXES.items(), strict=True):
-            draw(axes, rows, column)
-            axes.set(xscale="log", title=f"OASIS, {title}")
+    for (layer, file), row in zip(FILES.items(), panels, strict=True):
+        found = pd.read_csv(FOLDER / "results" / file)
+        for axes, column in zip(row, AXES, strict=True):
+            draw(axes, found, column)
+            axes.set(xscale="log", title=f"OASIS, {layer}")
             axes.grid(alpha=0.25)
-            if layer == list(LAYERS)[-1]:
-                axes.set_xlabel(label)
         row[0].set_ylabel("AP of artificial lesions\n(geometric mean over five kinds)")
-    panels[0, 1].legend(frameon=False, fontsize=7, loc="lower right")
+    for axes, label in zip(panels[-1], AXES.values(), strict=True):
+        axes.set_xlabel(label)
+    panels[1, 1].legend(frameon=False, fontsize=7, loc="lower right")
     buffer = BytesIO()
     figure.savefig(buffer, dpi=110)
     picture = Image.open(buffer).convert("RGB").quantize(64)
@@ -49,9 +49,11 @@ def main() -> None:
 
 
 def draw(axes: Axes, rows: pd.DataFrame, column: str) -> None:
-    """One line per model through the means over seeds."""
+    """One line per model that was measured, through the means over seeds."""
     for name, (colour, style, label) in STYLES.items():
         sizes = rows[rows["model"] == name].groupby("size")
+        if not len(sizes):
+            continue
         x, y = sizes[column].mean().to_numpy(), sizes["gm_ap"].mean().to_numpy()
         bars = [y - sizes["gm_ap"].min().to_numpy(), sizes["gm_ap"].max().to_numpy() - y]
         size = 9 if name == "full bank" else 4

@@ -1,6 +1,6 @@
 """Measure the frontier: AP of artificial lesions and CPU time against the number of vectors, for every kind of model.
 
-    python benchmarks/frontier_measure.py EMBEDDINGS.pt LAYER [--out rows.csv]
+    python benchmarks/frontier_measure.py EMBEDDINGS.pt LAYER ROWS.csv
 
 EMBEDDINGS.pt is of `artificial_lesions.py`, LAYER `b6` or `last`. One thread, CPU time. Rows that the CSV file has are
 not measured again, so an interrupted run goes on. Everything is fitted to the foreground of the training images;
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from artificial_lesions import layer_of, over_kinds
-from runner import FOLDER, set_threads
+from runner import set_threads
 from torch.nn import functional
 
 from dinodp.families.fitting import fit_mixture
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("embeddings", type=Path)
     parser.add_argument("layer", choices=("b6", "last"))
-    parser.add_argument("--out", type=Path, default=FOLDER / "results/frontier.csv")
+    parser.add_argument("out", type=Path, help="such as benchmarks/results/frontier_oasis_last.csv")
     options = parser.parse_args()
     set_threads(1)
     found = torch.load(options.embeddings, weights_only=False)
