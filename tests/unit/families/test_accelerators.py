@@ -103,6 +103,11 @@ def test_a_fit_goes_on_to_the_state_of_the_cpu(kind, float64, source, monkeypatc
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", [name for name in FAMILIES if hasattr(FAMILIES[name], "build")])
+def test_a_mixture_is_built_for_the_device_that_is_named(family):
+    assert small({"family": family}).build("xpu").device == torch.device("xpu")
+
+
 def test_files_are_made_on_the_device_that_is_named(source, tmp_path, monkeypatch):
     options, path = small({"family": "dpmm"}), tmp_path / "m.h5"
     with faked(monkeypatch, "cuda", float64=True) as fake:
