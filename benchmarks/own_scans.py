@@ -1,12 +1,13 @@
-"""Own scans through ViT-Tiny, on volumes of OASIS: `predict` against the bare backbone, and the engines.
+"""Own scans through ViT-Tiny, on volumes of OASIS: `predict` and a fit against the bare backbone, and the engines.
 
-`predict` reads, embeds, scores, enlarges and writes maps, tables' rows and the gallery's pictures; the bare backbone
-embeds the same slices, prepared beforehand. The engines embed one batch of slices; drift is 1 - cosine of the patch
-tokens against PyTorch in float32, after block 6 and after the last.
+`predict` reads, embeds, scores, enlarges and writes maps, tables' rows and the gallery's pictures; a fit reads, embeds
+and keeps embeddings; the bare backbone embeds the same slices, prepared beforehand. The engines embed one batch of
+slices; drift is 1 - cosine of the patch tokens against PyTorch in float32, after block 6 and after the last.
 """
 
 import tempfile
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from backbone import VIT_TINY
 from runner import SHARED, Row, alternate, arguments, report
 
 from dinodp.backbones import load_backbone
-from dinodp.scans.detecting.fitting import fit_detector, unread_scans
+from dinodp.scans.detecting.fitting import embed_scans, fit_detector, unread_scans
 from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.model_file import FittedDetector
+from dinodp.scans.detecting.preparation import Preparation
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.reading.folder import read_scan
 from dinodp.scans.writing.prediction import PredictionOptions, Result, predict_scans
@@ -70,6 +72,23 @@ def against_the_backbone(detector: FittedDetector, number: int, repeats: int) ->
     return {"what": "predict / bare backbone", "volumes": number, "slices": len(pixels), **row}
 
 
+def fit_against_the_backbone(detector: FittedDetector, number: int, repeats: int) -> Row:
+    """Of a fit what it does per slice; the model is fitted afterwards."""
+    scorer, new = detector.scorer, scans("valid", number)
+    pixels = torch.cat([pixels_of(detector, path) for _, path in new])
+    every = Preparation(replace(scorer.settings, slice_step=1), scorer.preparation.healthy)
+    unread = unread_scans(new, every.settings)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def ours() -> None:
+            file = embed_scans(unread, "embed", scorer.embedder, every, Path(folder))
+            assert file.n_images == len(pixels)
+            file.close()
+
+        row = alternate(ours, partial(embed, scorer.embedder.backbone, pixels), repeats)
+    return {"what": "embedding of a fit / bare backbone", "volumes": number, "slices": len(pixels), **row}
+
+
 def engine_rows(pixels: torch.Tensor, repeats: int) -> list[Row]:
     plain, rows = load_backbone(str(VIT_TINY), resolution=448, layers=LAYERS), []
     exact = plain.embed(pixels).unflatten(-1, (len(LAYERS), -1))
@@ -90,7 +109,8 @@ def measure(options: Namespace) -> list[Row]:
     settings = Settings(str(VIT_TINY), layers=(6,), slice_step=16, method={"family": "eb_mixture", "components": 50})
     machine = Machine(options.device, BATCH)
     detector = fit_detector(unread_scans(scans("train", LEARNT), settings), settings, machine)
-    rows = [against_the_backbone(detector, 1 if options.small else NEW, options.repeats)]
+    number = 1 if options.small else NEW
+    rows = [compare(detector, number, options.repeats) for compare in (against_the_backbone, fit_against_the_backbone)]
     pixels = pixels_of(detector, scans("valid", 1)[0][1])[MIDDLE : MIDDLE + BATCH]
     return rows + engine_rows(pixels, options.repeats)
 

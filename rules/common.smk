@@ -19,7 +19,7 @@ from dinodp.configuration.merging import over_catalog
 from dinodp.datasets.walking import listing
 from dinodp.errors import InputError
 from dinodp.jobs.closure import CACHE, LIBRARY, Closures
-from dinodp.jobs.devices import gpu_is_here
+from dinodp.jobs.devices import ACCELERATORS, gpu_is_here
 from dinodp.jobs.files import ORIGIN_SUFFIX
 from dinodp.jobs.snakefile import INSTALLED, ROOT
 from dinodp.options import places
@@ -73,8 +73,9 @@ check_device()
 
 # What a job that uses the backbone or a model asks for: a GPU only where the run computes on one. `auto` is decided by
 # the machine that builds the DAG; where that has no GPU but those of the jobs have, say `cuda` (docs/cluster.md).
-GPU = 1 if RUN.device == "cuda" or (RUN.device == "auto" and gpu_is_here()) else 0
-TORCH = "../envs/torch-cuda.yaml" if GPU else "../envs/torch.yaml"
+CUDA = RUN.device == "cuda" or (RUN.device == "auto" and gpu_is_here())
+GPU = 1 if CUDA or RUN.device in ACCELERATORS else 0
+TORCH = "../envs/torch-cuda.yaml" if CUDA else "../envs/torch.yaml"
 
 
 def code_of(script):

@@ -9,7 +9,7 @@ from dinodp.families import model_options
 from dinodp.families.base import IMAGES_PER_SHARD
 from dinodp.families.stages import load_model, open_split, require_same_embedding, score_split
 from dinodp.jobs.costs import measured, set_threads, write_cost
-from dinodp.jobs.devices import take_device
+from dinodp.jobs.devices import device_of_models, take_device
 from dinodp.jobs.logs import begin_job
 from dinodp.store import digest_of
 
@@ -31,7 +31,7 @@ rows = select(manifest, split)
 images = Shard.of(snakemake.wildcards).images(len(rows), IMAGES_PER_SHARD)
 source = open_split(Path(snakemake.input.tokens), options, grid, manifest, split, images=images)
 require_same_embedding(train, source)
-with measured(device) as cost:
+with measured(device_of_models(device)) as cost:
     spent = score_split(
         model,
         source,

@@ -55,7 +55,7 @@ def load_backbone(
     ``revision`` is a commit, tag or branch). ``resolution`` is the length of the short side after resizing, or of both
     with ``square``. ``layers`` counts blocks from 1, or from the end with -1 the last. ``engine`` is ``torch``,
     ``openvino``, or ``auto``: the fastest on the device that loses nothing.
-    ``device`` may be ``auto``: CUDA where there is one, else the CPU. Without ``download`` the network is not asked.
+    ``device``: as `base.torch_device` has it. Without ``download`` the network is not asked.
 
     Raises InputError, in one sentence, for anything that cannot be had: see the families.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import field_validator
 
 from dinodp.errors import InputError
+from dinodp.jobs.devices import ACCELERATORS, best_kind, count_of
 from dinodp.jobs.files import user_path
 from dinodp.options.base import Options, option
 from dinodp.options.choices import FromOne
@@ -96,7 +97,7 @@ class EmbeddingOptions(Options):
         """Raise InputError for a backbone that is not meant for these training images (SHA-256 each)."""
 
     def load(self, device: str) -> Backbone:
-        """The backbone on ``cpu``, ``cuda``, ``cuda:N`` or ``auto``. Raises InputError where it cannot be had."""
+        """The backbone on a device that `torch_device` knows. Raises InputError where it cannot be had."""
         raise NotImplementedError
 
     def load_local(self, device: str) -> Backbone:
@@ -119,19 +120,23 @@ def patch_grid(pixel_values: torch.Tensor, patch_size: int) -> tuple[int, int]:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of a name, or of ``auto``. Raises InputError for one that is not there."""
+    """The device of a name: ``cpu``, ``cuda``, ``xpu`` or ``mps``, with a number or without; ``auto``: `best_kind`.
+
+    Raises InputError for one that is not there.
+    """
     import torch
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(best_kind() if name == "auto" else name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"Unknown device {name!r}: choose cpu, cuda, cuda:N or auto.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"Device {name} was asked for but {torch.cuda.device_count()} CUDA devices are visible: use cpu."
-        )
+    if device.type != "cpu" and device.type not in ACCELERATORS:
+        raise InputError(f"Unknown device {name!r}: choose auto, cpu, cuda, mps or xpu.")
+    if device.type != "cpu" and (device.index or 0) >= (count := count_of(device.type)):
+        raise InputError(f"Device {name} was asked for but {count} {device.type.upper()} devices are visible: use cpu.")
     return device
+
+
+def on_device(pixel_values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Pixel values on a device. Only a copy from pinned memory is not waited for: other memory may be freed before."""
+    return pixel_values.to(device, non_blocking=pixel_values.is_pinned())

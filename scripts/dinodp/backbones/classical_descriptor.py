@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from dinodp.backbones.base import patch_grid, require_resolution
+from dinodp.backbones.base import on_device, patch_grid, require_resolution
 from dinodp.backbones.preprocessing import preprocess
 
 PATCH_SIZE = 14
@@ -64,7 +64,7 @@ class ClassicalBackbone:
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Describe float [B, 3, H, W] in [0, 1]; returns float32 [B, rows, columns, 92]."""
         patch_grid(pixel_values, PATCH_SIZE)
-        rgb = pixel_values.to(self.device, torch.float32)
+        rgb = on_device(pixel_values, self.device).float()
         red, green, blue = rgb.unbind(1)
         grey = 0.299 * red + 0.587 * green + 0.114 * blue
         opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from dinodp.backbones.base import patch_grid
+from dinodp.backbones.base import on_device, patch_grid
 from dinodp.backbones.preprocessing import preprocess
 from dinodp.backbones.student_file import DESCRIPTION, FORMAT, WEIGHTS, digest_of, read_description
 from dinodp.backbones.student_network import StudentNetwork
@@ -51,7 +51,7 @@ class StudentBackbone:
         Raises InputError when H or W is no multiple of the patch size.
         """
         patch_grid(pixel_values, self.patch_size)
-        pixels = pixel_values.to(self.device, torch.float32, non_blocking=True)
+        pixels = on_device(pixel_values, self.device).float()
         found: torch.Tensor = self._network(pixels.contiguous(memory_format=torch.channels_last))
         return found
 

@@ -41,7 +41,7 @@ def add_command(
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Where and how the backbone runs."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: auto)")
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps, xpu or auto (default: auto)")
     group.add_argument(
         "--batch-size", type=int, metavar="N",
         help="slices or images at a time (default: 4 on a CPU, 32 on a GPU, halved when memory runs out)",

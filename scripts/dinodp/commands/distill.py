@@ -29,7 +29,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--training", nargs="+", default=[], metavar="KEY=VALUE",
         help="such as rounds=40 width=96: every key is in config/README.md, run.distillation",
     )  # fmt: skip
-    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N or auto (default: auto)")
+    group.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps, xpu or auto (default: auto)")
     parser.set_defaults(method=Settings().method, components=None, epochs=None)
 
 

@@ -7,7 +7,8 @@ from dinodp.jobs.files import user_path
 from dinodp.jobs.logs import configure_logging
 
 DESCRIPTION = """\
-Write backbone and scorer as one ONNX graph, for places without PyTorch, and check its maps against PyTorch's.
+Write backbone and scorer as one ONNX graph, for places without PyTorch, and check its maps against PyTorch's:
+in onnxruntime and, where it is installed, in OpenVINO.
 
   input   pixels        float32 [batch, 3, H, W], RGB from 0 to 255, as large as the backbone sees them
   output  map           float32 [batch, H, W], the anomaly map
@@ -49,6 +50,10 @@ def _export(options: argparse.Namespace) -> int:
     say(
         f"{graph.path}: opset {OPSET}, pixels [batch, 3, {graph.size[0]}, {graph.size[1]}] -> map [batch, "
         f"{graph.size[0]}, {graph.size[1]}], batch dynamic.",
-        f"Largest difference from PyTorch: {graph.largest:.2g} in scores, {graph.difference:.2g} of their range.",
+        *(
+            f"Largest difference from PyTorch in {engine}: {difference.absolute:.2g} in scores, "
+            f"{difference.relative:.2g} of their range."
+            for engine, difference in graph.differences.items()
+        ),
     )
     return 0

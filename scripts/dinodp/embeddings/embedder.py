@@ -18,7 +18,9 @@ from dinodp.jobs.prefetch import prefetched
 
 Item = TypeVar("Item")
 Picture = npt.NDArray[np.uint8]
-FIRST_BATCH = {"cpu": 4, "cuda": 32}  # on a CPU larger ones gain nothing
+FIRST_BATCH = {"cpu": 4}  # on a CPU larger ones gain nothing
+FIRST_GPU_BATCH = 32
+PINNED = ("cuda", "xpu")  # devices that copy from pinned memory while they compute
 BLACK = np.zeros((64, 64, 3), dtype=np.uint8)  # at least a patch
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA's calls, and on a CPU
 
@@ -35,7 +37,7 @@ class Embedder:
             raise InputError(f"The batch size is {batch_size}; it must be at least 1.")
         device = getattr(backbone, "device", torch.device("cpu"))
         self.backbone, self.device, self.workers = backbone, device, workers
-        self.batch_size = batch_size or FIRST_BATCH[device.type]
+        self.batch_size = batch_size or FIRST_BATCH.get(device.type, FIRST_GPU_BATCH)
 
     def embed(self, pictures: Iterable[Picture]) -> Iterator[torch.Tensor]:
         """Yield raw embeddings float32 [B, row, col, D] of pictures uint8 [H, W, 3], in order, on the device.
@@ -55,7 +57,7 @@ class Embedder:
         with ThreadPoolExecutor(max_workers=self.workers) as pool:
             black = pool.submit(self.backbone.prepare, BLACK)
             prepared = _run_ahead(pool, lambda item: self.backbone.prepare(read(item)), items, 2 * self.batch_size)
-            for pixels in prefetched(_batches(prepared, self.batch_size, pin=self.device.type == "cuda")):
+            for pixels in prefetched(_batches(prepared, self.batch_size, pin=self.device.type in PINNED)):
                 shown, first = (pixels != black.result()[:, :1, :1]).any(1), 0
                 for tokens in self._within_memory(pixels):
                     yield tokens, on_grid(shown[first : first + len(tokens)], (tokens.shape[1], tokens.shape[2]))
@@ -84,8 +86,8 @@ class Embedder:
             size = " x ".join(map(str, pixels.shape[2:]))
             raise InputError(f"One image of {size} pixels does not fit into memory: lower the resolution.")
         self.batch_size = len(pixels) // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).empty_cache()
         logger.info("Memory is short: batches of %d images from here on.", self.batch_size)
 
 

@@ -96,8 +96,10 @@ class TokenWriter:
                 future.result()
 
     def write(self, first: int, tokens: torch.Tensor, foreground: torch.Tensor) -> None:
-        """Have tokens [B, row, col, dim], on any device, and their foreground bool [B, row, col] written at image
-        ``first``; batches come in order."""
+        """Have tokens [B, row, col, dim], on any device, and their foreground bool [B, row, col], on the CPU, written.
+
+        They go to image ``first``; batches come in order.
+        """
         while len(self._pending) >= PENDING:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._store, first, tokens, foreground))
@@ -159,7 +161,7 @@ class TokenWriter:
             )
         stored = half.cpu().numpy()
         data[first : first + len(half)] = stored
-        self._written += map(Written.of, stored, foreground.cpu().numpy())
+        self._written += map(Written.of, stored, foreground.numpy())
         if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
             self._note()
         self._failed = False

@@ -22,7 +22,7 @@ from dinodp.families import model_options
 from dinodp.families.stages import fit_model, open_split
 from dinodp.jobs.asked import ask, asked
 from dinodp.jobs.costs import measured, set_threads, write_cost
-from dinodp.jobs.devices import take_device, visible_devices
+from dinodp.jobs.devices import device_of_models, take_device, visible_devices
 from dinodp.jobs.logs import configure_logging, report_errors
 from dinodp.jobs.processes import current_group, is_first, join, leave
 
@@ -62,7 +62,7 @@ class FitJob:
             open_split(Path(path), options, self.grid, manifest, split, normal_only=True, cache=self.cache)
             for path, split in ((self.train, "train"), (self.valid, "valid"))
         )
-        with measured(device) as cost:
+        with measured(device_of_models(device)) as cost:
             size = fit_model(Path(self.model), options, train, valid, seed=self.seed, device=device)
         if is_first(group):
             write_cost(Path(self.cost), {**cost, **size})
@@ -74,6 +74,8 @@ def _device_of_all(device: str, processes: int) -> str:
         from torch import cuda
 
         device = "cuda" if cuda.device_count() >= processes else "cpu"
+    if device in ("mps", "xpu"):
+        raise InputError(f"run.processes is {processes}, but run.device is {device}: processes share cuda or cpu only.")
     if device == "cuda" and len(visible_devices()) < processes:
         raise InputError(f"run.processes is {processes}, but {len(visible_devices())} GPUs are visible.")
     return device

@@ -167,8 +167,9 @@ class MemoryBankOptions(ModelOptions):
 
         if self.bank_memory_gib is not None:
             return self.bank_memory_gib * BYTES_PER_GIB
-        if torch.device(device).type == "cuda":
-            return GPU_MEMORY_SHARE * torch.cuda.mem_get_info()[0]
+        kind = torch.device(device).type
+        if kind != "cpu":
+            return GPU_MEMORY_SHARE * float(getattr(torch, kind).mem_get_info()[0])
         return BANK_MEMORY_GIB * BYTES_PER_GIB
 
 

@@ -119,7 +119,7 @@ class Patchcore(PlacedModel):
         from dinodp.models.components import finite_matrix
 
         finite_matrix(tokens.flatten(0, 2), self._bank.dim_)
-        seen = torch.ones(tokens.shape[:3], dtype=torch.bool) if shown is None else shown
+        seen = torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device) if shown is None else shown
         return neighbourhood_means(tokens, seen, self.options.neighbourhood).flatten(0, 2)
 
     def image_scores(self, tokens: torch.Tensor, maps: Maps, shown: torch.Tensor | None = None) -> Maps:

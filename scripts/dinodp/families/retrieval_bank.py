@@ -103,7 +103,7 @@ class RetrievalBank(PlacedModel):
         from dinodp.models.components import finite_matrix
 
         finite_matrix(tokens.flatten(0, 2), self._descriptors.shape[1])
-        seen = torch.ones(tokens.shape[:3], dtype=torch.bool) if shown is None else shown
+        seen = torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device) if shown is None else shown
         similar = descriptors(tokens, seen).to(self.device) @ self._descriptors.T
         nearest = similar.topk(min(self.options.images, similar.shape[1]), dim=1).indices.tolist()
         found = [self._distances(image, chosen) for image, chosen in zip(tokens, nearest, strict=True)]

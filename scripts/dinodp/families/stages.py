@@ -29,6 +29,7 @@ from dinodp.families.soundness import require_sound
 from dinodp.images import image_score
 from dinodp.jobs.checkpoints import Checkpoint
 from dinodp.jobs.closure import code_digest
+from dinodp.jobs.devices import device_of_models
 from dinodp.jobs.logs import progress
 from dinodp.jobs.origin import AGAIN, require_made_from, sha256
 from dinodp.jobs.prefetch import prefetched
@@ -111,7 +112,7 @@ def fit_state(
     learnt, chosen_by = (learnt_from(options, features.of(source)) for source in (train, valid))
     if learnt.n_images == 0:
         raise InputError("The training images show background only: the option background must be keep.")
-    task = FitTask(learnt, chosen_by, generator, device, checkpoint, self_contained)
+    task = FitTask(learnt, chosen_by, generator, device_of_models(device), checkpoint, self_contained)
     fitted = options.fit(task)
     size = fitted.cost()["model_mib"]  # without the features
     return fitted._replace(state={**fitted.state, **features.state}, size_mib=size)
@@ -135,7 +136,7 @@ def continued_state(
     learnt, held = (learnt_from(options, features.of(source)) for source in (train, valid))
     if learnt.n_images == 0:
         raise InputError("The new images show background only: there is nothing to go on with.")
-    task = FitTask(learnt, held, torch.Generator().manual_seed(seed), device, self_contained=True)
+    task = FitTask(learnt, held, torch.Generator().manual_seed(seed), device_of_models(device), self_contained=True)
     fitted = options.go_on(state, task, n_before)
     return fitted._replace(state={**fitted.state, **features.state})
 
@@ -162,7 +163,7 @@ def model_of(
     """The model that a state of `fit_state` describes, behind its features."""
     features = Features.load(options, state)
     learnt = learnt_from(options, features.of(train))
-    model: FittedModel = features.before(options.load(state, learnt, seed=seed, device=device))
+    model: FittedModel = features.before(options.load(state, learnt, seed=seed, device=device_of_models(device)))
     return model
 
 
@@ -209,7 +210,8 @@ def score_split(
 
 def patch_scores(model: FittedModel, tokens: torch.Tensor, rows: pd.DataFrame, shown: torch.Tensor | None) -> Maps:
     """Patch scores [B, row, col], those that are not ``shown`` (None: all are) below the lowest of their image."""
-    maps = model.score(tokens, rows, shown) if is_placed(model) else model.score(tokens, rows)
+    seen = None if shown is None else shown.to(tokens.device)
+    maps = model.score(tokens, rows, seen) if is_placed(model) else model.score(tokens, rows)
     return maps if shown is None else lowered(maps, shown.numpy())
 
 

@@ -28,7 +28,7 @@ class Checkpoint(NamedTuple):
         if not self.path.exists():
             return None
         try:
-            content = torch.load(self.path, weights_only=True)
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
             key, digest = content.pop("key"), content.pop("sha256")
             whole = digest == _digest(content)
         except Exception:  # torch raises many kinds for damaged files

@@ -31,17 +31,20 @@ def peak_host_mib() -> float:
 
 @contextmanager
 def measured(device: str) -> Iterator[dict[str, float | str | None]]:
-    """Measure the block: seconds, peak host MiB of the process so far, peak GPU MiB (None where ``device`` is cpu)."""
+    """Measure the block: seconds, peak host MiB of the process so far, peak GPU MiB (None on cpu and mps)."""
     cost: dict[str, float | str | None] = {}
-    gpu = torch.device(device).type == "cuda"
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
+    kind = torch.device(device).type
+    counter = getattr(torch, kind) if kind in ("cuda", "xpu") else None  # of MPS there is no peak
+    if counter is not None:
+        counter.reset_peak_memory_stats()
     start = perf_counter()
     yield cost
     cost["seconds"] = perf_counter() - start
     cost["peak_host_mib"] = peak_host_mib()
-    cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / BYTES_PER_MIB if gpu else None
-    cost["device"] = torch.cuda.get_device_name() if gpu else f"cpu, {torch.get_num_threads()} threads"
+    cost["peak_gpu_mib"] = None if counter is None else counter.max_memory_allocated() / BYTES_PER_MIB
+    cost["device"] = kind if counter is None else counter.get_device_name()
+    if kind == "cpu":
+        cost["device"] = f"cpu, {torch.get_num_threads()} threads"
 
 
 def gather_costs(parts: Sequence[Path], path: Path) -> None:

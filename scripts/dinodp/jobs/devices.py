@@ -1,4 +1,4 @@
-"""Choose the device of a job: a GPU that no other job of the pipeline uses on this machine.
+"""Which devices there are, what they can do, and which one a job takes: a GPU that no other job of the pipeline uses.
 
 Snakemake counts GPUs but does not say which one a job may use. A job takes the first whose lock file it can lock; the
 kernel releases the lock when the process ends, however it ends.
@@ -15,6 +15,7 @@ from typing import IO
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
 
+ACCELERATORS = ("cuda", "xpu", "mps")  # `auto` takes the first that there is, else the CPU
 SECONDS_BETWEEN_TRIES = 1.0
 DEVICE_FILES = Path("/dev")
 _held: list[IO[str]] = []  # open, and so locked, until the process ends
@@ -27,31 +28,69 @@ def gpu_is_here() -> bool:
     return any(DEVICE_FILES.glob("nvidia[0-9]*"))
 
 
+def count_of(kind: str) -> int:
+    """How many devices of a kind torch sees."""
+    import torch  # takes seconds, and the locks need none of it
+
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return int(getattr(torch, kind).device_count())
+
+
+def best_kind() -> str:
+    """What ``auto`` is here: the first of `ACCELERATORS` that torch sees, else ``cpu``."""
+    return next((kind for kind in ACCELERATORS if count_of(kind)), "cpu")
+
+
+def device_of_models(device: str) -> str:
+    """Where models are fitted and score what a backbone on ``device`` embeds: there or, without float64, on the CPU.
+
+    Their sums, and differences of large numbers, need float64. MPS has none, nor have some XPUs; beside a backbone the
+    models cost little.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "mps" or (kind == "xpu" and not torch.xpu.get_device_properties(device).has_fp64):
+        return "cpu"
+    return device
+
+
 def take_device(device: str) -> str:
     """The device to compute on: ``cpu`` as it is; for ``cuda`` a free GPU, as ``cuda:N``, kept until the process ends.
 
-    ``auto`` is ``cuda`` where torch sees a GPU, else ``cpu``, and says so in the log. Only GPUs in
-    ``CUDA_VISIBLE_DEVICES`` are taken where it is set, as SLURM does. Waits while all are taken.
-    Raises InputError where ``cuda`` is asked for and there is none.
+    ``xpu`` likewise; ``mps`` is one GPU that all jobs share. ``auto`` is what `best_kind` finds; a CPU is said in the
+    log. Only GPUs in ``CUDA_VISIBLE_DEVICES`` are taken where it is set, as SLURM does. Waits while all are taken.
+    Raises InputError where a kind is asked for and there is none.
     """
     if device == "cpu":
         return device
-    import torch  # takes seconds, and the locks need none of it
+    import torch
 
-    if device == "auto" and not torch.cuda.device_count():
+    kind = best_kind() if device == "auto" else device
+    if kind == "cpu":
         logger.info("Device cpu: torch %s sees no GPU here.", torch.__version__)
-        return "cpu"
-    names = visible_devices()[: torch.cuda.device_count()]  # fewer than are named, where CUDA leaves some out (MIG)
+        return kind
+    names = _names(kind)
     if not names:
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise InputError(
-            "run.device is cuda, but torch sees no CUDA device: set run.device to cpu or auto, or run where there is a "
-            f"GPU and torch's build for it (CUDA_VISIBLE_DEVICES is {named!r}, "
+            f"run.device is {kind}, but torch sees no {kind.upper()} device: set run.device to cpu or auto, or run "
+            f"where there is a GPU and torch's build for it (CUDA_VISIBLE_DEVICES is {named!r}, "
             f"torch {torch.__version__})."
         )
+    if kind == "mps":
+        return kind
     index = take_free(names)
-    torch.cuda.set_device(index)
-    return f"cuda:{index}"
+    getattr(torch, kind).set_device(index)
+    return f"{kind}:{index}"
+
+
+def _names(kind: str) -> list[str]:
+    """Names, for locks, of the devices of a kind that this process may use."""
+    if kind == "cuda":
+        return visible_devices()[: count_of(kind)]  # fewer than are named, where CUDA leaves some out (MIG)
+    return [f"{kind}-{index}" for index in range(count_of(kind))]
 
 
 def visible_devices() -> list[str]:

@@ -100,19 +100,48 @@ def reading_of(path: Path) -> Iterator[None]:
 def progress(
     items: Iterable[Item], description: str, total: int | None = None, unit: str = "image", per_item: int = 1
 ) -> Iterator[Item]:
-    """Yield ``items`` and report count, rate and time left.
+    """Yield ``items`` and report count, rate (of scans, which take seconds, per minute) and time left.
 
     ``total`` counts units and ``per_item`` is the number of units that one item stands for (a batch of images).
     """
     if total is None and isinstance(items, Sized):
         total = len(items) * per_item
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=description, unit=unit) as bar:
+        with _Bar(total=total, desc=description, unit=unit, bar_format=_format(unit)) as bar:
             for item in items:
                 yield item
                 bar.update(per_item)
         return
     yield from _progress_lines(items, description, total, unit, per_item)
+
+
+class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """A bar that knows its rate per minute as well."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the format may name."""
+        found = super().format_dict
+        return {**found, "per_minute": _per_minute(found["n"], found["elapsed"], found["rate"])}
+
+
+def _format(unit: str) -> str | None:
+    """How a bar looks: tqdm's own, but for scans with a rate per minute."""
+    return "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {per_minute}]" if unit == "scan" else None
+
+
+def _line(description: str, unit: str, done: int, total: int | None, seconds: float) -> str:
+    """How far it is, after some seconds, and how long it goes on."""
+    if unit != "scan" or total is None:
+        return str(tqdm.format_meter(done, total, seconds, prefix=description, unit=unit, ncols=0))
+    spent, left = map(tqdm.format_interval, (seconds, seconds * (total - done) / done))
+    return f"{description}: {done}/{total} [{spent}<{left}, {_per_minute(done, seconds)}]"
+
+
+def _per_minute(done: int, seconds: float, rate: float | None = None) -> str:
+    """Scans per minute, of a rate per second or else of all that was done."""
+    rate = done / seconds if rate is None and seconds else rate
+    return f"{60 * rate:.3g} scans/min" if rate else "? scans/min"
 
 
 def _progress_lines(
@@ -126,11 +155,10 @@ def _progress_lines(
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            logger.info(
-                tqdm.format_meter(min(done, total or done), total, now - start, prefix=description, unit=unit, ncols=0)
-            )
-    shown = done if total is None else min(done, total)
-    logger.info("%s: %d %ss in %.1f s", description, shown, unit, time.monotonic() - start)
+            logger.info("%s", _line(description, unit, min(done, total or done), total, now - start))
+    shown, seconds = done if total is None else min(done, total), time.monotonic() - start
+    rate = f", {_per_minute(done, seconds)}" if unit == "scan" else ""
+    logger.info("%s: %d %ss in %.1f s%s", description, shown, unit, seconds, rate)
 
 
 def log_to_file(path: str) -> None:

@@ -106,7 +106,7 @@ class OnlineMixture(HasComponents, ABC):
         sticks = self._start_sticks(torch.rand(self.n_components, generator=generator, dtype=torch.float64))
         variance = batch.double().var(dim=0, correction=1).float() + self.reg_covar
         covariances = self._kind.equal(variance, self.n_components)
-        self._set_parameters(sticks, pool[order.to(pool.device)], covariances, self._start_concentration())
+        self._set_parameters(sticks, pool[order], covariances, self._start_concentration())
         self._reset_statistics()
 
     def _reset_statistics(self) -> None:

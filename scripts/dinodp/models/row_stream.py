@@ -46,6 +46,6 @@ class RowStream:
         found, first = [], 0
         for chunk in self:
             inside = rows[(rows >= first) & (rows < first + len(chunk))] - first
-            found.append(chunk[inside.to(chunk.device)])
+            found.append(chunk[inside])
             first += len(chunk)
         return torch.cat(found)

@@ -38,9 +38,10 @@ class RunOptions(Options):
         (), "Mixtures whose components are compared with anatomy (docs/method.md, alignment); none: no such analysis."
     )
     seeds: tuple[FromZero, ...] = option((0,), "One fit per seed.", min_length=1)
-    device: Literal["auto", "cpu", "cuda"] = option(
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = option(
         "auto",
-        "Where torch computes: auto, on a GPU where there is one; cuda, on a GPU or not at all (docs/cluster.md).",
+        "Where torch computes: auto, on a GPU where there is one (cuda before xpu before mps); cuda, mps or xpu, on "
+        "such a one or not at all (docs/cluster.md).",
     )
     cache: str = option(
         "none",

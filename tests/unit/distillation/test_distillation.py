@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_device import faked
 
-from dinodp.backbones import load_backbone
+from dinodp.backbones import load_backbone, student_backbone
 from dinodp.backbones.student_file import images_seen
 from dinodp.distillation.disturbing import disturbed
 from dinodp.distillation.training import NormalImages, Training, distil
 from dinodp.errors import InputError
+from dinodp.jobs.checkpoints import Checkpoint
 from dinodp.options.distillation import DistillationOptions
 
 OPTIONS = DistillationOptions(
@@ -174,6 +176,34 @@ def test_damaged_folders_and_another_resolution_are_said_in_one_sentence(student
     (tmp_path / FILES[1]).write_bytes((student / FILES[1]).read_bytes())
     with pytest.raises(InputError, match=r"student.safetensors does not fit student.json"):
         load_backbone(str(tmp_path), resolution=112, square=True)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_on_a_faked_gpu_it_learns_the_same(teacher, student, kind, tmp_path, monkeypatch):
+    pixels = torch.stack([teacher.prepare(pictures().read(index)) for index in range(2)])
+    wanted = load_backbone(str(student), resolution=112, square=True).embed(pixels)
+    saved, save = set(), student_backbone.save
+
+    def noted(state):
+        saved.update(part.device.type for part in state.values())
+        return save(state)
+
+    monkeypatch.setattr(student_backbone, "save", noted)
+    with faked(monkeypatch, kind, float64=False) as fake:
+        there = load_backbone("classical", resolution=112, square=True, device=kind)
+        distil(there, pictures(), OPTIONS, tmp_path / "there")
+        assert saved == {"cpu"}
+        assert Training(there, pictures(), OPTIONS)._draw().targets.device.type == "cpu"  # a round may be large
+        found = load_backbone(str(tmp_path / "there"), resolution=112, square=True, device=kind).embed(pixels)
+        assert found.device == fake.device
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_checkpoint_of_a_gpu_is_read_where_there_is_none(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path / "c", "key")
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    checkpoint.save({"weights": torch.ones(2)})
+    assert torch.equal(checkpoint.load()["weights"], torch.ones(2))
 
 
 def test_a_loss_that_is_not_finite_is_refused(teacher, tmp_path, monkeypatch):

@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dinodp.backbones.base import torch_device
 from dinodp.errors import InputError
+from dinodp.families.fit_job import FitJob
 from dinodp.jobs import devices
 
 JOB = """
@@ -131,11 +134,68 @@ def test_auto_is_a_gpu_where_there_is_one(tmp_path, monkeypatch, caplog, count, 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    seen(monkeypatch, *["cuda"] * count)
     caplog.set_level("INFO", logger=devices.logger.name)
     monkeypatch.setattr(devices.logger, "propagate", True)
     assert devices.take_device("auto") == found
     assert ("Device cpu" if found == "cpu" else "Device 5 of 5") in caplog.text
+
+
+def seen(monkeypatch, *kinds):
+    """Have torch see one device of each of these kinds, and of no other."""
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "device_count", lambda kind=kind: int(kind in kinds))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "best"),
+    [((), "cpu"), (("mps",), "mps"), (("mps", "xpu"), "xpu"), (("mps", "xpu", "cuda"), "cuda"), (("cuda",), "cuda")],
+)
+def test_auto_prefers_cuda_to_xpu_to_mps_to_the_cpu(tmp_path, monkeypatch, kinds, best):
+    seen(monkeypatch, *kinds)
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    current = []
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "set_device", lambda index, kind=kind: current.append(kind))
+    assert torch_device("auto").type == devices.best_kind() == best
+    assert devices.take_device("auto") == (f"{best}:0" if best in ("cuda", "xpu") else best)
+    assert current == [best] * (best in ("cuda", "xpu"))
+    assert len(list(tmp_path.rglob("*.lock"))) == len(current)  # jobs share the one of MPS
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_a_kind_that_is_asked_for_is_taken_or_told(monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    seen(monkeypatch, *{"cuda", "mps", "xpu"} - {kind})
+    with pytest.raises(InputError, match=f"run.device is {kind}, but torch sees no {kind.upper()} device"):
+        devices.take_device(kind)
+    with pytest.raises(InputError, match=f"Device {kind} was asked for but 0 {kind.upper()} devices are visible"):
+        torch_device(kind)
+    seen(monkeypatch, kind)
+    if kind != "mps":
+        monkeypatch.setattr(getattr(torch, kind), "set_device", lambda index: None)
+    assert torch.device(devices.take_device(kind)).type == torch_device(kind).type == kind
+
+
+@pytest.mark.parametrize(
+    ("device", "has_fp64", "found"),
+    [
+        ("cpu", True, "cpu"), ("cuda:1", True, "cuda:1"), ("mps", False, "cpu"), ("xpu:1", True, "xpu:1"),
+        ("xpu", False, "cpu"),
+    ],
+)  # fmt: skip
+def test_models_are_where_float64_is(monkeypatch, device, has_fp64, found):
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda name: SimpleNamespace(has_fp64=has_fp64))
+    assert devices.device_of_models(device) == found
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_processes_share_no_fit_there(device):
+    with pytest.raises(InputError, match=f"processes is 2, but run.device is {device}: processes share cuda or cpu"):
+        FitJob("", "", "", "", "", {}, None, 0, device, 1).run(processes=2)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dinodp.jobs import logs
 from dinodp.jobs.closure import Closures
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -75,3 +78,24 @@ def test_a_job_runs_the_library_that_its_rules_name(tmp_path, digest):
         assert "is not the one beside the rules that run" in process.stderr
     else:
         assert process.stdout == "began\n"
+
+
+def test_of_scans_the_rate_per_minute_and_the_time_left_are_told(monkeypatch, caplog):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(logs.time, "monotonic", lambda: next(clock))
+    caplog.set_level("INFO", logger=logs.logger.name)
+    monkeypatch.setattr(logs.logger, "propagate", True)
+    assert list(logs.progress(iter("abc"), "predict", 3, unit="scan")) == ["a", "b", "c"]
+    first, *_, last = (record.getMessage() for record in caplog.records)
+    assert first == "predict: 1/3 [00:20<00:40, 3 scans/min]"
+    assert last == "predict: 3 scans in 80.0 s, 2.25 scans/min"
+
+
+def test_on_a_terminal_a_bar_tells_the_same(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(logs.sys, "stderr", terminal)
+    assert list(logs.progress(iter("ab"), "fit", 2, unit="scan")) == ["a", "b"]
+    assert re.search(r"fit: 100%\|.*\| 2/2 \[00:00<00:00, [0-9.e+]+ scans/min\]", terminal.getvalue())
+    list(logs.progress(iter("ab"), "embed", 2))
+    assert "image/s" in terminal.getvalue()

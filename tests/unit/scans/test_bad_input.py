@@ -300,7 +300,8 @@ CASES = {
     "arithmetic that the engine lacks": lambda: [
         "fit", "healthy", "--out", "own.h5", "--backbone", str(TINY), "--engine", "openvino", "--dtype", "float16",
     ],
-    "no such device": lambda: [*fit("healthy"), "--device", "mps"],
+    "no such kind of device": lambda: [*fit("healthy"), "--device", "tpu"],
+    "no such device": lambda: [*fit("healthy"), "--device", "xpu"],
     "backbone that is not there": lambda: ["fit", "healthy", "--out", "own.h5", "--backbone", "weights/dinov2"],
     "no model": lambda: predict("new", model="none.h5"),
     "model file by another name": lambda: ["fit", "healthy", "--out", "own.card.md", *FAST],

@@ -367,7 +367,7 @@ def test_places_are_compared_in_pictures_of_one_size_only():
         ({"window": (0, float("inf"))}, "window is inf; it must be a finite number"),
         ({"background": float("nan")}, "background is nan; it must be a finite number"),
         ({"held_out": float("nan")}, "held_out is nan; it must lie between 0 and 1"),
-        ({"device": "mps"}, "Unknown device 'mps': choose cpu, cuda, cuda:N or auto"),
+        ({"device": "tpu"}, "Unknown device 'tpu': choose auto, cpu, cuda, mps or xpu"),
         ({"backbone": "none/at-all"}, "The backbone none/at-all"),
     ],
 )

@@ -14,7 +14,7 @@ from dinodp.cli import main
 from dinodp.errors import InputError
 from dinodp.families import FAMILIES
 from dinodp.scans import AnomalyDetector
-from dinodp.scans.detecting.onnx_export import ScoringGraph, export_onnx
+from dinodp.scans.detecting.onnx_export import Difference, ScoringGraph, compare, export_onnx, noise
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -69,13 +69,38 @@ def test_every_score_is_that_of_prediction(detectors):
 def test_maps_of_real_slices(name, detectors, tmp_path):
     detector = detectors[name]
     graph = export_onnx(detector.fitted_, tmp_path / "m.onnx")
-    assert graph.difference < 1e-3
+    assert graph.differences["onnxruntime"].relative < 1e-3
     pixels, expected = real_slices(detector, tmp_path)
     found = run(tmp_path / "m.onnx", pixels)
     assert found["map"].shape == (len(pixels), 112, 112)
     alike = np.abs(found["patch_scores"] - expected) <= 1e-3 * max(1, np.ptp(expected))
     # which patches at the rim are black, the graph sees after resizing
     assert alike.mean() > 0.9 if detector.method["family"] == "eb_mixture" else alike.all()
+
+
+def in_openvino(path, pixels):
+    """As whoever has the file runs it, but in float32."""
+    openvino = pytest.importorskip("openvino")
+    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = model(pixels)
+    return {name: found[name] for name in ("map", "patch_scores")}
+
+
+@pytest.mark.parametrize("name", [("memory_bank", "cosine"), ("dpmm", "mahalanobis"), ("k_means", "euclidean")])
+def test_openvino_runs_the_file_to_the_maps_of_onnxruntime(name, detectors, tmp_path):
+    graph = export_onnx(detectors[name].fitted_, tmp_path / "m.onnx")
+    pixels = real_slices(detectors[name], tmp_path)[0]
+    expected, found = run(tmp_path / "m.onnx", pixels), in_openvino(tmp_path / "m.onnx", pixels)
+    for output, values in expected.items():
+        assert np.abs(found[output] - values).max() <= 1e-3 * max(1, np.ptp(values))
+    assert graph.differences["OpenVINO"].relative < 1e-3
+
+
+def test_without_openvino_the_check_is_onnxruntimes(detectors, tmp_path, monkeypatch):
+    fitted = detectors["dpmm", "cosine"].fitted_
+    assert "OpenVINO" in export_onnx(fitted, tmp_path / "m.onnx").differences
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert {*compare(fitted, tmp_path / "m.onnx", noise(1, (112, 112)))} == {"onnxruntime"}
 
 
 def test_vit_tiny(shared, healthy, tmp_path):
@@ -90,6 +115,8 @@ def test_vit_tiny(shared, healthy, tmp_path):
         found = run(tmp_path / "m.onnx", pixels[:batch])
         assert found["map"].shape == (batch, 96, 96)
         assert np.abs(found["patch_scores"] - expected[:batch]).max() <= 1e-3 * np.ptp(expected)
+    fast = in_openvino(tmp_path / "m.onnx", pixels)["patch_scores"]
+    assert np.abs(fast - expected).max() <= 1e-3 * np.ptp(expected)
     model = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(model)
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
@@ -104,17 +131,19 @@ def test_pictures_that_are_not_square(detectors, tmp_path):
     fitted = detectors["dpmm", "mahalanobis"].fitted_
     graph = export_onnx(fitted, tmp_path / "m.onnx", (112, 140))
     assert graph.size == (112, 140)
-    assert graph.difference < 1e-3
+    assert graph.differences["onnxruntime"].relative < 1e-3
     found = run(tmp_path / "m.onnx", np.zeros((1, 3, 112, 140), np.float32))
     assert found["patch_scores"].shape == (1, 8, 10)
     with pytest.raises(InputError, match="112 x 100 pixels do not divide into patches of 14 pixels"):
         export_onnx(fitted, tmp_path / "n.onnx", (112, 100))
 
 
-def test_a_graph_that_differs_is_not_written(detectors, tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", ["onnxruntime", "OpenVINO"])
+def test_a_graph_that_differs_is_not_written(engine, detectors, tmp_path, monkeypatch):
     monkeypatch.setattr("dinodp.scans.detecting.onnx_export._write", lambda graph, path, *_: path.write_bytes(b""))
-    monkeypatch.setattr("dinodp.scans.detecting.onnx_export.compare", lambda *_: (0.01, 1.0))
-    with pytest.raises(InputError, match=r"differ from PyTorch's by 0.01 of their range, more than 0.001"):
+    found = {"onnxruntime": Difference(0.0, 0.0), engine: Difference(0.01, 1.0)}
+    monkeypatch.setattr("dinodp.scans.detecting.onnx_export.compare", lambda *_: found)
+    with pytest.raises(InputError, match=f"in {engine} differ from PyTorch's by 0.01 of their range, more than 0.001"):
         export_onnx(detectors["dpmm", "cosine"].fitted_, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -1,7 +1,7 @@
 """Fit a detector on healthy scans: measure, embed, model, calibrate."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from dinodp.embeddings.embedder import Embedder
 from dinodp.errors import InputError
 from dinodp.families.stages import fit_state
 from dinodp.jobs.logs import logger, progress
+from dinodp.jobs.prefetch import prefetched, run_behind
 from dinodp.scans.detecting.calibration import Calibration
 from dinodp.scans.detecting.healthy import (
     HealthyRange,
@@ -29,7 +30,7 @@ from dinodp.scans.detecting.machine import Machine
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.origin import Origin
 from dinodp.scans.detecting.outlying import outlying, samples_of
-from dinodp.scans.detecting.preparation import Preparation
+from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.scoring import NoEmbeddings, Scorer, seen_tokens
 from dinodp.scans.detecting.settings import Settings
 from dinodp.scans.detecting.token_file import TokenFile
@@ -137,9 +138,11 @@ def measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRan
     faults: list[InputError] = []
     digests: list[str] = []
     frame = _frame(scans, settings.axis)
-    for unread in progress(scans, "read", unit="scan"):
+    read = prefetched(_read_or_fault(unread, frame) for unread in scans)
+    for scan in progress(read, "read", len(scans), unit="scan"):
         try:
-            scan = unread.read(frame)
+            if isinstance(scan, InputError):
+                raise scan
             require_sensible_axis(scan, settings.axis)
             measured.append(Measures.of(scan))
             digests.append(scan.digest)
@@ -158,6 +161,14 @@ def measure(scans: Sequence[UnreadScan], settings: Settings) -> tuple[HealthyRan
         said = " x ".join(f"{least} to {most}" for least, most in healthy.sizes)
         logger.warning("The healthy images have %s pixels (height x width): each is scaled to one short side.", said)
     return healthy, digests
+
+
+def _read_or_fault(unread: UnreadScan, frame: Affine | None) -> Scan | InputError:
+    """A scan, or why it cannot be read: an error would end the reading ahead."""
+    try:
+        return unread.read(frame)
+    except InputError as error:
+        return error
 
 
 def _say_alike(names: Sequence[str], digests: Sequence[str]) -> None:
@@ -202,19 +213,35 @@ def _require_alike(names: Sequence[str], measured: Sequence[Measures]) -> None:
 def embed_scans(
     scans: Sequence[UnreadScan], what: str, embedder: Embedder, preparation: Preparation, folder: Path
 ) -> TokenFile:
-    """Embeddings of every ``slice_step``-th slice of the scans."""
+    """Embeddings of every ``slice_step``-th slice of the scans.
+
+    While one is embedded the next is read, and what the backbone gave is written.
+    """
     file = TokenFile(folder / f"{what}.tokens")
-    settings = preparation.settings
-    owners = subjects_of([scan.name for scan in scans], settings.subject_pattern)
-    for scan, subject in zip(progress(scans, what, unit="scan"), owners, strict=True):
-        prepared, first = preparation.of(scan.read(preparation.healthy.axes), settings.slice_step), 0
-        for tokens in seen_tokens(embedder, prepared, settings):
-            if first == 0:
-                shown = prepared.patch_foreground(embedder.backbone, tokens.shape[1:3])
-            file.append(tokens, torch.from_numpy(shown[first : first + len(tokens)]), subject)
-            first += len(tokens)
-        file.counts.append(first)
+    owners = subjects_of([scan.name for scan in scans], preparation.settings.subject_pattern)
+    read = progress(_prepared_ahead(scans, preparation), what, len(scans), unit="scan")
+    for prepared, subject in zip(read, owners, strict=True):
+        shown_tokens = _shown_tokens(embedder, prepared, preparation.settings)
+        file.counts.append(sum(run_behind(shown_tokens, partial(file.append, subject=subject))))
     return file
+
+
+def _prepared_ahead(scans: Sequence[UnreadScan], preparation: Preparation) -> Iterator[PreparedScan]:
+    """The scans one by one; the next one is read while one is used."""
+    axes, step = preparation.healthy.axes, preparation.settings.slice_step
+    return prefetched(preparation.of(scan.read(axes), step) for scan in scans)
+
+
+def _shown_tokens(
+    embedder: Embedder, prepared: PreparedScan, settings: Settings
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of what the model sees [B, row, col, D], and which patches show foreground, bool [B, row, col]."""
+    shown, first = torch.zeros(0), 0
+    for tokens in seen_tokens(embedder, prepared, settings):
+        if first == 0:
+            shown = torch.from_numpy(prepared.patch_foreground(embedder.backbone, tokens.shape[1:3]))
+        yield tokens, shown[first : first + len(tokens)]
+        first += len(tokens)
 
 
 def say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], settings: Settings) -> int:
@@ -231,12 +258,11 @@ def say_outlying(scans: Sequence[UnreadScan], tokens: Sequence[TokenFile], setti
 
 def calibrate(held_out: Sequence[UnreadScan], file: TokenFile, scorer: Scorer) -> Calibration:
     """From the embeddings of the held-out scans, which are in ``file`` scan by scan."""
-    voxels, scores = [], []
-    first = 0
-    for scan in progress(held_out, "calibrate", unit="scan"):
-        prepared = scorer.preparation.of(scan.read(scorer.preparation.healthy.axes), scorer.settings.slice_step)
+    voxels, scores, first = [], [], 0
+    read = _prepared_ahead(held_out, scorer.preparation)
+    for prepared in progress(read, "calibrate", len(held_out), unit="scan"):
         last = first + len(prepared.chosen)
-        tokens = (file.read([index]).to(scorer.embedder.device) for index in range(first, last))
+        tokens = (file.read([index]) for index in range(first, last))
         scored = scorer.score_tokens(prepared, tokens)
         first = last
         voxels.append(scored.calibration_voxels)

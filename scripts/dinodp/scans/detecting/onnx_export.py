@@ -1,5 +1,6 @@
-"""Backbone, scorer and map as one ONNX graph, checked against PyTorch in onnxruntime."""
+"""Backbone, scorer and map as one ONNX graph, checked against PyTorch in onnxruntime and, where it is, in OpenVINO."""
 
+import importlib.util
 import json
 import logging
 import warnings
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from dinodp.models.online_mixture import OnlineMixture
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.scoring import NO_ROWS
 
+Pictures = npt.NDArray[np.float32]
 OPSET = 18
 TOLERANCE = 1e-3  # largest difference between the maps, in units of the range of the scores (at least 1)
 DARKEST = 0.5  # of what is not black, of 255
@@ -38,15 +40,20 @@ N_CHECKED = 3  # pictures of the check; the graph is traced with two, so this al
 NOISE_SIDE = 16  # the check's pictures are noise of this many pixels, enlarged
 
 
+class Difference(NamedTuple):
+    """Largest difference of an engine's maps from PyTorch's: as `TOLERANCE` has it, and in scores."""
+
+    relative: float
+    absolute: float
+
+
 @dataclass(frozen=True)
 class ExportedGraph:
-    """``size``: height and width of the graph's pictures; ``difference`` as `TOLERANCE` has it; ``largest``: absolute,
-    in scores."""
+    """``size``: height and width of the graph's pictures; what each engine that is here makes of it."""
 
     path: Path
     size: tuple[int, int]
-    difference: float
-    largest: float
+    differences: Mapping[str, Difference]
 
 
 class ScoringGraph(nn.Module):
@@ -202,13 +209,14 @@ def export_onnx(detector: FittedDetector, path: Path, size: tuple[int, int] | No
     graph = ScoringGraph(detector).eval()
     with replaced_file(path) as temporary:
         _write(graph, temporary, (height, width), _metadata(detector))
-        difference, largest = compare(detector, temporary, noise(N_CHECKED, (height, width)))
-        if not difference <= TOLERANCE:
-            raise InputError(
-                f"The ONNX maps differ from PyTorch's by {difference:.2g} of their range, more than {TOLERANCE:g}: the "
-                "file was not written."
-            )
-    return ExportedGraph(path, (height, width), difference, largest)
+        differences = compare(detector, temporary, noise(N_CHECKED, (height, width)))
+        for engine, difference in differences.items():
+            if not difference.relative <= TOLERANCE:
+                raise InputError(
+                    f"The ONNX maps in {engine} differ from PyTorch's by {difference.relative:.2g} of their range, "
+                    f"more than {TOLERANCE:g}: the file was not written."
+                )
+    return ExportedGraph(path, (height, width), differences)
 
 
 def _require_packages() -> None:
@@ -267,26 +275,44 @@ def _metadata(detector: FittedDetector) -> dict[str, str]:
     }
 
 
-def noise(n: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def noise(n: int, size: tuple[int, int]) -> Pictures:
     """Pictures [n, 3, H, W] of smooth grey noise, whole numbers from 0 to 255, the same every time."""
     coarse = torch.rand(n, 1, NOISE_SIDE, NOISE_SIDE, generator=torch.Generator().manual_seed(0))
     enlarged = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
-    pictures: npt.NDArray[np.float32] = (enlarged * 255).round().expand(-1, 3, -1, -1).contiguous().numpy()
+    pictures: Pictures = (enlarged * 255).round().expand(-1, 3, -1, -1).contiguous().numpy()
     return pictures
 
 
-def compare(detector: FittedDetector, path: Path, pictures: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Largest difference between the maps of onnxruntime and PyTorch: in units of the scores' range, and absolute."""
+def compare(detector: FittedDetector, path: Path, pictures: Pictures) -> dict[str, Difference]:
+    """How the maps of onnxruntime, and of OpenVINO where it is installed, differ from PyTorch's."""
+    expected = np.stack([_torch_map(detector, picture) for picture in pictures])
+    spread = max(1.0, float(np.ptp(expected)))
+    engines = {"onnxruntime": _in_onnxruntime}
+    if importlib.util.find_spec("openvino") is not None:
+        engines["OpenVINO"] = _in_openvino
+    largest = {name: float(np.abs(run(path, pictures) - expected).max()) for name, run in engines.items()}
+    return {name: Difference(value / spread, value) for name, value in largest.items()}
+
+
+def _in_onnxruntime(path: Path, pictures: Pictures) -> Pictures:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(["map"], {"pixels": pictures})[0]
-    expected = np.stack([_torch_map(detector, picture) for picture in pictures])
-    largest = float(np.abs(found - expected).max())
-    return largest / max(1.0, float(np.ptp(expected))), largest
+    maps: Pictures = session.run(["map"], {"pixels": pictures})[0]
+    return maps
 
 
-def _torch_map(detector: FittedDetector, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _in_openvino(path: Path, pictures: Pictures) -> Pictures:
+    """In float32: left to itself it computes in bfloat16 where the CPU does."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    maps: Pictures = np.array(model(pictures)["map"])
+    return maps
+
+
+def _torch_map(detector: FittedDetector, picture: Pictures) -> Pictures:
     """The map by the functions that prediction uses."""
     scorer = detector.scorer
     backbone = scorer.embedder.backbone

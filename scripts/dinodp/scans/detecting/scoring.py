@@ -15,6 +15,7 @@ from dinodp.errors import InputError
 from dinodp.families.base import FittedModel
 from dinodp.families.stages import model_of, patch_scores, require_sound_state
 from dinodp.images import image_score
+from dinodp.jobs.devices import device_of_models
 from dinodp.scans.detecting.canvas import enlarge
 from dinodp.scans.detecting.preparation import Preparation, PreparedScan
 from dinodp.scans.detecting.settings import Settings
@@ -155,9 +156,13 @@ class NoEmbeddings:
 
 
 def seen_tokens(embedder: Embedder, prepared: PreparedScan, settings: Settings) -> Iterator[torch.Tensor]:
-    """What the model sees, float32 [B, row, col, D], of the chosen slices, batch by batch: unit vectors if it says."""
-    batches = embedder.embed(prepared.pictures())
-    return (functional.normalize(tokens, dim=-1) for tokens in batches) if settings.model.normalise else batches
+    """What the model sees, float32 [B, row, col, D], of the chosen slices, batch by batch: unit vectors if it says.
+
+    They are where models compute.
+    """
+    device = device_of_models(str(embedder.device))
+    for tokens in embedder.embed(prepared.pictures()):
+        yield (functional.normalize(tokens, dim=-1) if settings.model.normalise else tokens).to(device)
 
 
 def _highest(scores: Map) -> float:

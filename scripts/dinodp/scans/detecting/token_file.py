@@ -28,8 +28,11 @@ class TokenFile:
         self._example: npt.NDArray[np.float16] | None = None
         self._file = path.open("wb")
 
-    def append(self, tokens: torch.Tensor, foreground: torch.Tensor, subject: str) -> None:
-        """Add tokens [B, row, col, D] of a subject, and which of them show foreground, bool [B, row, col]."""
+    def append(self, tokens: torch.Tensor, foreground: torch.Tensor, subject: str) -> int:
+        """Add tokens [B, row, col, D] of a subject, and which of them show foreground, bool [B, row, col].
+
+        Returns how many pictures they are, B.
+        """
         stored = tokens.half().cpu().numpy()
         if not np.isfinite(stored).all():
             raise InputError("The backbone gave embeddings that are not finite, or above 65504, the most of float16.")
@@ -44,6 +47,7 @@ class TokenFile:
             self.n_images += 1
         self.n_patches = self._starts[-1] // self.n_images
         self._file.flush()
+        return len(tokens)
 
     def _first(self, stored: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
         """The first embedding [D] of all."""
