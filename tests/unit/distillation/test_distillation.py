@@ -216,7 +216,8 @@ def test_a_loss_that_is_not_finite_is_refused(teacher, tmp_path, monkeypatch):
 def test_a_folded_network_computes_the_same(teacher):
     training = Training(teacher, pictures(), OPTIONS)
     training.run_round()
-    network, x = training.network.eval().requires_grad_(False), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = training.network.eval().requires_grad_(False)
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = network(x)
     folded = network.folded()
     assert not [layer for layer in folded.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
