@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -70,11 +71,18 @@ def test_analyses_are_made_and_reported(finished):
         assert heading in text
 
 
-def test_snakemakes_own_report_has_captions(finished):
+def test_snakemakes_own_report_has_every_table_and_figure_with_its_caption(finished):
     snakemake(finished, "--configfile", "config/small.yaml", "--report", "snakemake-report.html")
     text = (finished / "snakemake-report.html").read_text()
-    assert "Time, memory and size of every model" in text
-    assert "The mixture component that each patch belongs to." in text
+    start = re.search(r'<script id="results">\s*var results = ', text).end()
+    shown, _ = json.JSONDecoder().raw_decode(text, start)
+    made = {str(path.relative_to(finished)) for path in (finished / "results/tables").glob("*.csv")}
+    made |= {str(path.relative_to(finished)) for path in (finished / "results/figures").rglob("*.png")}
+    assert made | {"results/report.html", "results/alignment/phantoms/classical.png"} == set(shown)
+    captions = {path: re.sub(r"<[^>]+>", "", entry["caption"]).strip() for path, entry in shown.items()}
+    assert len(set(captions.values())) == len(shown)
+    assert captions["results/tables/costs.csv"].startswith("Time, memory and size of every model")
+    assert captions["results/figures/phantoms/classical/component_maps.png"].startswith("The mixture component that")
     assert "Tiny phantoms." in text
 
 

@@ -97,17 +97,19 @@ def test_no_process_outlives_a_killed_job(job, tmp_path, root):
     endless = replace(job, model=str(tmp_path / "m.h5"), options={**OPTIONS, "epochs": 10**6})
     code = f"import sys; sys.path.insert(0, {str(root / 'scripts')!r})\nfrom dinodp.families.fit_job import FitJob\n"
     process = subprocess.Popen([sys.executable, "-c", f"{code}FitJob(**{asdict(endless)!r}).run(2)"])
-    checkpoint = tmp_path / "m.h5.checkpoint"
     deadline = time.monotonic() + 400
-    while not checkpoint.exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
-    workers = processes_with(str(endless.model))
-    assert len(workers) >= 3
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    while workers & processes_with(str(endless.model)):
+    try:
+        wait_for(lambda: (tmp_path / "m.h5.checkpoint").exists() or process.poll() is not None, deadline)
+        workers = processes_with(str(endless.model))
+        assert len(workers) >= 3
+    finally:  # or it would fit for ever where this fails
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_for(lambda: not workers & processes_with(str(endless.model)), deadline)
+
+
+def wait_for(condition, deadline):
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
 

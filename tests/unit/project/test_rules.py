@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from dinodp.options import places
+from dinodp.options.finding import known_figures, known_tables
 
 
 def rules(root):
@@ -33,6 +34,12 @@ def test_rules_that_gather_tables_run_where_snakemake_runs(root):
     gathering = {name: text for name, text in rules(root) if name.startswith("collect_")}
     assert len(gathering) == 4
     assert all("    localrule: True\n" in text for text in gathering.values())
+
+
+@pytest.mark.parametrize(("file", "known"), [("table", known_tables()), ("figure", known_figures())])
+def test_every_table_and_figure_has_a_caption_in_snakemakes_report(root, file, known):
+    captions = re.findall(r'"(\w+)": "[A-Z][^"]+\."', (root / f"report/{file}.rst").read_text())
+    assert sorted(captions) == known
 
 
 def test_results_readme_names_every_output(root):

@@ -60,6 +60,8 @@ def test_label_descriptions_of_itk_snap(out):
 
 def test_the_script_for_slicer(out, monkeypatch):
     slicer = mock.MagicMock()
+    slicer.util.loadVolume().GetImageData().GetScalarRange.return_value = (-5.0, 1e6)
+    slicer.util.loadVolume.reset_mock()
     monkeypatch.setitem(sys.modules, "slicer", slicer)
     monkeypatch.setattr(sys, "argv", ["open_in_slicer.py", "scan.nii.gz", "map.nii.gz", "mask.nii.gz"])
     runpy.run_path(str(out / "viewers/open_in_slicer.py"))
@@ -68,6 +70,7 @@ def test_the_script_for_slicer(out, monkeypatch):
     slicer.util.loadSegmentation.assert_called_once_with("mask.nii.gz")
     low, high = slicer.util.loadVolume().GetDisplayNode().SetWindowLevelMinMax.call_args.args
     assert (low, high) == (window_of(out)["low"], window_of(out)["high"])
+    assert slicer.util.loadVolume().GetDisplayNode().SetThreshold.call_args.args == (low, 1e6)
 
 
 @pytest.mark.parametrize("mask", [[], ["a mask.nii.gz"]], ids=["map", "map and mask"])
