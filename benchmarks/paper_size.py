@@ -1,11 +1,13 @@
-"""The paper's BraTS2021 protocol at its true size on synthetic embeddings: time, CPU time and peak memory of each stage.
+"""The paper's BraTS2021 protocol at its true size on synthetic embeddings: time, CPU time and peak memory by stage.
 
 7,500 training, 39 validation and 3,715 test images of 32x32x384 float16 (9 GB) are written once, in clusters, with
 anomalies planted under the masks of the test images. Then the pipeline's own jobs fit, score, evaluate and tabulate:
-the paper's mixture (K = 500, 40 epochs), a coreset, an IVF-PQ index, and the whole bank on a few images, whose time for
-all is arithmetic and marked so. Each stage is a process of its own; one that is done is not done again.
+the paper's mixture (K = 500, 40 epochs), a coreset, an IVF-PQ index, and the whole bank on a few images. What was done
+in part (fewer --epochs, fewer images of a model by --first) is brought to the whole by arithmetic and marked so. Each
+stage is a process of its own; one that is done is not done again.
 
 python benchmarks/paper_size.py FOLDER [--threads 2] [--images 96] [--stages data fit-mixture ...] [--again STAGE ...]
+                                       [--epochs 4] [--coreset 0.01] [--first bank=8 ivfpq=128]
 """
 
 import argparse
@@ -50,7 +52,8 @@ TRAIN, VALID, NORMAL, ANOMALOUS = 7500, 39, 640, 3075  # images of BraTS2021 in 
 GRID, DIM, SIDE = 32, 384, 240
 SHIFT = 0.4  # length of what is added to a patch that a lesion covers, beside 1
 IMAGES_PER_BATCH = 8
-FULL_BANK_IMAGES = 8
+EPOCHS, CORESET, FIRST = 40, 0.01, {"bank": 8}
+MODELS = ("mixture", "coreset", "ivfpq", "bank")
 SEED = 0
 PLACE = {"dataset": "brats2021", "embedding": "dinov2_vits14", "seed": SEED}
 SPLITS = ("train", "valid", "test")
@@ -58,12 +61,17 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Run:
-    """Where it lies and how large it is; ``images`` of the training split, the others in proportion."""
+    """Where it lies and how large it is; ``images`` of the training split, the others in proportion.
+
+    ``first``: how many of the test images a model scores, where it does not score all, nor validation images.
+    """
 
     folder: Path
     images: int
     epochs: int
     threads: int
+    coreset: float
+    first: Mapping[str, int]
 
     def place(self, pattern: str, model: str = "", split: str = "") -> Path:
         """A place below the folder, as the pipeline's below its own."""
@@ -86,8 +94,8 @@ class Run:
         models = yaml.safe_load((ROOT / "config/catalog.yaml").read_text())["models"]
         entries = {
             "mixture": {**models["dpmm_diag"], "epochs": self.epochs},
-            "coreset": {**models["memory_bank_coreset"], "coreset_fraction": 0.01},
-            "ivfpq": {**models["memory_bank"], "search": "ivfpq"},
+            "coreset": {**models["memory_bank_coreset"], "coreset_fraction": self.coreset},
+            "ivfpq": models["memory_bank_ivfpq"],
             "bank": models["memory_bank"],
         }
         entry: dict[str, Any] = entries[model]
@@ -153,7 +161,7 @@ def write_tokens(path: Path, frame: pd.DataFrame, manifest: str, number: int) ->
 
 
 def tokens_of(masks: list[str], seed: int) -> torch.Tensor:
-    """Clustered unit vectors [image, row, col, dim]; where a mask covers a patch it is moved, each image its own way."""
+    """Clustered unit vectors [image, row, col, dim]; where a mask covers a patch it is moved."""
     x = clustered(len(masks) * GRID * GRID, DIM, seed).view(len(masks), GRID, GRID, DIM)
     moves = torch.randn(len(masks), DIM, generator=torch.Generator().manual_seed(seed))
     for image, mask, move in zip(x, masks, torch.nn.functional.normalize(moves, dim=1), strict=True):
@@ -174,22 +182,24 @@ def fit(run: Run, model: str) -> Row:
     return {"model_mib": round(said["model_mib"], 1), "active_components": said["active_components"]}
 
 
-def score(run: Run, model: str, split: str, first_images: int | None = None) -> Row:
+def score(run: Run, model: str, split: str) -> Row:
     """The pipeline's scoring of a split, or of its first images."""
     options: ModelOptions = model_options(run.options(model))
     manifest, fitted = read_manifest(run.manifest), run.place(places.MODEL, model)
     train = open_split(run.place(places.TOKENS, split="train"), options, None, manifest, "train", normal_only=True)
     rows = select(manifest, split)
-    images = range(len(rows) if first_images is None else first_images)
+    images = range(run.first.get(model, len(rows)))
     source = open_split(run.place(places.TOKENS, split=split), options, None, manifest, split, images=images)
     made_from = {"manifest": manifest_digest(manifest), "model": digest_of(fitted), "tokens": source.digest}
     path = run.place(places.SCORES, model, split)
     path.parent.mkdir(parents=True, exist_ok=True)
-    loaded = load_model(fitted, options, train, device="cpu", seed=SEED)
+    loaded, spent = load_model(fitted, options, train, device="cpu", seed=SEED), dict[str, float]()
+    chosen = rows.iloc[list(images)]
     with measured("cpu") as cost:
-        spent = score_split(loaded, source, rows.iloc[list(images)], path, made_from=made_from)
+        wall, cpu = timed(lambda: spent.update(score_split(loaded, source, chosen, path, made_from=made_from)))
     write_cost(run.place(places.SCORES_COST, model, split), {**cost, **spent})
-    return {"images": len(images), "ms_per_image": round(1000 * spent["seconds"] / len(images), 2)}
+    each = {f"{kind}_ms_per_image": round(1e3 * value / len(images), 3) for kind, value in (("wall", wall), ("cpu", cpu))}
+    return {"images": len(images), "all_images": len(rows), **each}
 
 
 def evaluate(run: Run, model: str) -> Row:
@@ -219,7 +229,7 @@ def protocol() -> Protocol:
 
 def tabulate(run: Run) -> Row:
     """Tidy metrics, intervals over subjects, costs, and every table of the pipeline."""
-    models = [model for model in ("mixture", "coreset", "ivfpq") if run.place(places.METRICS, model).is_file()]
+    models = [model for model in MODELS if run.place(places.METRICS, model).is_file()]
     files = [[run.place(kind, model) for model in models] for kind in (places.METRICS, places.CURVES)]
     metrics, costs = run.folder / places.METRICS_TABLE, run.folder / places.COSTS_TABLE
     collect_metrics(*files, metrics)
@@ -236,16 +246,15 @@ def tabulate(run: Run) -> Row:
     return {"models": models, "tables": len(TABLES), "intervals": len(pd.read_csv(intervals))}
 
 
-def stages() -> dict[str, Callable[[Run], Row]]:
+def stages(run: Run) -> dict[str, Callable[[Run], Row]]:
     """Every stage by its name, in order."""
     found: dict[str, Callable[[Run], Row]] = {"data": write_data}
-    for model in ("mixture", "ivfpq", "coreset"):
+    for model in MODELS:
         found[f"fit-{model}"] = partial(fit, model=model)
-        for split in ("valid", "test"):
+        for split in ("test",) if model in run.first else ("valid", "test"):
             found[f"score-{model}-{split}"] = partial(score, model=model, split=split)
-        found[f"evaluate-{model}"] = partial(evaluate, model=model)
-    found["fit-bank"] = partial(fit, model="bank")
-    found["score-bank-part"] = partial(score, model="bank", split="test", first_images=FULL_BANK_IMAGES)
+        if model not in run.first:
+            found[f"evaluate-{model}"] = partial(evaluate, model=model)
     return {**found, "tables": tabulate}
 
 
@@ -254,7 +263,7 @@ def do(name: str, run: Run) -> None:
     configure_logging()
     set_threads(run.threads)
     row: Row = {"what": name, "threads": run.threads}
-    wall, cpu = timed(lambda: row.update(stages()[name](run)))
+    wall, cpu = timed(lambda: row.update(stages(run)[name](run)))
     row |= {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_host_mib": round(peak_host_mib())}
     row_file(run, name).write_text(json.dumps({**row, "load": round(os.getloadavg()[0], 1)}))
 
@@ -273,22 +282,38 @@ def do_all(run: Run, names: list[str], again: list[str], given: list[str]) -> No
             subprocess.run([sys.executable, __file__, *given, "--do", name], check=True)
 
 
-def extrapolated(part: Mapping[str, Any], run: Run) -> Row:
-    """All validation and test images in the time of some: an upper bound, as 64 images share one reading of the bank."""
-    images = sum(count for split, _, count in run.counts() if split != "train")
-    times = {kind: round(part[kind] * images / part["images"]) for kind in ("wall_s", "cpu_s")}
-    return {**part, "what": "score-bank-all", "measured": False, "images": images, **times}
+def whole(row: Mapping[str, Any], run: Run) -> Row | None:
+    """A stage that was done in part, as if all of it had been: times in proportion. None where it was done whole.
+
+    Of the bank that is an upper bound, as 64 images share one reading of it.
+    """
+    times = {}
+    if row["what"] == "fit-mixture" and run.epochs < EPOCHS:
+        times = {kind: round(row[kind] * EPOCHS / run.epochs) for kind in ("wall_s", "cpu_s")}
+    elif row.get("images", 0) < row.get("all_images", 0):
+        parts = {kind: (row["all_images"] - row["images"]) * row[f"{kind}_ms_per_image"] / 1e3 for kind in ("wall", "cpu")}
+        times = {f"{kind}_s": round(row[f"{kind}_s"] + more) for kind, more in parts.items()}
+    return {**row, **times, "what": f"{row['what']}, whole", "measured": False} if times else None
 
 
 def gather(run: Run) -> None:
     """Print the rows; those of the true size are written to benchmarks/results."""
-    rows = [json.loads(row_file(run, name).read_text()) for name in stages() if row_file(run, name).is_file()]
-    rows += [extrapolated(row, run) for row in rows if row["what"] == "score-bank-part"]
+    rows = [json.loads(row_file(run, name).read_text()) for name in stages(run) if row_file(run, name).is_file()]
+    rows = [part for row in rows for part in (row, whole(row, run)) if part is not None]
     for row in rows:
         print(json.dumps(row))
     if run.images == TRAIN:
-        content = {"machine": machine("cpu", run.threads), "epochs": run.epochs, "rows": rows}
+        about = {"epochs": run.epochs, "coreset_fraction": run.coreset}
+        content = {"machine": machine("cpu", run.threads), **about, "rows": rows}
         (FOLDER / "results/paper_size-cpu.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def first_of(text: str) -> tuple[str, int]:
+    """A model and a number of images, as MODEL=IMAGES."""
+    model, _, images = text.partition("=")
+    if model not in MODELS:
+        raise argparse.ArgumentTypeError(f"{model} is none of {', '.join(MODELS)}")
+    return model, int(images)
 
 
 def main() -> None:
@@ -296,19 +321,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="takes 10 GB; what is there is not made again")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--images", type=int, default=TRAIN, help="of the training split, the others in proportion")
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--stages", nargs="+", choices=list(stages()), default=list(stages()))
-    parser.add_argument("--again", nargs="+", choices=list(stages()), default=[], help="stages to do once more")
-    parser.add_argument("--do", choices=list(stages()), help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--coreset", type=float, default=CORESET, help="share of the embeddings")
+    parser.add_argument("--first", nargs="+", type=first_of, default=list(FIRST.items()), metavar="MODEL=IMAGES")
+    parser.add_argument("--stages", nargs="+", help="which to do; default: all")
+    parser.add_argument("--again", nargs="+", default=[], help="stages to do once more")
+    parser.add_argument("--do", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    run = Run(options.folder.resolve(), options.images, options.epochs, options.threads)
+    first = dict(options.first)
+    run = Run(options.folder.resolve(), options.images, options.epochs, options.threads, options.coreset, first)
+    names = list(stages(run))
+    asked = [*(options.stages or names), *options.again, *filter(None, [options.do])]
+    if unknown := sorted(set(asked) - set(names)):
+        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(names)}")
     if options.do:
         do(options.do, run)
         return
     configure_logging()
-    numbers = {"--threads": run.threads, "--images": run.images, "--epochs": run.epochs}
-    given = [str(run.folder), *(str(part) for pair in numbers.items() for part in pair)]
-    do_all(run, options.stages, options.again, given)
+    numbers = {"threads": run.threads, "images": run.images, "epochs": run.epochs, "coreset": run.coreset}
+    given = [str(run.folder), *(f"--{name}={value}" for name, value in numbers.items())]
+    given += ["--first", *(f"{model}={images}" for model, images in first.items())] if first else []
+    do_all(run, options.stages or names, options.again, given)
     gather(run)
 
 

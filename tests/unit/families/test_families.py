@@ -118,7 +118,10 @@ def test_seeds_memory_and_processes_follow_from_the_options():
     )
     assert [bank.is_random, coreset.is_random, mixture.is_random] == [False, True, True]
     assert [bank.fitting_mib(1000), coreset.fitting_mib(1000), mixture.fitting_mib(1000)] == [6000, 10000, 6000]
-    assert [bank.scoring_mib(1000), coreset.scoring_mib(1000), mixture.scoring_mib(1000)] == [10096, 14096, 6000]
+    assert [bank.scoring_mib(1000), coreset.scoring_mib(1000), mixture.scoring_mib(1000)] == [10096, 10496, 6000]
+    large, indexed = 1e5, model_options({"family": "memory_bank", "search": "ivfpq"})
+    assert coreset.fitting_mib(large) == 6000 + 4096 + 0.1 * 2 * large
+    assert [indexed.is_random, indexed.fitting_mib(1000), indexed.scoring_mib(1000)] == [True, 7000, 11096]
     assert [name for name, family in FAMILIES.items() if family.SHARES_FIT] == ["dpmm", "gaussian_mixture"]
     assert not model_options({"family": "control", "scores": ["oracle"]}).is_random
     assert model_options({"family": "control", "scores": ["random"]}).is_random
