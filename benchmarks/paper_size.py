@@ -198,8 +198,8 @@ def score(run: Run, model: str, split: str) -> Row:
     with measured("cpu") as cost:
         wall, cpu = timed(lambda: spent.update(score_split(loaded, source, chosen, path, made_from=made_from)))
     write_cost(run.place(places.SCORES_COST, model, split), {**cost, **spent})
-    each = {f"{kind}_ms_per_image": round(1e3 * value / len(images), 3) for kind, value in (("wall", wall), ("cpu", cpu))}
-    return {"images": len(images), "all_images": len(rows), **each}
+    of_image = {"wall_ms_per_image": 1e3 * wall / len(images), "cpu_ms_per_image": 1e3 * cpu / len(images)}
+    return {"images": len(images), "all_images": len(rows), **{kind: round(ms, 3) for kind, ms in of_image.items()}}
 
 
 def evaluate(run: Run, model: str) -> Row:
@@ -291,8 +291,8 @@ def whole(row: Mapping[str, Any], run: Run) -> Row | None:
     if row["what"] == "fit-mixture" and run.epochs < EPOCHS:
         times = {kind: round(row[kind] * EPOCHS / run.epochs) for kind in ("wall_s", "cpu_s")}
     elif row.get("images", 0) < row.get("all_images", 0):
-        parts = {kind: (row["all_images"] - row["images"]) * row[f"{kind}_ms_per_image"] / 1e3 for kind in ("wall", "cpu")}
-        times = {f"{kind}_s": round(row[f"{kind}_s"] + more) for kind, more in parts.items()}
+        more = (row["all_images"] - row["images"]) / 1e3
+        times = {f"{kind}_s": round(row[f"{kind}_s"] + more * row[f"{kind}_ms_per_image"]) for kind in ("wall", "cpu")}
     return {**row, **times, "what": f"{row['what']}, whole", "measured": False} if times else None
 
 

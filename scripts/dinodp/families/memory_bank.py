@@ -89,7 +89,7 @@ class MemoryBankOptions(ModelOptions):
     )
     probes: int | None = option(None, "Of `ivfpq`: lists that are searched for a patch; absent: 16.", ge=1)
     code_bytes: int | None = option(
-        None, "Of `ivfpq`: bytes of an embedding, a divisor of its length; absent: 64.", ge=1
+        None, "Of `ivfpq`: bytes of an embedding, a divisor of its length; absent: a quarter of that.", ge=1
     )
 
     @model_validator(mode="after")
@@ -169,7 +169,7 @@ class MemoryBankOptions(ModelOptions):
     ) -> dict[str, Any]:
         """The arrays of an index of the embeddings of the images: all, or the chosen ones."""
         from dinodp.families.features import IMAGES_PER_READ, chunks
-        from dinodp.models.inverted_file import CODE_BYTES, learn_inverted_file, sample_size, usual_lists
+        from dinodp.models.inverted_file import learn_inverted_file, sample_size, usual_code_bytes, usual_lists
 
         count = train.count(images) if chosen is None else len(chosen)
         lists = self.lists or usual_lists(count)
@@ -180,7 +180,7 @@ class MemoryBankOptions(ModelOptions):
             picked(train, images, drawn),
             progress(parts, "index", total=len(images), per_item=IMAGES_PER_READ),
             lists=lists,
-            code_bytes=self.code_bytes or CODE_BYTES,
+            code_bytes=self.code_bytes or usual_code_bytes(train.dim),
             generator=generator,
         )
 
@@ -273,9 +273,9 @@ class MemoryBankOptions(ModelOptions):
     def layout(self, dim: int) -> Layout:
         """Which images and embeddings are remembered, and the embeddings or their codes."""
         if self._is_looked_up:
-            from dinodp.models.inverted_file import CODE_BYTES, CODEWORDS
+            from dinodp.models.inverted_file import CODEWORDS, usual_code_bytes
 
-            parts = self.code_bytes or CODE_BYTES
+            parts = self.code_bytes or usual_code_bytes(dim)
             return {
                 "images": Stored((self.shots,), 0, kind="i"),
                 "centroids": Stored((self.lists, dim), -UNIT, UNIT),
@@ -364,7 +364,8 @@ def chosen_chunks(train: Source, images: Sequence[int], chosen: npt.NDArray[np.i
     first = 0
     for x in chunks(train, images):
         inside = slice(*np.searchsorted(chosen, (first, first + len(x))))
-        yield x[torch.from_numpy(chosen[inside] - first)]
+        if inside.start < inside.stop:
+            yield x[torch.from_numpy(chosen[inside] - first)]
         first += len(x)
 
 

@@ -22,7 +22,8 @@ from dinodp.models.memory_bank import unit_vectors
 
 CODEWORDS = 256  # of each part of a vector: one byte
 ITERATIONS = 10  # of k-means
-PROBES, CODE_BYTES = 16, 64
+PROBES = 16
+NUMBERS_PER_BYTE = 4  # of an embedding; faiss is fast for parts of 4 and 8 numbers
 LISTS_PER_ROOT = 2  # lists for the square root of the number of embeddings
 SAMPLE_PER_LIST = 64  # embeddings that the lists are learnt from
 FARTHEST = 2.0  # cosine distance where none of the lists that are looked at holds anything
@@ -45,6 +46,11 @@ def require_faiss() -> Any:
 def usual_lists(n_embeddings: int) -> int:
     """How many lists an index of so many embeddings has where nothing is said."""
     return max(1, min(n_embeddings // SAMPLE_PER_LIST, round(LISTS_PER_ROOT * math.sqrt(n_embeddings))))
+
+
+def usual_code_bytes(dim: int) -> int:
+    """How many bytes stand for an embedding of ``dim`` numbers where nothing is said."""
+    return dim // NUMBERS_PER_BYTE if dim % NUMBERS_PER_BYTE == 0 else dim
 
 
 def sample_size(lists: int) -> int:
