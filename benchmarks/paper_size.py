@@ -293,6 +293,7 @@ def whole(row: Mapping[str, Any], run: Run) -> Row | None:
     elif row.get("images", 0) < row.get("all_images", 0):
         more = (row["all_images"] - row["images"]) / 1e3
         times = {f"{kind}_s": round(row[f"{kind}_s"] + more * row[f"{kind}_ms_per_image"]) for kind in ("wall", "cpu")}
+        times["images"] = row["all_images"]
     return {**row, **times, "what": f"{row['what']}, whole", "measured": False} if times else None
 
 
@@ -300,12 +301,22 @@ def gather(run: Run) -> None:
     """Print the rows; those of the true size are written to benchmarks/results."""
     rows = [json.loads(row_file(run, name).read_text()) for name in stages(run) if row_file(run, name).is_file()]
     rows = [part for row in rows for part in (row, whole(row, run)) if part is not None]
-    for row in rows:
-        print(json.dumps(row))
+    print(as_markdown(rows))
     if run.images == TRAIN:
         about = {"epochs": run.epochs, "coreset_fraction": run.coreset}
         content = {"machine": machine("cpu", run.threads), **about, "rows": rows}
         (FOLDER / "results/paper_size-cpu.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """The rows as Markdown, for docs/performance.md."""
+    heads = ["stage", "images", "CPU, s", "wall, s", "peak, MiB", ""]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        by = "" if row.get("measured", True) else "arithmetic"
+        numbers = [f"{round(row[name]):,}" for name in ("cpu_s", "wall_s", "peak_host_mib")]
+        lines.append("| " + " | ".join([row["what"], str(row.get("images", "")), *numbers, by]) + " |")
+    return "\n".join(lines)
 
 
 def first_of(text: str) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """Coresets of embeddings: greedy k-center (as PatchCore, Roth et al., CVPR 2022), and what it will take.
 
 Again and again a point is taken that is farthest from all taken so far. Rounds make that a matter of matrix products:
-of a pool of the farthest points the next ones are taken one by one, as long as none outside the pool can be farther,
-and only then are the distances of all others brought up to date.
+of a pool of far points the next ones are taken one by one, as long as none outside the pool can be farther (but for a
+slack), and only then are the distances of all others brought up to date.
 """
 
 import math
@@ -18,7 +18,7 @@ from dinodp.jobs.logs import progress
 from dinodp.models.components import finite_matrix
 from dinodp.models.memory_bank import search_on_cpu, unit_vectors
 
-POOL = 4096  # the farthest embeddings, among which the next ones of a round are taken
+POOL = 4096  # far embeddings, among which the next ones of a round are taken
 ROWS_PER_UPDATE = 65536  # embeddings whose distances are brought up to date at once
 TRIAL_ROWS, TRIAL_CENTRES = 4096, 1024  # of the products by which the time is estimated
 Indices = npt.NDArray[np.int64]
@@ -74,10 +74,8 @@ def _bring_up_to_date(similarity: torch.Tensor, unit: torch.Tensor, new: list[in
 
 def _round(similarity: torch.Tensor, unit: torch.Tensor, most: int, slack: float) -> list[int]:
     """The next ones, at most ``most``, of the pool: until one outside of it may be farther by more than the slack."""
-    values, places = similarity.topk(min(POOL + 1, len(similarity)), largest=False)
-    outside = float(values[-1]) if len(values) > POOL else math.inf
-    limit = 1 - (1 - slack) ** 2 * (1 - outside)  # 1 - similarity is half of the squared chord
-    near, pool = values[:POOL].clone(), unit[places[:POOL]].float()
+    places, limit = _spread_pool(similarity, slack) if slack else _farthest_pool(similarity)
+    near, pool = similarity[places], unit[places].float()
     found: list[int] = []
     while len(found) < most:
         index = int(near.argmin())
@@ -87,6 +85,19 @@ def _round(similarity: torch.Tensor, unit: torch.Tensor, most: int, slack: float
         near = torch.maximum(near, pool @ pool[index])
         near[index] = torch.inf
     return [int(place) for place in places[found]]
+
+
+def _farthest_pool(similarity: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The farthest, and the similarity that none outside of them is below."""
+    values, places = similarity.topk(min(POOL + 1, len(similarity)), largest=False)
+    return places[:POOL], float(values[-1]) if len(values) > POOL else math.inf
+
+
+def _spread_pool(similarity: torch.Tensor, slack: float) -> tuple[torch.Tensor, float]:
+    """Some, evenly spread, of all that are nearly the farthest, and the similarity up to which they are."""
+    limit = 1 - (1 - slack) ** 2 * (1 - float(similarity.min()))  # 1 - similarity is half of the squared chord
+    places = (similarity <= limit).nonzero().flatten()
+    return places[:: -(-len(places) // POOL)], limit
 
 
 def estimated_seconds(m: int, n: int, dims: int) -> float:
