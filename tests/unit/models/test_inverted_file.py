@@ -39,6 +39,7 @@ def test_most_nearest_neighbours_are_those_of_an_exact_search(learnt):
     distance, index = MemoryBank().fit(x).nearest(queries)
     ours, place = InvertedFile(arrays, probes=8).nearest(queries)
     lists = (x @ torch.from_numpy(arrays["centroids"]).T).argmax(1)
+    assert torch.bincount(lists, minlength=LISTS).tolist() == arrays["list_sizes"].tolist()
     order = torch.argsort(lists, stable=True)  # of the embeddings, as their codes are stored
     assert float((order[place] == index).float().mean()) > 0.5
     assert float((ours - distance).abs().mean()) < 0.02
