@@ -6,6 +6,7 @@ Ratios of CPU time, since wall time depends on what else runs. `--write` makes t
 import json
 import sys
 
+import banks
 import embed
 import fit_diagonal
 import fit_full
@@ -16,7 +17,7 @@ import workflow
 from runner import FOLDER, arguments, machine
 
 BASELINE = FOLDER / "results/baseline.json"
-STAGES = (fit_diagonal, fit_full, score_mixture, memory_bank, metrics, embed)
+STAGES = (fit_diagonal, fit_full, score_mixture, memory_bank, banks, metrics, embed)
 
 
 def main() -> None:

@@ -98,19 +98,21 @@ class FitTask:
 class Fitted(NamedTuple):
     """``state``: arrays that the model file holds; ``history``: arrays over the epochs; number of active components.
 
-    ``size_mib`` is the size of the model in memory: that of the state unless it says otherwise.
+    ``size_mib`` is the size of the model in memory: that of the state unless it says otherwise. ``vectors``: how many
+    embeddings it remembers, where it remembers any.
     """
 
     state: Mapping[str, Any]
     history: Mapping[str, Any]
     active_components: int | None
     size_mib: float | None = None
+    vectors: int | None = None
 
     def cost(self) -> dict[str, float | None]:
         """What the cost table says of the model."""
         stored = sum(np.asarray(value).nbytes for value in self.state.values()) / 2**20
         size = stored if self.size_mib is None else self.size_mib
-        return {"model_mib": float(size), "active_components": self.active_components}
+        return {"model_mib": float(size), "active_components": self.active_components, "vectors": self.vectors}
 
 
 class FeatureOptions(Options):

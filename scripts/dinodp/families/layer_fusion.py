@@ -46,7 +46,7 @@ class LayerFusionOptions(ModelOptions):
         import torch
 
         from dinodp.families.features import chunks
-        from dinodp.models.memory_bank import coreset
+        from dinodp.models.k_center import coreset
 
         if not task.valid.n_images:
             raise InputError("The family layer_fusion needs normal validation images: it standardises by them.")

@@ -63,7 +63,8 @@ class PatchcoreOptions(ModelOptions):
         """The coreset [n, D], unit vectors. Raises InputError for an embedding of length zero."""
         import torch
 
-        from dinodp.models.memory_bank import coreset, unit_vectors
+        from dinodp.models.k_center import coreset
+        from dinodp.models.memory_bank import unit_vectors
 
         means = unit_vectors(torch.cat(list(self._means(task))))
         count = max(1, int(len(means) * self.coreset_fraction))

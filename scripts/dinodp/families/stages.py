@@ -194,17 +194,18 @@ def score_split(
     size = int(getattr(model, "images_per_read", IMAGES_PER_READ))
     batches = [range(first, min(first + size, source.n_images)) for first in range(0, source.n_images, size)]
     read = zip(batches, prefetched(map(source.read, batches)), strict=True)  # the next ones while these are scored
-    parts, own = [], []
+    maps, own = _Rows(source.n_images), _Rows(source.n_images)
     for batch, tokens in progress(read, "score", total=source.n_images, per_item=size):
         shown = source.foreground(batch) if background == "leave_out" else None
-        parts.append(patch_scores(model, tokens, rows.iloc[list(batch)], shown))
-        own.append(model.image_scores(tokens, parts[-1], shown) if is_placed(model) else {})
-    maps = _joined(parts, model.names, (0, 1, 1))
-    images = {name: image_score(values, image_score_fraction, image_score_sigma) for name, values in maps.items()}
-    if any(own):
-        images |= _joined(own, model.names, (0,))
+        found = patch_scores(model, tokens, rows.iloc[list(batch)], shown)
+        maps.put(batch, found)
+        if is_placed(model):
+            own.put(batch, model.image_scores(tokens, found, shown))
+    scores = maps.arrays or {name: np.zeros((0, 1, 1), np.float32) for name in model.names}
+    images = {name: image_score(values, image_score_fraction, image_score_sigma) for name, values in scores.items()}
+    images |= own.arrays
     inputs = {**(made_from or {}), **getattr(model, "made_from", {})}
-    store.write_maps(path, {"scores": list(model.names)}, maps, images, inputs)
+    store.write_maps(path, {"scores": list(model.names)}, scores, images, inputs)
     return {"seconds": perf_counter() - start, "images": float(source.n_images)}
 
 
@@ -220,6 +221,19 @@ def is_placed(model: FittedModel) -> TypeGuard[PlacedModel]:
     return bool(getattr(model, "is_placed", False))
 
 
-def _joined(parts: Sequence[Maps], names: Sequence[str], nothing: tuple[int, ...]) -> Maps:
-    none = np.zeros(nothing, dtype=np.float32)
-    return {name: np.concatenate([part[name] for part in parts]) if parts else none for name in names}
+class _Rows:
+    """Values of all images, float32, in arrays that are made once.
+
+    Kept as they come, small arrays between the large ones of each batch would keep the allocator from using the memory
+    of these again: it would grow with the images.
+    """
+
+    def __init__(self, n_images: int) -> None:
+        self._n_images, self.arrays = n_images, Maps()
+
+    def put(self, batch: range, values: Maps) -> None:
+        """Values [batch, ...] by name."""
+        for name, part in values.items():
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((self._n_images, *part.shape[1:]), np.float32)
+            self.arrays[name][batch.start : batch.stop] = part

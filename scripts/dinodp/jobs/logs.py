@@ -29,7 +29,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_VisibleFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("matplotlib", "PIL", "h5py", "httpx", "urllib3"):
+    for noisy in ("matplotlib", "PIL", "h5py", "httpx", "urllib3", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

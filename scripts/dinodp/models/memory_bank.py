@@ -1,7 +1,4 @@
-"""Memory bank of patch embeddings with exact nearest-neighbour search; few-shot subsets and greedy coresets.
-
-Sources: AnomalyDINO (Damm et al., WACV 2025); the greedy coreset is PatchCore's (Roth et al., CVPR 2022).
-"""
+"""Memory bank of patch embeddings with exact nearest-neighbour search (AnomalyDINO, Damm et al., WACV 2025)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +11,6 @@ import torch.nn.functional as functional
 from threadpoolctl import ThreadpoolController
 
 from dinodp.errors import InputError
-from dinodp.jobs.logs import progress
 from dinodp.jobs.prefetch import prefetched
 from dinodp.models.components import finite_matrix
 
@@ -67,7 +63,7 @@ class MemoryBank:
         queries = unit_vectors(finite_matrix(x, self.dim_)).to(self.device)
         best = queries.new_full((len(queries),), -torch.inf)
         index = torch.zeros(len(queries), dtype=torch.int64, device=self.device)
-        search = _search_on_cpu if self.device.type == "cpu" else _search_on_device
+        search = search_on_cpu if self.device.type == "cpu" else _search_on_device
         first = 0
         for chunk in self._chunks():
             search(queries, chunk, first, best, index)
@@ -87,7 +83,7 @@ def _search_on_device(
         index[rows] = torch.where(better, position + first, index[rows])
 
 
-def _search_on_cpu(
+def search_on_cpu(
     queries: torch.Tensor, bank: torch.Tensor, first: int, best: torch.Tensor, index: torch.Tensor
 ) -> None:
     """As ``_search_on_device``, in blocks that fit the cache; NumPy's matrix product and argmax are the faster here.
@@ -162,20 +158,3 @@ def few_shot(n_images: int, shots: int, generator: torch.Generator) -> npt.NDArr
     if shots > n_images:
         raise InputError(f"{shots} shots were asked for, but there are only {n_images} normal training images.")
     return np.asarray(torch.randperm(n_images, generator=generator)[:shots].numpy())
-
-
-def coreset(x: torch.Tensor, n: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
-    """Indices [n] of a greedy k-center subset of embeddings [m, D] in cosine distance.
-
-    The first is drawn at random; each next one is the farthest from all chosen. Time n m D, memory O(m D).
-    Raises InputError when n is not between 1 and m.
-    """
-    if not 1 <= n <= len(x):
-        raise InputError(f"A coreset of {n} embeddings was asked for; it must be between 1 and {len(x)}.")
-    unit = unit_vectors(finite_matrix(x))
-    chosen = [int(torch.randint(len(unit), (1,), generator=generator))]
-    similarity = unit @ unit[chosen[0]]
-    for _ in progress(range(n - 1), "coreset", unit="embedding"):
-        chosen.append(int(similarity.argmin()))
-        similarity = torch.maximum(similarity, unit @ unit[chosen[-1]])
-    return np.asarray(chosen, dtype=np.int64)

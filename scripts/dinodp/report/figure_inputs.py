@@ -102,7 +102,7 @@ def _load_model(
     mask_rule: str,
 ) -> ModelData:
     config, state, history = store.read_state(files.fitted)
-    values = read_result(files.metrics)["metrics"]
+    values, fit_cost = read_result(files.metrics)["metrics"], read_result(files.fit_cost)
     maps, valid_maps = (store.read_maps(path, mask_rule) for path in (files.test, files.valid))
     data: dict[str, Any] = {}
     options = written_options(config)
@@ -119,7 +119,8 @@ def _load_model(
         curves={score: store.read_curves(files.curves, score, mask_rule) for score in maps},
         metrics={score: values[score][mask_rule] for score in maps},
         thresholds={score: _thresholds(values[score][mask_rule]) for score in maps},
-        vectors=_vectors(read_result(files.fit_cost), reader.dim),
+        vectors=_vectors(fit_cost, reader.dim),
+        model_mib=fit_cost["model_mib"],
         scoring_ms=ms_per_image(read_result(files.score_cost)),
         **data,
     )
@@ -136,9 +137,10 @@ def _thresholds(values: dict[str, float]) -> dict[str, float]:
 
 
 def _vectors(cost: Mapping[str, Any], dim: int) -> int | None:
-    """Active components, or what fits into a bank in memory, float32; None of what has neither."""
-    if cost.get("active_components") is not None:
-        return int(cost["active_components"])
+    """Active components, remembered embeddings, or what fits into the model, float32; None of what has neither."""
+    for name in ("active_components", "vectors"):
+        if cost.get(name) is not None:
+            return int(cost[name])
     return round(cost["model_mib"] * BYTES_PER_MIB / (4 * dim)) or None
 
 

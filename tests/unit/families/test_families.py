@@ -1,5 +1,9 @@
 """Families of models: their options, and from embeddings file to scores file."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,7 +122,10 @@ def test_seeds_memory_and_processes_follow_from_the_options():
     )
     assert [bank.is_random, coreset.is_random, mixture.is_random] == [False, True, True]
     assert [bank.fitting_mib(1000), coreset.fitting_mib(1000), mixture.fitting_mib(1000)] == [6000, 10000, 6000]
-    assert [bank.scoring_mib(1000), coreset.scoring_mib(1000), mixture.scoring_mib(1000)] == [10096, 14096, 6000]
+    assert [bank.scoring_mib(1000), coreset.scoring_mib(1000), mixture.scoring_mib(1000)] == [10096, 10496, 6000]
+    large, indexed = 1e5, model_options({"family": "memory_bank", "search": "ivfpq"})
+    assert coreset.fitting_mib(large) == 6000 + 4096 + 0.1 * 2 * large
+    assert [indexed.is_random, indexed.fitting_mib(1000), indexed.scoring_mib(1000)] == [True, 7000, 11096]
     assert [name for name, family in FAMILIES.items() if family.SHARES_FIT] == ["dpmm", "gaussian_mixture"]
     assert not model_options({"family": "control", "scores": ["oracle"]}).is_random
     assert model_options({"family": "control", "scores": ["random"]}).is_random
@@ -143,3 +150,46 @@ def test_a_draw_takes_equally_many_of_each_image(source):
     chosen = fit_state(options, source, source, seed=1, device="cpu").state["embeddings"]
     assert np.bincount(chosen // 20).tolist() == [2] * 70
     assert len(set(chosen)) == 140
+
+
+SCORE_MANY = """
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from dinodp.families.stages import score_split
+from dinodp.jobs.costs import peak_host_mib
+
+
+class Source:
+    def __init__(self, n_images):
+        self.n_images = n_images
+
+    def read(self, indices):
+        return torch.ones(len(indices), 32, 32, 384, dtype=torch.float16).float()
+
+
+class Model:
+    names = ("cosine",)
+
+    def score(self, tokens, rows):
+        return {"cosine": (tokens.flatten(0, 2) @ tokens[0, 0, 0]).reshape(tokens.shape[:3]).numpy()}
+
+
+peaks = []
+for count in (80, 320):
+    score_split(Model(), Source(count), pd.DataFrame(index=range(count)), Path(sys.argv[1]) / f"{count}.h5")
+    peaks.append(peak_host_mib())
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_memory_of_scoring_does_not_grow_with_the_images(root, tmp_path):
+    """The embeddings of 240 more images are 360 MiB in float32, their maps 1 MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCORE_MANY, str(tmp_path)],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(root / "scripts")},
+    )  # fmt: skip
+    assert float(done.stdout) < 60

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "scripts"
 STANDARD = set(__import__("sys").stdlib_module_names)
 CONDA_NAME = {"PIL": "pillow", "torch": "pytorch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-OPTIONAL = {"openvino"}  # an engine that is asked for by name, and whose absence is told in a sentence
+OPTIONAL = {"faiss", "openvino"}  # each is asked for by name, and its absence is told in a sentence
 RULE = re.compile(r'conda:\s+(?:"\.\./envs/(\w+)\.yaml"|TORCH\b).*?script:\s+"\.\./scripts/(\w+)\.py"', re.S)
 
 

@@ -98,7 +98,7 @@ def test_memory_covers_what_is_held(root, tmp_path):
         ("fit_model", "memory_bank_coreset"): 6000 + 4 * 1000,
         ("fit_model", "dpmm_demo"): 6000,
         ("score", "memory_bank"): 6000 + 4096,
-        ("score", "memory_bank_coreset"): 6000 + 4096 + 4 * 1000,
+        ("score", "memory_bank_coreset"): 6000 + 4096 + 400,
         ("score", "dpmm_demo"): 6000,
     }
     assert asked_memory(root, tmp_path / "memory", cache="memory", processes=2) == {
@@ -106,7 +106,7 @@ def test_memory_covers_what_is_held(root, tmp_path):
         ("fit_model", "memory_bank_coreset"): 6000 + 1000 + 4 * 1000,
         ("fit_model", "dpmm_demo"): 2 * (6000 + 1000),
         ("score", "memory_bank"): 6000 + 4096 + 1000,
-        ("score", "memory_bank_coreset"): 6000 + 4096 + 1000 + 4 * 1000,
+        ("score", "memory_bank_coreset"): 6000 + 4096 + 1000 + 400,
         ("score", "dpmm_demo"): 6000,
     }
 

@@ -16,7 +16,7 @@ from dinodp.families.stages import fit_model, load_model, open_split, score_spli
 from dinodp.jobs.costs import write_cost
 from dinodp.jobs.files import read_json
 from dinodp.options.protocol import Protocol
-from dinodp.report.figure_inputs import FigureFiles, load_figure_data
+from dinodp.report.figure_inputs import FigureFiles, _vectors, load_figure_data
 from dinodp.report.figures import FIGURES
 
 GRID, DIM = 4, 6
@@ -166,6 +166,8 @@ def test_costs_are_those_of_the_jobs(run):
     assert bank.vectors == 4 * GRID * GRID  # remembered of the training images
     assert mixture.vectors == len(mixture.means)
     assert bank.scoring_ms == mixture.scoring_ms == 125
+    assert bank.model_mib == pytest.approx(4 * GRID * GRID * DIM * 4 / 2**20)
+    assert mixture.model_mib > 0
     assert bank.metrics["cosine"]["pixel_average_precision"] > 0
 
 
@@ -186,3 +188,11 @@ def test_every_figure_draws_the_projects_own_mixture_and_its_rival(run, family, 
     assert found.assignments([0]).max() < len(found.means)
     assert (np.diff(found.history["bound"]) > -1e-3).all()
     assert found.chosen_epoch is None
+
+
+def test_vectors_are_counted_where_their_size_does_not_say_them():
+    """Of an index a MiB is many more of them than of a bank."""
+    cost = {"active_components": None, "model_mib": 1.0}
+    assert _vectors({**cost, "vectors": 70_000}, 64) == 70_000
+    assert _vectors(cost, 64) == 4096
+    assert _vectors({**cost, "active_components": 9}, 64) == 9

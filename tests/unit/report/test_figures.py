@@ -95,6 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
         metrics={"cosine": {"pixel_average_precision": 0.4}},
         vectors=5000,
         scoring_ms=30.0,
+        model_mib=7.5,
     )
     return FigureData(
         title="phantoms, synthetic",
@@ -134,7 +135,7 @@ def test_figure_is_saved_with_equal_bytes(name: str, data: FigureData, tmp_path:
         ("component_maps", 2 * 4 + 1, ["20 active components", "Normal image"]),
         ("score_histograms", 2, ["10 %", "5 %", "1 %", "Density", "covers > 50 %", "1 − max cosine similarity"]),
         ("roc_pr_curves", 2, ["False positive rate", "Recall", "prevalence 3 %", "dpmm_diag", "memory_bank"]),
-        ("frontier", 2, ["Vectors", "ms per image", "Pixel average precision", "memory_bank", "first seed"]),
+        ("frontier", 3, ["Vectors", "ms per image", "MiB", "Pixel average precision", "memory_bank", "first seed"]),
         ("froc", 1, ["False regions per image", "Lesions found", "% at 1, 2, 4", "dpmm_diag", "memory_bank"]),
         ("training_history", 2, ["Epoch", "nat per patch", "Chosen epoch", "Active components"]),
         ("pca_components", 1, ["% of variance", "1 standard deviation", "2 standard deviations", "12 heaviest of 20"]),
@@ -156,9 +157,12 @@ def test_figure_of_a_mixture_needs_a_mixture(name: str, data: FigureData) -> Non
 
 
 def test_the_frontier_is_at_the_costs_and_precisions_of_the_models(data: FigureData) -> None:
-    left, right = FIGURES["frontier"](data).axes
-    drawn = [[line.get_xydata().tolist() for line in axes.lines] for axes in (left, right)]
-    assert drawn == [[[[5000, 0.4]], [[20, 0.5]]], [[[30.0, 0.4]], []]]  # nothing is known of the mixture's time
+    drawn = [[line.get_xydata().tolist() for line in axes.lines] for axes in FIGURES["frontier"](data).axes]
+    assert drawn == [  # nothing is known of the mixture's time and size
+        [[[5000, 0.4]], [[20, 0.5]]],
+        [[[30.0, 0.4]], []],
+        [[[7.5, 0.4]], []],
+    ]
     without = [replace(model, metrics={}) for model in data.models]
     with pytest.raises(InputError, match="'frontier' needs the average precision of a model, and none has one"):
         FIGURES["frontier"](replace(data, models=without))

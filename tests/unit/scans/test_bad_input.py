@@ -296,6 +296,10 @@ CASES = {
     "volumes and images together": two_kinds,
     "one healthy scan unlike the others": lambda: healthy_with("x.nii", head(7) * np.int16(30)),
     "fewer patches than components": lambda: [*fit("healthy"), "--method", "dpmm", "components=90000"],
+    "coreset that would take too long": lambda: [
+        *fit("healthy"), "--method", "memory_bank", "coreset_fraction=0.5", "coreset_hours=1.0e-9",
+    ],
+    "keys of an index without one": lambda: [*fit("healthy"), "--method", "memory_bank", "probes=8"],
     "no such layer": lambda: [*fit("healthy"), "--backbone", str(TINY), "--layers", "5"],
     "arithmetic that the engine lacks": lambda: [
         "fit", "healthy", "--out", "own.h5", "--backbone", str(TINY), "--engine", "openvino", "--dtype", "float16",

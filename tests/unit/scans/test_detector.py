@@ -1,5 +1,6 @@
 """Fit, save, load and score with the conventions of scikit-learn."""
 
+import importlib.util
 import json
 from dataclasses import asdict, replace
 
@@ -306,6 +307,10 @@ METHODS_TO_TRY = [
     {"family": "bayesian_mixture", "components": 6, "epochs": 3, "max_embeddings": 800, "reg_covar": 1e-3},
     {"family": "memory_bank", "shots": 5},
     {"family": "memory_bank", "coreset_fraction": 0.02, "max_embeddings": 2000},
+    pytest.param(
+        {"family": "memory_bank", "search": "ivfpq", "lists": 8},
+        marks=pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed"),
+    ),
     {"family": "dpmm", "components": 12, "epochs": 2, "covariance": "spherical", "pca_dims": 20},
     {"family": "dpmm", "components": 12, "epochs": 2, "position": "appended", "normalise": False},
 ]

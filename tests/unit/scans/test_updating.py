@@ -108,7 +108,7 @@ def test_scans_that_the_model_knows_are_left_out(folder, capsys):
         (["eb_mixture", "components=8", "epochs=1"], "A fit of the family eb_mixture cannot go on with new scans: fit"),
         (["k_means", "components=8", "epochs=1"], "A fit of the family k_means cannot go on with new scans: fit again"),
         (["gaussian"], "A fit of the family gaussian cannot go on with new scans: fit again with all of them (dpmm, g"),
-        (["memory_bank", "shots=3"], "A memory bank of a few shots or a coreset cannot go on with new scans: fit ag"),
+        (["memory_bank", "shots=3"], "A memory bank of a few shots, a coreset or an index cannot go on with "),
     ],
 )
 def test_families_that_cannot_go_on_say_so(tmp_path, capsys, method, sentence):

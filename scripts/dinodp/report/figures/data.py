@@ -25,7 +25,7 @@ class ModelData:
     ``scores`` (in the order of the catalog) and ``normal_validation``: {score: [image, row, col]}; ``image_scores``:
     {score: [image]}; ``curves``: {score: {fpr, tpr, recall, precision}}; ``metrics``: {score: {metric: value}};
     ``thresholds``: {score: {name: value}}; ``vectors``: remembered embeddings or active components; ``scoring_ms``: per
-    image, without the backbone.
+    image, without the backbone; ``model_mib``: in memory.
     Mixtures also have ``history`` ({epoch, active_components, and log-likelihoods or a bound}: [epoch]), where an epoch
     was chosen ``chosen_epoch``, and of the K active components ``means`` [K, D], ``covariances_diag`` [K, D],
     ``weights`` [K] and ``assignments`` (test rows -> component index [n, row, col]).
@@ -41,6 +41,7 @@ class ModelData:
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)
     vectors: int | None = None
     scoring_ms: float | None = None
+    model_mib: float | None = None
     history: dict[str, Array] | None = None
     chosen_epoch: int | None = None
     means: Array | None = None

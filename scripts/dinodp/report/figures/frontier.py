@@ -1,4 +1,4 @@
-"""What accuracy costs: average precision against the number of vectors a model compares with, and against time."""
+"""What accuracy costs: average precision against the vectors that a model compares with, against time and memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,8 +16,9 @@ NARROW = 100  # a range of costs below this factor has labels between the powers
 MARKERS = "osD^vPX*"
 Cost = Callable[[ModelData], float | None]
 COSTS: dict[str, Cost] = {
-    "Vectors (components or remembered embeddings)": lambda model: model.vectors,
-    "Scoring without the backbone (ms per image)": lambda model: model.scoring_ms,
+    "Vectors (components, or remembered)": lambda model: model.vectors,
+    "Scoring, no backbone (ms per image)": lambda model: model.scoring_ms,
+    "Model in memory (MiB)": lambda model: model.model_mib or None,
 }
 
 
@@ -29,7 +30,7 @@ def draw(data: FigureData) -> Figure:
         raise NothingToShow(f"Figure {NAME!r} needs the average precision of a model, and none has one.")
     looks = _looks([model.family for model in models])
     figure = new_figure(92)
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, len(COSTS), sharey=True)
     for axes, (label, cost) in zip(panels, COSTS.items(), strict=True):
         for model, (colour, marker) in zip(models, looks, strict=True):
             x, y = cost(model), _metrics(model)[METRIC]

@@ -28,6 +28,7 @@ from dinodp.jobs.files import replaced_file
 from dinodp.metrics.anomaly_maps import anomaly_map
 from dinodp.models.calibrated_components import CalibratedComponents
 from dinodp.models.components import LOG_2PI
+from dinodp.models.memory_bank import MemoryBank
 from dinodp.models.online_mixture import OnlineMixture
 from dinodp.scans.detecting.model_file import FittedDetector
 from dinodp.scans.detecting.scoring import NO_ROWS
@@ -163,7 +164,7 @@ class Scaled(nn.Module):
 
 def _scores_of(model: FittedModel, name: str) -> nn.Module:
     """The score as a module. Raises InputError for a model that has none."""
-    if isinstance(model, Bank):
+    if isinstance(model, Bank) and isinstance(model.bank, MemoryBank):
         return Cosine(model.bank.embeddings_)
     if isinstance(model, KMeans):
         return Cosine(model.means) if name == "cosine" else Scaled(model.means, torch.ones_like(model.means))
@@ -173,7 +174,7 @@ def _scores_of(model: FittedModel, name: str) -> nn.Module:
         return _mixture_score(model.mixture, name)
     raise InputError(
         "Only mixtures of diagonal covariance, k-means and memory banks can be exported, without pca_dims and "
-        "position."
+        "position, and banks without search: ivfpq."
     )
 
 
