@@ -38,7 +38,7 @@ def configured(*overlays, name="demo"):
         ({"run": {"protocols": {"a": {"modle": "x"}}}}, r"run\.protocols\.a: unknown key 'modle'; it has model"),
         ({"run": {"figures": ["anomaly_map"]}}, "Unknown name 'anomaly_map' under run.figures: choose from a"),
         ({"models": "dpmm"}, r"models: 'dpmm' is no mapping of names to entries\."),
-        ({"run": {"device": "gpu"}}, "run.device: 'gpu' is not allowed; choose 'auto', 'cpu' or 'cuda'"),
+        ({"run": {"device": "gpu"}}, "run.device: 'gpu' is not allowed; choose 'auto', 'cpu', 'cuda', 'mps' or 'xpu'"),
         ({"models": {"my-model": {"family": "dpmm"}}}, r"models: 'my-model' does not match '\^\[a-z0-9_\]\+\$'"),
         ({"models": {"x": {"family": "memory_bank", "epochs": 7}}}, r"models\.x: unknown key 'epochs' for the family"),
         ({"models": {"x": {"family": "dppm"}}}, r"models\.x\.family: 'dppm' is not known; choose one of"),
