@@ -1,5 +1,6 @@
 """Time, memory and size: measured beside each result, never inside it, so that results keep their bytes."""
 
+import os
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,15 @@ BYTES_PER_MIB = 2**20
 
 
 def set_threads(threads: int) -> None:
-    """Let torch use the threads that the rule was given."""
+    """Let torch use the threads that the rule was given; sums over rows in Intel's MKL do not depend on their number.
+
+    MKL reads the variable at its first call, so nothing computes while modules are imported. Elsewhere than on Intel's
+    processors it knows no such mode.
+    Source: oneMKL Developer Guide, "Reproducibility Conditions", strict CNR mode.
+    """
+    processors = Path("/proc/cpuinfo")
+    if processors.is_file() and "GenuineIntel" in processors.read_text():
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     torch.set_num_threads(max(1, threads))
 
 

@@ -16,7 +16,7 @@ import torch
 VARIANCE_FLOOR = 1e-6  # of tau: float16 storage of unit vectors alone gives about 1e-10
 NU_RANGE = (1.0, 1e4)
 KAPPA_RANGE = (1e-6, 1e2)
-NU_FACTORS = (*torch.linspace(-0.3, 0.3, 13).exp().tolist(), 1.0)  # of nu, tried in each round
+NU_FACTORS = (*(math.exp(step / 20) for step in range(-6, 7)), 1.0)  # of nu, tried in each round
 ROUNDS = 5  # of the prior, per pass
 
 

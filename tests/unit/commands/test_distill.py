@@ -8,7 +8,8 @@ from PIL import Image
 
 from dinodp.cli import main
 
-SMALL = ["rounds=2", "images_per_round=4", "passes=1", "images_per_step=2", "stem=8", "width=16", "blocks=1"]
+SMALL = ["rounds=2", "images_per_round=4", "passes=4", "images_per_step=2", "stem=8", "width=16", "blocks=1"]
+SMALL += ["learning_rate=0.5"]  # so few steps must move it, or all patches would look alike
 TEACHER = ["--backbone", "classical", "--resolution", "112", "--held-out", "0.3"]
 FIT = ["--resolution", "112", "--method", "eb_mixture", "components=4", "--held-out", "0.3"]
 

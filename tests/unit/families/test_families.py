@@ -179,7 +179,7 @@ class Model:
 
 
 peaks = []
-for count in (80, 320):
+for count in (320, 1280):
     score_split(Model(), Source(count), pd.DataFrame(index=range(count)), Path(sys.argv[1]) / f"{count}.h5")
     peaks.append(peak_host_mib())
 print(peaks[1] - peaks[0])
@@ -187,9 +187,9 @@ print(peaks[1] - peaks[0])
 
 
 def test_memory_of_scoring_does_not_grow_with_the_images(root, tmp_path):
-    """The embeddings of 240 more images are 360 MiB in float32, their maps 1 MiB."""
+    """The embeddings of 960 more images are 1440 MiB in float32, their maps 4 MiB; the allocator keeps some batches."""
     done = subprocess.run(
         [sys.executable, "-c", SCORE_MANY, str(tmp_path)],
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(root / "scripts")},
     )  # fmt: skip
-    assert float(done.stdout) < 60
+    assert float(done.stdout) < 300
