@@ -12,6 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from dinodp.errors import InputError, one_line
 from dinodp.jobs.files import replaced_folder, write_text
@@ -191,7 +192,11 @@ def _unpack_tar(packed: Path, target: Path) -> None:
         special = any(not member.isfile() for member in members)
         _require_safe(packed, [member.name for member in members], sum(m.size for m in members), special)
         for member in progress(members, "unpack", unit="file"):
-            archive.extract(member, target, filter="data")
+            # Content only: no owner, mode or time. Not extract(filter="data"), which Debian's Python 3.11.2 lacks.
+            path = target / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with cast("IO[bytes]", archive.extractfile(member)) as source, path.open("wb") as file:
+                shutil.copyfileobj(source, file)
 
 
 def _require_safe(packed: Path, names: list[str], size: int, special: bool) -> None:

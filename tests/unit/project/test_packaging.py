@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from project_copy import ROOT, small_run
+
+from dinodp.datasets.archives import unpack
 
 COPIED = ("Snakefile", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
 COPIED += ("CITATION.cff", "constraints.txt", ".snakemake-workflow-catalog.yml")
@@ -29,8 +30,7 @@ def built(tmp_path_factory):
     for name in FOLDERS:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     sdist = build(source, "sdist", folder)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+    unpack(sdist, folder / "unpacked")
     return sdist, build(next((folder / "unpacked").iterdir()), "wheel", folder)
 
 
