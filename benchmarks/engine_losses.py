@@ -2,8 +2,9 @@
 
     snakemake --cores 2 --configfile config/engines.yaml && python benchmarks/engine_losses.py
 
-Each embedding minus that of PyTorch in float32, with the same resamples of the subjects: under the `same` model, which
-was fitted to PyTorch's, and under one that was fitted `anew`, whose start falls another way, as under another seed.
+Each embedding minus that of PyTorch in float32 of the same layer, with the same resamples of the subjects: under the
+`same` model, which was fitted to PyTorch's, and under one that was fitted `anew`, whose start falls another way, as
+under another seed.
 Writes benchmarks/results/engines.csv; no interval where fewer than three subjects have an anomaly.
 """
 
@@ -26,19 +27,25 @@ from dinodp.families.stages import load_model, open_split, score_split
 from dinodp.jobs.files import read_json
 from dinodp.options.protocol import Protocol
 
-RESULTS, REFERENCE, MODEL, RULE = Path("results"), "vit_tiny_layer6", "eb_dpmm", "gt0"
+RESULTS, MODEL, RULE = Path("results"), "eb_dpmm", "gt0"
 METRICS = ("pixel_auroc", "pixel_average_precision", "aupro_30", "dice_fpr05", "image_auroc")
 Found = dict[tuple[str, str], tuple[float, np.ndarray]]
 CATALOG, RUN = (yaml.safe_load(Path("config", name).read_text()) for name in ("catalog.yaml", "engines.yaml"))
 OPTIONS = model_options({**CATALOG["models"][MODEL], **RUN["models"][MODEL]})
 
 
+def reference_of(embedding: str) -> str:
+    """PyTorch in float32 of the same layer."""
+    return "vit_tiny_layer6" if "layer6" in embedding else "vit_tiny"
+
+
 def under_the_same_model(dataset: str, embedding: str, folder: Path) -> tuple[Path, Path]:
-    """Metrics and curves of an embedding under the model of the reference."""
+    """Metrics and curves of an embedding under the model of its reference."""
+    reference = reference_of(embedding)
     manifest = read_manifest(RESULTS / "data" / dataset / "manifest.csv")
-    learnt = RESULTS / "embeddings" / dataset / REFERENCE / "train.h5"
+    learnt = RESULTS / "embeddings" / dataset / reference / "train.h5"
     train = open_split(learnt, OPTIONS, None, manifest, "train", normal_only=True)
-    model = load_model(RESULTS / "models" / dataset / REFERENCE / MODEL / "seed-0.h5", OPTIONS, train, device="cpu")
+    model = load_model(RESULTS / "models" / dataset / reference / MODEL / "seed-0.h5", OPTIONS, train, device="cpu")
     paths = {}
     for split in ("test", "valid"):
         tokens = RESULTS / "embeddings" / dataset / embedding / f"{split}.h5"
@@ -91,7 +98,7 @@ def main() -> None:
                 files = RESULTS / "metrics" / own.with_suffix(".json"), RESULTS / "curves" / own.with_suffix(".h5")
                 for model, values in (("same", found), ("anew", values_of(*files))):
                     labels = {"set": dataset, "embedding": embedding, "model": model}
-                    rows += rows_of(labels, values, same[REFERENCE], n_subjects)
+                    rows += rows_of(labels, values, same[reference_of(embedding)], n_subjects)
     table = pd.DataFrame(rows)
     table.to_csv(FOLDER / "results/engines.csv", index=False, float_format="%.5f")
     print(table.to_string(float_format="%.5f"))

@@ -132,11 +132,27 @@ def memory_of_images() -> Row:
     return {"what": "peak MiB of a fit by number of images (K = 100)", "peak_mib": peaks}
 
 
+def gpu_memory_of_images() -> Row:
+    """Peak of the GPU's memory over an epoch of each size."""
+    peaks = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n_images in (96, 384, 1536):
+            reader = EmbeddingReader(embeddings_file(Path(folder) / f"{n_images}.h5", n_images))
+            mixture = DirichletProcessMixture(K, device="cuda")
+            mixture.initialize(reader.read(range(IMAGES)).flatten(0, 2), generator=torch.Generator().manual_seed(0))
+            torch.cuda.reset_peak_memory_stats()
+            _run_epoch(mixture, reader, IMAGES, torch.Generator().manual_seed(1))
+            peaks[n_images] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return {"what": f"peak MiB of the GPU in an epoch by number of images (K = {K})", "peak_mib": peaks}
+
+
 def measure(options: Namespace) -> list[Row]:
     rows = [step_against_products(options.device, options.repeats)]
     if options.small:
         return rows
     rows.append(epoch_against_products(options.device, options.repeats, 2 * IMAGES))
+    if options.device == "cuda":  # scikit-learn computes on the CPU
+        return [*rows, gpu_memory_of_images()]
     return [*rows, *steps_against_scikit_learn(options.repeats, N, K), memory_of_images()]
 
 

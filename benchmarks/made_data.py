@@ -12,24 +12,30 @@ from dinodp.models import MemoryBank
 PER_CHUNK = 10**6  # embeddings of a bank that are made at once
 
 
-def clustered(n: int, dim: int, seed: int = 0, n_clusters: int = 150) -> torch.Tensor:
-    """Unit vectors [n, dim] in clusters of unequal size and width; variance falls off along shared directions."""
-    generator = torch.Generator().manual_seed(seed)
+def clustered(n: int, dim: int, seed: int = 0, n_clusters: int = 150, device: str = "cpu") -> torch.Tensor:
+    """Unit vectors [n, dim] in clusters of unequal size and width; variance falls off along shared directions.
+
+    On a GPU they are others than on a CPU, drawn by its own generator.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
     fixed = torch.Generator().manual_seed(99)
     spectrum = torch.arange(1, dim + 1).float().rsqrt()
     centres = torch.randn(n_clusters, dim, generator=fixed) * spectrum
     basis = torch.linalg.qr(torch.randn(dim, dim, generator=fixed))[0]
     share = torch.rand(n_clusters, generator=fixed).square()
+    widths = 0.1 + 0.4 * torch.rand(n_clusters, generator=fixed)
+    centres, basis, share, widths = (part.to(device) for part in (centres, basis, share, widths))
     labels = torch.multinomial(share, n, replacement=True, generator=generator)
-    width = 0.1 + 0.4 * torch.rand(n_clusters, generator=fixed)[labels, None]
-    x = (centres[labels] + width * torch.randn(n, dim, generator=generator) * spectrum) @ basis
+    noise = widths[labels, None] * torch.randn(n, dim, generator=generator, device=device) * spectrum.to(device)
+    x = (centres[labels] + noise) @ basis
     return torch.nn.functional.normalize(x, dim=1)
 
 
 def bank_of(n: int, dim: int, device: str) -> MemoryBank:
-    """A memory bank of n clustered embeddings, made a million at a time, so that only the device holds all."""
+    """A memory bank of n clustered embeddings, made a million at a time on the device."""
     sizes = [min(PER_CHUNK, n - first) for first in range(0, n, PER_CHUNK)]
-    return MemoryBank(device).fit((clustered(size, dim, seed=1 + index) for index, size in enumerate(sizes)), n)
+    parts = (clustered(size, dim, seed=1 + index, device=device) for index, size in enumerate(sizes))
+    return MemoryBank(device).fit(parts, n)
 
 
 def embeddings_file(path: Path, n_images: int, grid: int = 32, dim: int = 384, seed: int = 0) -> Path:

@@ -5,6 +5,7 @@ Reach: no slower than faiss; a bank larger than the memory is streamed. Needs `p
 
 import tempfile
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from runner import Row, alternate, arguments, report, set_threads
 
 from dinodp.embeddings import EmbeddingReader
 from dinodp.models import MemoryBank
+from dinodp.models.memory_bank import BANK_PER_CHUNK
 
 D, QUERIES = 384, 4096
 
@@ -39,16 +41,18 @@ def against_faiss(m: int, threads: int, repeats: int) -> Row:
 
 
 def against_products(m: int, device: str, repeats: int) -> Row:
-    """On a GPU: the search (float32) against the bare matrix products in bfloat16."""
+    """On a GPU: the search (float32) against its bare matrix products, in float32 and in bfloat16."""
     bank, queries = bank_of(m, D, device), clustered(QUERIES, D, seed=2).to(device)
-    half = (bank.embeddings_.bfloat16(), queries.bfloat16())
 
-    def products() -> None:
-        for part in half[0].split(32768):
-            half[1] @ part.T
+    def products(remembered: torch.Tensor, of: torch.Tensor) -> None:
+        for part in remembered.split(BANK_PER_CHUNK):
+            of @ part.T
 
-    row = alternate(lambda: bank.distances(queries), products, repeats)
-    return {"what": "search / bfloat16 matrix products", "bank": m, "queries": QUERIES, **row}
+    search = partial(bank.distances, queries)
+    row = alternate(search, partial(products, bank.embeddings_.bfloat16(), queries.bfloat16()), repeats)
+    exact = alternate(search, partial(products, bank.embeddings_, queries), repeats)
+    about = {"bank": m, "queries": QUERIES, "ratio_to_float32_products": exact["ratio"]}
+    return {"what": "search / bfloat16 matrix products", **about, **row}
 
 
 def streamed_against_held(n_images: int, device: str, repeats: int) -> Row:

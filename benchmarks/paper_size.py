@@ -6,8 +6,8 @@ the paper's mixture (K = 500, 40 epochs), a coreset, an IVF-PQ index, and the wh
 in part (fewer --epochs, fewer images of a model by --first) is brought to the whole by arithmetic and marked so. Each
 stage is a process of its own; one that is done is not done again.
 
-python benchmarks/paper_size.py FOLDER [--threads 2] [--images 96] [--stages data fit-mixture ...] [--again STAGE ...]
-                                       [--epochs 4] [--coreset 0.01] [--first bank=8 ivfpq=128]
+python benchmarks/paper_size.py FOLDER [--device cuda] [--threads 2] [--images 96] [--stages data fit-mixture ...]
+                                       [--again STAGE ...] [--epochs 4] [--coreset 0.01] [--first bank=8 ivfpq=128]
 """
 
 import argparse
@@ -72,6 +72,7 @@ class Run:
     threads: int
     coreset: float
     first: Mapping[str, int]
+    device: str
 
     def place(self, pattern: str, model: str = "", split: str = "") -> Path:
         """A place below the folder, as the pipeline's below its own."""
@@ -121,7 +122,7 @@ def write_data(run: Run) -> Row:
     for number, split in enumerate(SPLITS):
         path = run.place(places.TOKENS, split=split)
         if not path.is_file():
-            write_tokens(path, select(frame, split), manifest_digest(frame), number)
+            write_tokens(path, select(frame, split), manifest_digest(frame), number, run.device)
         size += path.stat().st_size
     nothing = {"seconds": 0.0, "images": 0.0, "peak_host_mib": 0.0, "peak_gpu_mib": None, "device": "cpu"}
     write_cost(run.place(places.TOKENS_COST, split="test"), nothing)  # no backbone ran
@@ -146,7 +147,7 @@ def write_images(run: Run) -> None:
     write_manifest(pd.DataFrame(rows), run.manifest)
 
 
-def write_tokens(path: Path, frame: pd.DataFrame, manifest: str, number: int) -> None:
+def write_tokens(path: Path, frame: pd.DataFrame, manifest: str, number: int, device: str) -> None:
     """Embeddings of a split by the pipeline's writer, which goes on where it was interrupted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     backbone: Any = Synthetic()
@@ -155,14 +156,15 @@ def write_tokens(path: Path, frame: pd.DataFrame, manifest: str, number: int) ->
     firsts = range(writer.done, len(frame), IMAGES_PER_BATCH)
     with writer:
         for first in progress(firsts, f"write {path.stem}", per_item=IMAGES_PER_BATCH):
-            tokens = tokens_of(frame["mask"].tolist()[first : first + IMAGES_PER_BATCH], 10**6 * (number + 1) + first)
+            masks = frame["mask"].tolist()[first : first + IMAGES_PER_BATCH]
+            tokens = tokens_of(masks, 10**6 * (number + 1) + first, device)
             writer.write(first, tokens, torch.ones(tokens.shape[:3], dtype=torch.bool))
     writer.finish(path)
 
 
-def tokens_of(masks: list[str], seed: int) -> torch.Tensor:
+def tokens_of(masks: list[str], seed: int, device: str) -> torch.Tensor:
     """Clustered unit vectors [image, row, col, dim]; where a mask covers a patch it is moved."""
-    x = clustered(len(masks) * GRID * GRID, DIM, seed).view(len(masks), GRID, GRID, DIM)
+    x = clustered(len(masks) * GRID * GRID, DIM, seed, device=device).cpu().view(len(masks), GRID, GRID, DIM)
     moves = torch.randn(len(masks), DIM, generator=torch.Generator().manual_seed(seed))
     for image, mask, move in zip(x, masks, torch.nn.functional.normalize(moves, dim=1), strict=True):
         if mask:
@@ -177,7 +179,7 @@ def fit(run: Run, model: str) -> Row:
     path, cost = run.place(places.MODEL, model), run.place(places.MODEL_COST, model)
     path.parent.mkdir(parents=True, exist_ok=True)
     options = run.options(model)
-    FitJob(str(run.manifest), train, valid, str(path), str(cost), options, None, SEED, "cpu", run.threads).run()
+    FitJob(str(run.manifest), train, valid, str(path), str(cost), options, None, SEED, run.device, run.threads).run()
     said = read_result(cost)
     return {"model_mib": round(said["model_mib"], 1), "active_components": said["active_components"]}
 
@@ -193,9 +195,9 @@ def score(run: Run, model: str, split: str) -> Row:
     made_from = {"manifest": manifest_digest(manifest), "model": digest_of(fitted), "tokens": source.digest}
     path = run.place(places.SCORES, model, split)
     path.parent.mkdir(parents=True, exist_ok=True)
-    loaded, spent = load_model(fitted, options, train, device="cpu", seed=SEED), dict[str, float]()
+    loaded, spent = load_model(fitted, options, train, device=run.device, seed=SEED), dict[str, float]()
     chosen = rows.iloc[list(images)]
-    with measured("cpu") as cost:
+    with measured(run.device) as cost:
         wall, cpu = timed(lambda: spent.update(score_split(loaded, source, chosen, path, made_from=made_from)))
     write_cost(run.place(places.SCORES_COST, model, split), {**cost, **spent})
     of_image = {"wall_ms_per_image": 1e3 * wall / len(images), "cpu_ms_per_image": 1e3 * cpu / len(images)}
@@ -265,6 +267,8 @@ def do(name: str, run: Run) -> None:
     row: Row = {"what": name, "threads": run.threads}
     wall, cpu = timed(lambda: row.update(stages(run)[name](run)))
     row |= {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_host_mib": round(peak_host_mib())}
+    if run.device == "cuda":
+        row["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
     row_file(run, name).write_text(json.dumps({**row, "load": round(os.getloadavg()[0], 1)}))
 
 
@@ -304,8 +308,8 @@ def gather(run: Run) -> None:
     print(as_markdown(rows))
     if run.images == TRAIN:
         about = {"epochs": run.epochs, "coreset_fraction": run.coreset}
-        content = {"machine": machine("cpu", run.threads), **about, "rows": rows}
-        (FOLDER / "results/paper_size-cpu.json").write_text(json.dumps(content, indent=1) + "\n")
+        content = {"machine": machine(run.device, run.threads), **about, "rows": rows}
+        (FOLDER / f"results/paper_size-{run.device}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def as_markdown(rows: list[Row]) -> str:
@@ -330,6 +334,7 @@ def first_of(text: str) -> tuple[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="takes 10 GB; what is there is not made again")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--images", type=int, default=TRAIN, help="of the training split, the others in proportion")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
@@ -340,7 +345,15 @@ def main() -> None:
     parser.add_argument("--do", help=argparse.SUPPRESS)
     options = parser.parse_args()
     first = dict(options.first)
-    run = Run(options.folder.resolve(), options.images, options.epochs, options.threads, options.coreset, first)
+    run = Run(
+        folder=options.folder.resolve(),
+        images=options.images,
+        epochs=options.epochs,
+        threads=options.threads,
+        coreset=options.coreset,
+        first=first,
+        device=options.device,
+    )
     names = list(stages(run))
     asked = [*(options.stages or names), *options.again, *filter(None, [options.do])]
     if unknown := sorted(set(asked) - set(names)):
@@ -349,8 +362,8 @@ def main() -> None:
         do(options.do, run)
         return
     configure_logging()
-    numbers = {"threads": run.threads, "images": run.images, "epochs": run.epochs, "coreset": run.coreset}
-    given = [str(run.folder), *(f"--{name}={value}" for name, value in numbers.items())]
+    names_given = ("device", "threads", "images", "epochs", "coreset")
+    given = [str(run.folder), *(f"--{name}={getattr(run, name)}" for name in names_given)]
     given += ["--first", *(f"{model}={images}" for model, images in first.items())] if first else []
     do_all(run, options.stages or names, options.again, given)
     gather(run)

@@ -21,7 +21,7 @@ from dinodp.commands import (
     update,
     verify,
 )
-from dinodp.errors import InputError, reason_of, visible
+from dinodp.errors import InputError, memory_sentence, ran_out_of_memory, reason_of, visible
 from dinodp.jobs.logs import keep_traceback, quiet_hdf5
 
 EPILOG = """\
@@ -63,8 +63,8 @@ def _sentence(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, OSError):
         out: Path | None = getattr(options, "out", None)
         return f"a file cannot be read or written ({reason_of(error, out)})."
-    if isinstance(error, MemoryError):
-        return "The memory of this machine does not suffice: give smaller scans, or a lower --resolution."
+    if ran_out_of_memory(error):
+        return memory_sentence(error)
     return f"a defect of dinodp ({reason_of(error)}), please report it: the traceback is {keep_traceback(error)}."
 
 

@@ -14,6 +14,7 @@ HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories: control, direction-changi
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_IN_WORDS = re.compile(rf"errno = ({'|'.join(map(str, sorted(FULL)))})\b|inline_container.*unexpected pos")
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)  # of h5py
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA's calls, and on a CPU
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -144,6 +145,24 @@ def _owner(file: Path | None) -> str:
         return f"; {visible(str(place))} belongs to {place.owner()}"
     except (KeyError, OSError):  # a user of another machine
         return f"; {visible(str(place))} belongs to the user {place.stat().st_uid}"
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine, or of its GPU, does not suffice."""
+    said = isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)
+
+
+def memory_sentence(error: BaseException) -> str:
+    """What to tell of an error that `ran_out_of_memory`: whose memory it is, and what asks for less."""
+    first = str(error).partition(". ")[0]
+    if "cuda" in first.lower() or "xpu" in first.lower():
+        return (
+            f"The memory of the GPU does not suffice ({' '.join(first.split())}): end what else holds it, compute on "
+            "the CPU (--device cpu, run.device: cpu), or ask for a lower resolution, fewer components or a lower "
+            "bank_memory_gib."
+        )
+    return "The memory of this machine does not suffice: give smaller scans, or a lower resolution."
 
 
 def require_finite(name: str, *values: float) -> None:

@@ -12,17 +12,17 @@ import torch
 
 from dinodp.backbones import Backbone
 from dinodp.embeddings.reader import on_grid
-from dinodp.errors import InputError
+from dinodp.errors import InputError, ran_out_of_memory
 from dinodp.jobs.logs import logger
 from dinodp.jobs.prefetch import prefetched
 
 Item = TypeVar("Item")
 Picture = npt.NDArray[np.uint8]
+Prepared = tuple[torch.Tensor, torch.Tensor]  # pixels, and which of them are not black
 FIRST_BATCH = {"cpu": 4}  # on a CPU larger ones gain nothing
 FIRST_GPU_BATCH = 32
 PINNED = ("cuda", "xpu")  # devices that copy from pinned memory while they compute
 BLACK = np.zeros((64, 64, 3), dtype=np.uint8)  # at least a patch
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # of CUDA's calls, and on a CPU
 
 
 class Embedder:
@@ -55,10 +55,16 @@ class Embedder:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As `embed_each`, with the foreground bool [B, row, col]: patches that show a pixel that is not black."""
         with ThreadPoolExecutor(max_workers=self.workers) as pool:
-            black = pool.submit(self.backbone.prepare, BLACK)
-            prepared = _run_ahead(pool, lambda item: self.backbone.prepare(read(item)), items, 2 * self.batch_size)
-            for pixels in prefetched(_batches(prepared, self.batch_size, pin=self.device.type in PINNED)):
-                shown, first = (pixels != black.result()[:, :1, :1]).any(1), 0
+            black = pool.submit(lambda: self.backbone.prepare(BLACK)[:, :1, :1])
+
+            def prepare(item: Item) -> Prepared:
+                pixels = self.backbone.prepare(read(item))
+                red, green, blue = pixels != black.result()
+                return pixels, red | green | blue
+
+            prepared = _run_ahead(pool, prepare, items, 2 * self.batch_size)
+            for pixels, shown in prefetched(_batches(prepared, self.batch_size, pin=self.device.type in PINNED)):
+                first = 0
                 for tokens in self._within_memory(pixels):
                     yield tokens, on_grid(shown[first : first + len(tokens)], (tokens.shape[1], tokens.shape[2]))
                     first += len(tokens)
@@ -77,7 +83,7 @@ class Embedder:
         try:
             return self.backbone.embed(pixels)
         except RuntimeError as error:
-            if not _ran_out_of_memory(error):
+            if not ran_out_of_memory(error):
                 raise
         return None
 
@@ -91,34 +97,32 @@ class Embedder:
         logger.info("Memory is short: batches of %d images from here on.", self.batch_size)
 
 
-def _ran_out_of_memory(error: RuntimeError) -> bool:
-    said = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in said for text in OUT_OF_MEMORY)
-
-
 def _run_ahead(
-    pool: ThreadPoolExecutor, prepare: Callable[[Item], torch.Tensor], items: Iterable[Item], ahead: int
-) -> Iterator[torch.Tensor]:
+    pool: ThreadPoolExecutor, prepare: Callable[[Item], Prepared], items: Iterable[Item], ahead: int
+) -> Iterator[Prepared]:
     """What ``prepare`` makes of the items, in order; ``ahead`` of them are under way or wait."""
     remaining = iter(items)
-    queue: deque[Future[torch.Tensor]] = deque(pool.submit(prepare, item) for item in islice(remaining, ahead))
+    queue: deque[Future[Prepared]] = deque(pool.submit(prepare, item) for item in islice(remaining, ahead))
     while queue:
         yield queue.popleft().result()
         queue.extend(pool.submit(prepare, item) for item in islice(remaining, 1))
 
 
-def _batches(tensors: Iterable[torch.Tensor], batch_size: int, pin: bool) -> Iterator[torch.Tensor]:
-    """Stack [3, H, W] tensors to batches, in pinned memory if asked; a change of size starts a new batch."""
-    batch: list[torch.Tensor] = []
-    for tensor in tensors:
-        if batch and (len(batch) == batch_size or tensor.shape != batch[0].shape):
+def _batches(prepared: Iterable[Prepared], batch_size: int, pin: bool) -> Iterator[Prepared]:
+    """Stack pixels [3, H, W] and what they show [H, W] to batches; a change of size starts a new batch.
+
+    The pixels lie in pinned memory if asked.
+    """
+    batch: list[Prepared] = []
+    for one in prepared:
+        if batch and (len(batch) == batch_size or one[0].shape != batch[0][0].shape):
             yield _stack(batch, pin)
             batch = []
-        batch.append(tensor)
+        batch.append(one)
     if batch:
         yield _stack(batch, pin)
 
 
-def _stack(batch: list[torch.Tensor], pin: bool) -> torch.Tensor:
-    pixels = torch.stack(batch)
-    return pixels.pin_memory() if pin else pixels
+def _stack(batch: list[Prepared], pin: bool) -> Prepared:
+    pixels, shown = map(torch.stack, zip(*batch, strict=True))
+    return pixels.pin_memory() if pin else pixels, shown

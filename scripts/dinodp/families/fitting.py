@@ -137,10 +137,11 @@ def _run_epoch(
 def _batches(
     source: EmbeddingSource, batches: Iterable[torch.Tensor], mixture: OnlineMixture
 ) -> Iterator[torch.Tensor]:
-    """Embeddings [n, D] of each batch of images (this process's part); the next are read while these are used."""
-    none = torch.empty(0, mixture.means_.shape[1])
+    """Embeddings [n, D] of each batch of images (this process's part), on the mixture's device; the next are read while
+    these are used."""
+    none = torch.empty(0, mixture.means_.shape[1], device=mixture.device)
     parts = (own_part(images, mixture.process_group).tolist() for images in batches)
-    return prefetched(source.read(part).flatten(0, 2) if part else none for part in parts)
+    return prefetched(source.read(part).flatten(0, 2).to(mixture.device) if part else none for part in parts)
 
 
 def mean_log_likelihood(mixture: OnlineMixture, source: EmbeddingSource, images_per_batch: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from dinodp.errors import InputError, one_line, reason_of, visible
+from dinodp.errors import InputError, memory_sentence, one_line, ran_out_of_memory, reason_of, visible
 from dinodp.jobs.asked import ask
 from dinodp.jobs.closure import CACHE, LIBRARY, Closures
 
@@ -195,13 +195,15 @@ def _running_script() -> Path:
 
 
 def report_errors() -> None:
-    """Tell an uncaught InputError in its one sentence, anything else with its traceback."""
+    """Tell an uncaught InputError, and memory that does not suffice, in one sentence, all else with its traceback."""
     sys.excepthook = _report_error
 
 
 def _report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, InputError):
         print(f"Error: {visible(str(error))}", file=sys.stderr)
+    elif ran_out_of_memory(error):
+        print(f"Error: {memory_sentence(error)} The traceback is {keep_traceback(error)}.", file=sys.stderr)
     else:
         traceback.print_exception(kind, error, trace, file=sys.stderr)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dinodp.errors import InputError, require_known
-from dinodp.models.components import HasComponents, posterior
+from dinodp.models.components import HasComponents, posterior, rows_at_once
 from dinodp.models.row_stream import ROWS_PER_CHUNK
 from dinodp.models.separable_covariance import DiagonalComponents
 from dinodp.options.choices import CALIBRATED_SCORES
@@ -49,7 +49,7 @@ class CalibratedComponents(HasComponents):
 
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Rows minus the mixture's centre."""
-        for chunk in x.split(ROWS_PER_CHUNK):
+        for chunk in x.split(rows_at_once(self.device, ROWS_PER_CHUNK)):
             yield chunk.to(self.device, torch.float32) - self.components_.centre
 
     def _chunk_scores(self, centred: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ ACTIVE_WEIGHT = 1e-6
 NEGLIGIBLE = EPS * EPS  # a responsibility below this is zero: K of them are lost in float32's rounding of the largest
 SLACK = 1.0  # nats, far above float32's rounding of a log-density
 LOG_2PI = math.log(2 * math.pi)
+ROWS_PER_GPU_CHUNK = 32768  # a GPU waits for the host between chunks; [32768, 500] floats are 63 MiB
 
 
 class Components(ABC):
@@ -154,6 +155,11 @@ def posterior(log_densities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     torch.threshold_(relative, NEGLIGIBLE * (1 + 1e-3), 0.0)
     total = relative.sum(1, keepdim=True)
     return relative.div_(total), (largest + total.log()).squeeze(1)
+
+
+def rows_at_once(device: torch.device, on_cpu: int) -> int:
+    """Embeddings that a device looks at at once."""
+    return on_cpu if device.type == "cpu" else ROWS_PER_GPU_CHUNK
 
 
 def finite_matrix(x: torch.Tensor, dim: int | None = None) -> torch.Tensor:

@@ -13,12 +13,10 @@ import torch
 
 from dinodp.errors import InputError, require_known
 from dinodp.jobs.processes import Group, sum_over
-from dinodp.models.components import EPS, Components, HasComponents, finite_matrix, posterior
+from dinodp.models.components import EPS, Components, HasComponents, finite_matrix, posterior, rows_at_once
 from dinodp.models.full_covariance import FullComponents
 from dinodp.models.separable_covariance import DiagonalComponents, SphericalComponents
 from dinodp.options.choices import DISTANCES, MIXTURE_SCORES, CovarianceType, Distance, Init, Schedule
-
-ROWS_PER_GPU_CHUNK = 8192  # a GPU waits for the host between chunks
 
 COVARIANCE_TYPES: dict[CovarianceType, type[Components]] = {
     "diag": DiagonalComponents,
@@ -129,8 +127,7 @@ class OnlineMixture(HasComponents, ABC):
 
     def _chunks(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Rows of ``x`` minus the centre, a bounded number at a time."""
-        rows = self._kind.rows_per_chunk if self.device.type == "cpu" else ROWS_PER_GPU_CHUNK
-        for chunk in x.split(rows):
+        for chunk in x.split(rows_at_once(self.device, self._kind.rows_per_chunk)):
             yield chunk.to(self.device, torch.float32) - self.components_.centre
 
     def responsibilities(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from dinodp.errors import InputError
-from dinodp.models.components import finite_matrix
+from dinodp.models.components import finite_matrix, rows_at_once
 
-ROWS_PER_CHUNK = 4096
+ROWS_PER_CHUNK = 4096  # on a CPU
 Reader = Callable[[], Iterable[torch.Tensor]]
 
 
@@ -26,7 +26,7 @@ class RowStream:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         for chunk in self.read():
-            for part in finite_matrix(chunk, self.dim).split(ROWS_PER_CHUNK):
+            for part in finite_matrix(chunk, self.dim).split(rows_at_once(self.device, ROWS_PER_CHUNK)):
                 yield part.to(self.device, self.dtype)
 
     def count_and_mean(self) -> tuple[int, torch.Tensor]:

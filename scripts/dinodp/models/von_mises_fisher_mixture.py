@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from dinodp.errors import InputError, require_known
-from dinodp.models.components import ACTIVE_WEIGHT, finite_matrix
+from dinodp.models.components import ACTIVE_WEIGHT, finite_matrix, rows_at_once
 from dinodp.models.full_passes import NO_HELD_OUT, FullPassMixture
 from dinodp.models.row_stream import ROWS_PER_CHUNK, RowStream
 from dinodp.models.stick_breaking import FIRST_ALPHA, Sticks
@@ -204,7 +204,7 @@ class VonMisesFisherMixture(FullPassMixture):
 
     def _unit_vectors(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Directions of finite embeddings [n, D], a bounded number at a time."""
-        for chunk in finite_matrix(x, self.means_.shape[1]).split(ROWS_PER_CHUNK):
+        for chunk in finite_matrix(x, self.means_.shape[1]).split(rows_at_once(self.device, ROWS_PER_CHUNK)):
             yield self._seen(chunk.to(self.device, torch.float32))
 
     def state_dict(self) -> dict[str, Any]:

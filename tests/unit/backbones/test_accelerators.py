@@ -2,26 +2,16 @@
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from accelerator_cases import embedded, frame_of_pictures
 from fake_device import Copy, faked
-from PIL import Image
 
 from dinodp.backbones import load_backbone
 from dinodp.embeddings import Embedder, embed_split
-from dinodp.jobs.origin import sha256
 
 KINDS = ("cuda", "xpu", "mps")
 WITHOUT_WAITING = {"cuda": Copy(True, True), "xpu": Copy(True, True), "mps": Copy(False, False)}
-
-
-def pictures(n):
-    return [np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8) for seed in range(n)]
-
-
-def embedded(backbone, n=5):
-    return list(Embedder(backbone, 2).embed(pictures(n)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,14 +41,9 @@ def test_the_classical_descriptor_gives_the_embeddings_of_the_cpu(kind, monkeypa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_split_is_written_as_on_the_cpu(kind, monkeypatch, tmp_path):
-    paths = [tmp_path / f"{index}.png" for index in range(5)]
-    for path, picture in zip(paths, pictures(5), strict=True):
-        Image.fromarray(picture).save(path)
-    frame = pd.DataFrame([{"image": str(path), "image_sha256": sha256(path.read_bytes())} for path in paths])
-
     def embed(device):
         backbone = load_backbone("classical", resolution=70, device=device)
-        embed_split(frame, backbone, tmp_path / f"{device}.h5", {}, batch_size=2)
+        embed_split(frame_of_pictures(tmp_path, 5), backbone, tmp_path / f"{device}.h5", {}, batch_size=2)
 
     embed("cpu")
     with faked(monkeypatch, kind, float64=False):

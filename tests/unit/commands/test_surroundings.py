@@ -223,6 +223,17 @@ def test_a_defect_is_a_sentence_that_says_where_its_traceback_is(world, tmp_path
         main(["--debug", *command])
 
 
+def test_memory_of_a_gpu_that_does_not_suffice_is_one_sentence(world, tmp_path, monkeypatch, capsys):
+    def find_all(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr("dinodp.scans.reading.folder.find_all", find_all)
+    command = ["predict", str(world / "new"), "--model", str(world / "m.h5"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"dinodp: The memory of the GPU does not suffice \(CUDA error: out of memory\): .*\.\n", said)
+
+
 def test_an_unexpected_error_of_a_reader_names_the_file(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dinodp.scans.reading.folder.read_values", lambda path: [][1])
     command = ["predict", str(world / "new"), "--model", str(world / "m.h5"), "--out", str(tmp_path / "out")]

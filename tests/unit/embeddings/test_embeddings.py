@@ -10,6 +10,7 @@ from PIL import Image
 
 from dinodp.backbones import load_backbone
 from dinodp.embeddings import Embedder, EmbeddingReader, computing, embed_split
+from dinodp.embeddings.reader import on_grid
 from dinodp.errors import InputError
 from dinodp.jobs.closure import LIBRARY, Closures
 from dinodp.jobs.origin import sha256
@@ -160,3 +161,16 @@ def test_patches_whose_pixels_are_all_black_are_no_foreground(tmp_path):
     assert shown[0].nonzero().tolist() == [[1, 2]]
     assert not shown[1].any()
     assert shown[2].all()
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 6), (3, 5), (12, 18), (16, 20)])
+def test_a_place_of_the_grid_shows_what_any_of_its_pixels_shows(grid):
+    """Where the grid divides the picture, where it does not, and where it is finer than the pixels."""
+    shown = torch.rand(2, 12, 18, generator=torch.Generator().manual_seed(0)) > 0.9
+    expected = torch.zeros(2, *grid, dtype=torch.bool)
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            first, left = 12 * row // grid[0], 18 * column // grid[1]
+            last, right = -(-12 * (row + 1) // grid[0]), -(-18 * (column + 1) // grid[1])
+            expected[:, row, column] = shown[:, first:last, left:right].flatten(1).any(1)
+    assert torch.equal(on_grid(shown, grid), expected)

@@ -1,76 +1,21 @@
 """Every family on a faked accelerator: the scores of the CPU, from tokens that lie on the device."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from accelerator_cases import ENTRIES, MORE, made_embeddings, named, scored, small
 from fake_device import faked
 from torch.utils._pytree import tree_iter
 
-from dinodp import store
-from dinodp.embeddings import EmbeddingReader
-from dinodp.families import FAMILIES, model_options
-from dinodp.families.stages import (
-    continued_state,
-    fit_model,
-    fit_state,
-    is_placed,
-    load_model,
-    model_of,
-    patch_scores,
-)
-from dinodp.jobs.devices import device_of_models
+from dinodp.families import FAMILIES
+from dinodp.families.stages import continued_state, fit_model, fit_state, load_model, model_of
 
 KINDS = (("cuda", True), ("xpu", True), ("xpu", False), ("mps", False))
-NOT_FITTED = {"control", "external"}  # they compute nothing
-SMALL = {"components": 4, "epochs": 2, "images_per_batch": 2, "random_dims": 4, "n_layers": 2, "coreset_fraction": 0.3}
-MORE = (
-    {"family": "dpmm", "covariance": "full", "reg_covar": 0.01},
-    {"family": "dpmm", "covariance": "spherical"},
-    {"family": "dpmm", "pca_dims": 4, "position": "added"},
-    {"family": "dpmm", "position": "appended", "init": "paper"},
-    {"family": "eb_mixture", "scores": ["mahalanobis", "log_likelihood"]},
-    {"family": "memory_bank", "bank_memory_gib": 1e-9, "coreset_fraction": None},
-    {"family": "padim", "background": "leave_out", "reg_covar": 0.01},
-    {"family": "patchcore", "background": "leave_out"},
-    {"family": "retrieval_bank", "images": 2, "window": 1, "background": "leave_out"},
-    {"family": "bayesian_mixture", "components": 3},
-)
-ENTRIES = [{"family": name} for name in FAMILIES if name not in NOT_FITTED] + list(MORE)
-
-
-def named(entry):
-    return "-".join(map(str, entry.values()))
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "train.h5"
-    random = np.random.default_rng(0)
-    tokens = random.normal(size=(3, 6))[random.integers(0, 3, (8, 4, 5))] + 0.1 * random.normal(size=(8, 4, 5, 6))
-    with store.writing(path, "embeddings", {}) as file:
-        file.create_dataset("tokens", data=tokens.astype(np.float16))
-        file.create_dataset("foreground", data=random.random((8, 4, 5)) > 0.2)
-    return EmbeddingReader(path, grid=None)
-
-
-def small(entry):
-    family = FAMILIES[entry["family"]]
-    return model_options({**{key: value for key, value in SMALL.items() if key in family.model_fields}, **entry})
-
-
-def scored(options, source, device):
-    """Scores of the first images, from tokens of a file and from tokens that are where models compute."""
-    state = fit_state(options, source, source, seed=1, device=device).state
-    model, images = model_of(options, state, source, seed=1, device=device), [0, 1]
-    shown, found = source.foreground(images) if options.background == "leave_out" else None, {}
-    for place in ("cpu", device_of_models(device)):
-        tokens = source.read(images).to(place)
-        maps = patch_scores(model, tokens, pd.DataFrame(index=images), shown)
-        own = model.image_scores(tokens, maps, shown if shown is None else shown.to(place)) if is_placed(model) else {}
-        found |= {f"{name}, tokens {place}": values for name, values in maps.items()}
-        found |= {f"{name} of images, tokens {place}": values for name, values in own.items()}
-    return found
+    return made_embeddings(tmp_path_factory.mktemp("data") / "train.h5")
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=named)

@@ -39,6 +39,23 @@ def test_a_defect_keeps_its_traceback(tmp_path):
     assert "ZeroDivisionError" in log
 
 
+OUT_OF_MEMORY = (
+    ("RuntimeError('CUDA error: out of memory')", "The memory of the GPU does not suffice (CUDA error: out of memory): "),
+    ("torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')", "The memory of the GPU does not"),
+    ("RuntimeError('not enough memory: you tried to allocate 99 bytes')", "The memory of this machine does not suffice"),
+    ("MemoryError()", "The memory of this machine does not suffice: give smaller scans, or a lower resolution."),
+)
+
+
+@pytest.mark.parametrize(("error", "sentence"), OUT_OF_MEMORY)
+def test_memory_that_does_not_suffice_is_one_sentence(error, sentence, tmp_path):
+    process, log = run(f"import torch\nraise {error}", tmp_path)
+    assert process.returncode == 1
+    (line,) = [line for line in log.splitlines() if line.startswith("Error: ")]
+    assert line.startswith(f"Error: {sentence}")
+    assert "Traceback (most recent call last)" in log  # a job's log keeps it
+
+
 def test_what_a_reader_raises_is_a_sentence_and_its_traceback_is_in_the_log(tmp_path):
     code = "import pathlib, pandas, dinodp.jobs.origin as origin\n"
     code += "def broken(*_, **__): return [][1]\n"
