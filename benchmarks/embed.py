@@ -17,7 +17,7 @@ from dinodp.embeddings import embed_split
 from dinodp.images import read_image
 from dinodp.jobs.origin import sha256
 
-SIZES = {"cpu": (8, 48), "cuda": (64, 2048)}  # batch, images
+SIZES = {"cpu": (8, 48), "cuda": (64, 1024)}  # batch, images
 SMALL = (8, 16)
 
 

@@ -23,7 +23,7 @@ from dinodp.jobs.costs import peak_host_mib
 D, PATCHES = 384, 1024
 MEASURED = {"cpu": (10**3, 10**4, 10**5), "cuda": (10**3, 10**4, 10**5, 10**6, 10**7, 10**7.5)}
 EXTRAPOLATED = (10**5.5, 10**6, 10**6.5, 10**7, 10**7.5)
-BATCHES = {"cpu": (1, 4), "cuda": (1, 64)}
+BATCHES = {"cpu": (1, 4), "cuda": (1, 16)}
 
 
 def interleaved(calls: dict[str, object], repeats: int) -> dict[str, dict[str, float]]:

@@ -64,7 +64,11 @@ class _Rules(TorchDispatchMode):
             if in_place or any(tensor.ndim for tensor in others):  # a number of the CPU may meet any tensor
                 raise RuntimeError(f"Expected all tensors to be on the same device, not {fake.device} and cpu: {func}")
         asked = fake.names(kwargs.get("device"))
-        found = func(*args, **{**kwargs, "device": CPU} if asked else kwargs)
+        pinned = bool(kwargs.get("pin_memory"))
+        instead = ({"device": CPU} if asked else {}) | ({"pin_memory": False} if pinned else {})
+        found = func(*args, **{**kwargs, **instead})
+        if pinned:
+            found.untyped_storage().pinned = True
         first = fake.has(args[0]) if str(func).startswith(MAY_MEET) and tensors else any(here)
         if first or asked:
             tree_map(lambda value: fake.take(value) if isinstance(value, torch.Tensor) else value, found)
@@ -99,10 +103,6 @@ def faked(monkeypatch, kind, *, float64):
             found = to(self, *args, **{**kwargs, "copy": True})
             return fake.take(found) if onto else found
 
-    def pin(self):
-        self.untyped_storage().pinned = True
-        return self
-
     def as_numpy(self, *args, **kwargs):
         if fake.has(self):
             raise TypeError(f"can't convert a {fake.device} tensor to numpy")
@@ -113,7 +113,6 @@ def faked(monkeypatch, kind, *, float64):
         "to": moved,
         "cpu": lambda self: moved(self, CPU) if fake.has(self) else cpu(self),
         "numpy": as_numpy,
-        "pin_memory": pin,
         "is_pinned": lambda self: getattr(self.untyped_storage(), "pinned", False),
     }
     with monkeypatch.context() as patch:

@@ -121,17 +121,18 @@ def test_a_student_learns(tmp_path):
         distil(teacher, images, DistillationOptions(**sizes), tmp_path / name)
     first, again = ((tmp_path / name / "student.safetensors").read_bytes() for name in ("first", "again"))
     assert first == again
-    there, here = (load_backbone(str(tmp_path / "first"), device=device) for device in ("cuda", "cpu"))
+    size = {"resolution": 112, "square": True}
+    there, here = (load_backbone(str(tmp_path / "first"), device=device, **size) for device in ("cuda", "cpu"))
     torch.testing.assert_close(torch.cat(embedded(there)).cpu(), torch.cat(embedded(here)), rtol=1e-3, atol=1e-3)
 
 
 def test_a_batch_that_does_not_fit_is_halved(vit):
-    """Memory that runs out for real, within a limit on this process."""
+    """Memory that runs out for real, within a limit on this process: the pixels alone take 147 MiB."""
     backbone = load_backbone(str(vit), resolution=448, device="cuda")
     expected = torch.cat([tokens.cpu() for tokens in Embedder(backbone, 1).embed(pictures(64))])
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**29) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**27) / total)  # 128 MiB
     try:
         embedder = Embedder(backbone, 64)
         found = torch.cat([tokens.cpu() for tokens in embedder.embed(pictures(64))])

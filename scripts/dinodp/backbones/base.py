@@ -14,6 +14,8 @@ from dinodp.options.base import Options, option
 from dinodp.options.choices import FromOne
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -135,6 +137,16 @@ def torch_device(name: str) -> torch.device:
     if device.type != "cpu" and (device.index or 0) >= (count := count_of(device.type)):
         raise InputError(f"Device {name} was asked for but {count} {device.type.upper()} devices are visible: use cpu.")
     return device
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Within it convolutions have the precision of their numbers, and the same bytes each time.
+
+    By default NVIDIA's GPUs round float32 to TF32, 10 bits of mantissa, before they convolve.
+    """
+    import torch
+
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def on_device(pixel_values: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from dinodp.backbones.base import on_device, patch_grid
+from dinodp.backbones.base import exact_convolutions, on_device, patch_grid
 from dinodp.backbones.preprocessing import preprocess
 from dinodp.backbones.student_file import DESCRIPTION, FORMAT, WEIGHTS, digest_of, read_description
 from dinodp.backbones.student_network import StudentNetwork
@@ -52,7 +52,8 @@ class StudentBackbone:
         """
         patch_grid(pixel_values, self.patch_size)
         pixels = on_device(pixel_values, self.device).float()
-        found: torch.Tensor = self._network(pixels.contiguous(memory_format=torch.channels_last))
+        with exact_convolutions():
+            found: torch.Tensor = self._network(pixels.contiguous(memory_format=torch.channels_last))
         return found
 
     def provenance(self) -> dict[str, str]:

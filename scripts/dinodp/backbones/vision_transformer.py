@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from dinodp.backbones.base import on_device, patch_grid, require_resolution
+from dinodp.backbones.base import exact_convolutions, on_device, patch_grid, require_resolution
 from dinodp.backbones.directory import MODEL_TYPES, block_numbers, read_json, require_files, weight_files
 from dinodp.backbones.engines import OpenVinoTokens
 from dinodp.backbones.hub import HUB_NAME, cached, fetch, quiet
@@ -81,7 +81,8 @@ class HuggingFaceBackbone:
         Raises InputError when H or W is no multiple of the patch size.
         """
         rows, columns = patch_grid(pixel_values, self.patch_size)
-        tokens = self._tokens(on_device(pixel_values, self.device))
+        with exact_convolutions():
+            tokens = self._tokens(on_device(pixel_values, self.device))
         patches = [layer[:, self._n_prefix :].float() for layer in tokens]
         if len(patches) > 1:
             patches = [functional.normalize(layer, dim=-1) for layer in patches]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from dinodp.backbones import Backbone
+from dinodp.backbones.base import exact_convolutions
 from dinodp.backbones.student_backbone import write_student
 from dinodp.backbones.student_file import DIGITS
 from dinodp.backbones.student_network import StudentNetwork
@@ -151,7 +152,8 @@ class Training:
         drawn = self._draw()
         if self.rounds == 0:
             self._take_scale(drawn)
-        losses = [self._learn(drawn, batch) for batch in self._batches(len(drawn.pixels))]
+        with exact_convolutions():
+            losses = [self._learn(drawn, batch) for batch in self._batches(len(drawn.pixels))]
         self.history.loss.append(sum(losses) / len(losses))
         self.history.cpu_seconds.append(process_time() - start)
 

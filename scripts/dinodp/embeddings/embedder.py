@@ -55,12 +55,12 @@ class Embedder:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As `embed_each`, with the foreground bool [B, row, col]: patches that show a pixel that is not black."""
         with ThreadPoolExecutor(max_workers=self.workers) as pool:
-            black = pool.submit(lambda: self.backbone.prepare(BLACK)[:, :1, :1])
+            black = pool.submit(lambda: self.backbone.prepare(BLACK)[:, :1, :1].numpy())
 
             def prepare(item: Item) -> Prepared:
                 pixels = self.backbone.prepare(read(item))
-                red, green, blue = pixels != black.result()
-                return pixels, red | green | blue
+                red, green, blue = pixels.numpy() != black.result()  # torch would take further threads
+                return pixels, torch.from_numpy(red | green | blue)
 
             prepared = _run_ahead(pool, prepare, items, 2 * self.batch_size)
             for pixels, shown in prefetched(_batches(prepared, self.batch_size, pin=self.device.type in PINNED)):
@@ -124,5 +124,6 @@ def _batches(prepared: Iterable[Prepared], batch_size: int, pin: bool) -> Iterat
 
 
 def _stack(batch: list[Prepared], pin: bool) -> Prepared:
-    pixels, shown = map(torch.stack, zip(*batch, strict=True))
-    return pixels.pin_memory() if pin else pixels, shown
+    pictures, shown = zip(*batch, strict=True)
+    pixels = torch.empty((len(batch), *pictures[0].shape), pin_memory=pin)  # torch gives pinned memory out again
+    return torch.stack(pictures, out=pixels), torch.stack(shown)

@@ -75,7 +75,7 @@ class TokenWriter:
         with store.hdf5_errors(self.path):
             self._file = h5py.File(self.path, "a" if size is None else "w", userblock_size=size)
         self._number = self.path.stat().st_ino
-        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pool, self._digesting = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=2)
         self._pending: deque[Future[None]] = deque()
         self._failed = False
         self._noted, self._noted_at = self.done, time.monotonic()
@@ -85,6 +85,7 @@ class TokenWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown()
+        self._digesting.shutdown()
         try:
             self._note()
             if self.done == self.n_images:
@@ -160,8 +161,9 @@ class TokenWriter:
                 f"{data.shape[1:3]}: all images of a data set need one shape (set `square: true` in the embedding)."
             )
         stored = half.cpu().numpy()
+        written = self._digesting.map(Written.of, stored, foreground.numpy())  # begins now, beside the writing
         data[first : first + len(half)] = stored
-        self._written += map(Written.of, stored, foreground.numpy())
+        self._written += written
         if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
             self._note()
         self._failed = False

@@ -58,3 +58,16 @@ def test_without_a_number_of_images_batches_are_those_of_a_gpu(kind, monkeypatch
     with faked(monkeypatch, kind, float64=False):
         assert Embedder(load_backbone("classical", resolution=70, device="auto")).batch_size == 32
     assert Embedder(load_backbone("classical", resolution=70, device="auto")).batch_size == 4
+
+
+def test_convolutions_of_a_transformer_are_exact(tiny):
+    """On NVIDIA's GPUs they would be of 10 bits of mantissa else."""
+    backbone, seen = load_backbone(str(tiny), resolution=64), []
+
+    def look(*_):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+
+    backbone._tokens.register_forward_pre_hook(look)
+    embedded(backbone)
+    assert set(seen) == {(False, True)}
+    assert torch.backends.cudnn.allow_tf32  # as it was

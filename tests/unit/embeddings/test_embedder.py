@@ -108,7 +108,14 @@ def test_a_split_is_embedded_where_memory_is_short(tmp_path):
 def test_for_a_gpu_batches_are_larger_and_pinned(monkeypatch):
     backbone, pinned = Hungry(8), []
     backbone.device = torch.device("cuda")
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(len(batch)) or batch)
+    empty = torch.empty
+
+    def in_pinned_memory(shape, *, pin_memory=False, **options):
+        if pin_memory:
+            pinned.append(shape[0])
+        return empty(shape, **options)
+
+    monkeypatch.setattr(torch, "empty", in_pinned_memory)
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
     assert len(torch.cat(list(Embedder(backbone).embed(pictures(40))))) == 40
