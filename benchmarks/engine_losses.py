@@ -15,11 +15,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from runner import FOLDER
 
 from dinodp import store
 from dinodp.datasets.manifest import manifest_digest, read_manifest, select
+from dinodp.embeddings import EmbeddingReader
 from dinodp.evaluation.intervals import interval
 from dinodp.evaluation.test_split import evaluate_scores
 from dinodp.families import model_options
@@ -61,6 +63,17 @@ def under_the_same_model(dataset: str, embedding: str, folder: Path) -> tuple[Pa
     return folder / "metrics.json", folder / "curves.h5"
 
 
+def drift_of(dataset: str, embedding: str) -> float:
+    """1 - cosine to the tokens of the reference, both as stored in float16: mean over the patches of the test split."""
+    paths = [RESULTS / "embeddings" / dataset / name / "test.h5" for name in (reference_of(embedding), embedding)]
+    plain, other = (EmbeddingReader(path, normalise=False, grid=None) for path in paths)
+    parts = []
+    for image in range(plain.n_images):
+        found, exact = (reader.read([image]).double() for reader in (other, plain))
+        parts.append(1 - float(torch.nn.functional.cosine_similarity(found, exact, dim=-1).mean()))
+    return float(np.mean(parts))
+
+
 def values_of(metrics: Path, curves: Path) -> Found:
     """By score and metric: value and resamples."""
     content = read_json(metrics)
@@ -95,13 +108,15 @@ def main() -> None:
                     n_subjects = int(store.config_of(file)["anomalous_subjects"])
             for embedding, found in same.items():
                 own = Path(dataset, embedding, MODEL, "seed-0")
+                drift = {"set": dataset, "embedding": embedding, "score": "tokens", "metric": "one_minus_cosine"}
+                rows.append({**drift, "value": drift_of(dataset, embedding)})
                 files = RESULTS / "metrics" / own.with_suffix(".json"), RESULTS / "curves" / own.with_suffix(".h5")
                 for model, values in (("same", found), ("anew", values_of(*files))):
                     labels = {"set": dataset, "embedding": embedding, "model": model}
                     rows += rows_of(labels, values, same[reference_of(embedding)], n_subjects)
     table = pd.DataFrame(rows)
-    table.to_csv(FOLDER / "results/engines.csv", index=False, float_format="%.5f")
-    print(table.to_string(float_format="%.5f"))
+    table.to_csv(FOLDER / "results/engines.csv", index=False, float_format="%.5g")
+    print(table.to_string(float_format="%.5g"))
 
 
 if __name__ == "__main__":

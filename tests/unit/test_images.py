@@ -133,12 +133,22 @@ def test_several_images_in_one_file_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
-def test_resize_short_side_is_pillow_bicubic() -> None:
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resize_short_side_is_pillows(interpolation: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8)
-    resized = resize_short_side(image, 7)
+    resized = resize_short_side(image, 7, interpolation)
     assert resized.shape == (7, 17, 3)  # 17.5 rounded down, as torchvision does
-    assert (resized == np.asarray(Image.fromarray(image).resize((17, 7), Image.Resampling.BICUBIC))).all()
-    assert resize_short_side(image.transpose(1, 0, 2), 40).shape == (100, 40, 3)
+    expected = Image.fromarray(image).resize((17, 7), Image.Resampling[interpolation.upper()])
+    assert (resized == np.asarray(expected)).all()
+    assert resize_short_side(image.transpose(1, 0, 2), 40, interpolation).shape == (100, 40, 3)
+
+
+def test_a_square_is_resized_by_the_same_interpolation() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8)
+    found = preprocess(image, 28, 14, (0, 0, 0), (1, 1, 1), square=True, interpolation="bilinear")
+    expected = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(found.numpy(), np.moveaxis(expected, 2, 0) / np.float32(255), rtol=1e-6)
+    assert not torch.equal(found, preprocess(image, 28, 14, (0, 0, 0), (1, 1, 1), square=True))
 
 
 def test_crop_keeps_the_top_left_corner() -> None:

@@ -10,6 +10,7 @@ from dinodp.backbones.directory import block_numbers, read_json, require_files
 from dinodp.backbones.engines import Dtype, Engine, fastest_engine
 from dinodp.errors import InputError
 from dinodp.options.base import option
+from dinodp.options.choices import Interpolation
 
 
 class HuggingFaceOptions(EmbeddingOptions):
@@ -30,6 +31,8 @@ class HuggingFaceOptions(EmbeddingOptions):
     engine: Engine = option(
         "torch", "What computes it: PyTorch, or OpenVINO (an extra; on CPUs, in float32 or, where they can, bfloat16)."
     )
+
+    interpolation: Interpolation = option("bicubic", "How Pillow resizes the images, antialiased.")
 
     @classmethod
     def serves(cls, backbone: str) -> bool:
@@ -80,5 +83,6 @@ class HuggingFaceOptions(EmbeddingOptions):
             engine=self.engine,
             device=torch_device(device),
             square=self.square,
+            interpolation=self.interpolation,
             download=download,
         )

@@ -1,8 +1,8 @@
 """Prepare images for a backbone.
 
 Follows AnomalyDINO (Damm et al., WACV 2025) and torchvision's transforms: Pillow's bicubic resize of the short side
-(antialiased, as Pillow always is), crop from the top-left corner to a multiple of the patch size, scaling to [0, 1],
-standardisation per channel.
+(antialiased, as Pillow always is; bilinear on request, as the follow-up has it), crop from the top-left corner to a
+multiple of the patch size, scaling to [0, 1], standardisation per channel.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,29 @@ from PIL import Image
 
 from dinodp.errors import InputError
 from dinodp.images import UInt8Array
+from dinodp.options.choices import Interpolation
+
+FILTERS: dict[Interpolation, Image.Resampling] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
 
 
-def resize_short_side(image: UInt8Array, resolution: int) -> UInt8Array:
-    """Resize so that the short side is ``resolution``: Pillow bicubic with antialiasing.
+def resize_short_side(image: UInt8Array, resolution: int, interpolation: Interpolation = "bicubic") -> UInt8Array:
+    """Resize so that the short side is ``resolution``: Pillow's interpolation with antialiasing.
 
     The long side is rounded down, as torchvision's ``Resize`` does. Takes and returns uint8 [H, W, 3] or [H, W, 1].
     """
     height, width = image.shape[:2]
     short = min(height, width)
-    return _resize(image, int(resolution * height / short), int(resolution * width / short))
+    return _resize(image, int(resolution * height / short), int(resolution * width / short), interpolation)
 
 
-def _resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
+def _resize(image: UInt8Array, height: int, width: int, interpolation: Interpolation) -> UInt8Array:
     if image.shape[:2] == (height, width):
         return image
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
+    resized = np.asarray(picture.resize((width, height), FILTERS[interpolation]), dtype=np.uint8)
     return resized.reshape(height, width, image.shape[2])
 
 
@@ -68,6 +74,7 @@ def preprocess(
     std: Sequence[float],
     *,
     square: bool = False,
+    interpolation: Interpolation = "bicubic",
 ) -> torch.Tensor:
     """Resize, crop and standardise one image uint8 [H, W, 3] for a backbone; returns float32 [3, rows p, columns p].
 
@@ -75,7 +82,10 @@ def preprocess(
     Raises InputError when ``resolution`` is smaller than ``patch_size``.
     """
     channels = image[:, :, :1] if _is_grey(image) else image  # three equal channels need resizing once only
-    resized = _resize(channels, resolution, resolution) if square else resize_short_side(channels, resolution)
+    if square:
+        resized = _resize(channels, resolution, resolution, interpolation)
+    else:
+        resized = resize_short_side(channels, resolution, interpolation)
     return to_tensor(crop_to_multiple(resized, patch_size), mean, std)
 
 

@@ -26,6 +26,7 @@ from dinodp.backbones.hub import HUB_NAME, cached, fetch, quiet
 from dinodp.backbones.preprocessing import preprocess
 from dinodp.errors import InputError
 from dinodp.jobs.logs import logger
+from dinodp.options.choices import Interpolation
 
 LEARNT_POSITIONS = ("dinov2", "dinov2_with_registers", "vit")  # DINOv3 rotates queries and keys: nothing to resize
 ORIGINAL_OFFSET = 0.1  # patches, added to the new side by the original DINOv2 code before it takes the scale factor
@@ -50,6 +51,7 @@ class HuggingFaceBackbone:
         engine: str = "torch",
         device: torch.device,
         square: bool = False,
+        interpolation: Interpolation = "bicubic",
         download: bool = True,
     ) -> None:
         directory, self.revision = locate(name_or_path, revision, download=download)
@@ -57,6 +59,7 @@ class HuggingFaceBackbone:
         blocks = block_numbers(layers, int(config["num_hidden_layers"]), name_or_path)
         model = _load_model(directory, dtype if engine == "torch" else "float32")  # OpenVINO converts by itself
         self.name, self.resolution, self.layers, self.square = name_or_path, resolution, layers, square
+        self.interpolation = interpolation
         self.patch_size = int(model.config.patch_size)
         require_resolution(resolution, self.patch_size, name_or_path)
         self.dim = int(model.config.hidden_size) * len(layers)
@@ -71,7 +74,15 @@ class HuggingFaceBackbone:
 
     def prepare(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Resize, crop and standardise uint8 [H, W, 3] to float32 [3, H', W'], sides multiples of the patch size."""
-        return preprocess(image, self.resolution, self.patch_size, self.mean, self.std, square=self.square)
+        return preprocess(
+            image,
+            self.resolution,
+            self.patch_size,
+            self.mean,
+            self.std,
+            square=self.square,
+            interpolation=self.interpolation,
+        )
 
     @torch.inference_mode()
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -97,6 +108,7 @@ class HuggingFaceBackbone:
             "layers": ",".join(map(str, self.layers)),
             "resolution": str(self.resolution),
             "square": str(self.square).lower(),
+            "interpolation": self.interpolation,
             "patch_size": str(self.patch_size),
             "dtype": self.dtype,
             "engine": self.engine,

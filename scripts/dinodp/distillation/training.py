@@ -75,10 +75,15 @@ def distil(
     """Train a student and write it into ``folder``; returns CPU seconds, last loss and number of images.
 
     An interrupted training goes on from ``<folder>.checkpoint`` after its last whole round, to the same bytes.
-    Raises InputError for no image, for images of several sizes, and when the loss is not finite.
+    Raises InputError for no image, for images of several sizes, for a teacher that does not resize images as students
+    do, and when the loss is not finite.
     """
     if not images.digests:
         raise InputError("There is no normal image to train a student on.")
+    if (interpolation := getattr(teacher, "interpolation", "bicubic")) != "bicubic":
+        raise InputError(
+            f"The teacher {teacher.name} resizes images by {interpolation} interpolation, but a student by bicubic."
+        )
     data = [list(images.digests), dict(images.prepared)]
     key = sha256(json.dumps([teacher.provenance(), data, options.plain(), code_digest(__name__)]))
     checkpoint = Checkpoint(folder.with_name(folder.name + ".checkpoint"), key)

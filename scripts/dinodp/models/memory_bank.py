@@ -38,7 +38,8 @@ class MemoryBank:
         units = (unit_vectors(finite_matrix(chunk)).to(self.device) for chunk in chunks)
         self.embeddings_ = _gathered(units, n_embeddings)
         self.dim_ = self.embeddings_.shape[1]
-        self._chunks: Callable[[], Iterable[torch.Tensor]] = lambda: self.embeddings_.split(BANK_PER_CHUNK)
+        held = self.embeddings_  # not by way of self, which would hold itself then, and its memory
+        self._chunks: Callable[[], Iterable[torch.Tensor]] = lambda: held.split(BANK_PER_CHUNK)
         return self
 
     def fit_streamed(self, read: Callable[[], Iterable[torch.Tensor]], dim: int) -> "MemoryBank":

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pandas as pd
 
+from dinodp.options.choices import Interpolation
 from dinodp.options.run import RunOptions
 
 AUPR = {"trapezoid": "pixel_aupr_trapezoid", "average_precision": "pixel_average_precision"}
@@ -34,13 +35,16 @@ class PublishedBackbone:
 
     backbone: str
     square: bool
+    interpolation: Interpolation = "bicubic"
     resolution: int = 448
     layers: tuple[int, ...] = (-1,)
 
 
 PUBLISHED_BACKBONES = {  # by the name in published.csv
     "dinov2_vits14": PublishedBackbone("facebook/dinov2-small", square=False),
-    "dinov3_vits16": PublishedBackbone("facebook/dinov3-vits16-pretrain-lvd1689m", square=True),
+    "dinov3_vits16": PublishedBackbone(
+        "facebook/dinov3-vits16-pretrain-lvd1689m", square=True, interpolation="bilinear"
+    ),
 }
 
 

@@ -31,8 +31,8 @@ def _of_weights(embedding: Mapping[str, Any], published_as: str) -> Iterator[str
         yield f"weights of {embedding['backbone']} (there: {there.backbone})"
     elif not embedding.get("revision"):
         yield f"no pinned revision of {there.backbone}"
-    for key in ("resolution", "square"):
-        here = embedding.get(key, False)
+    for key, otherwise in (("resolution", None), ("square", False), ("interpolation", "bicubic")):
+        here = embedding.get(key, otherwise)
         if here != getattr(there, key):
             yield f"{key} {_word(here)} (there: {_word(getattr(there, key))})"
     if tuple(embedding.get("layers") or there.layers) != there.layers:

@@ -11,7 +11,8 @@ import pytest
 import torch
 import transformers
 
-from dinodp.backbones import load_backbone
+from dinodp.backbones import embedding_options, load_backbone
+from dinodp.backbones.preprocessing import preprocess
 from dinodp.backbones.vision_transformer import resize_positions
 from dinodp.errors import InputError
 
@@ -91,6 +92,20 @@ def test_resized_positions_by_hand() -> None:
     assert torch.equal(resized[:, :1], constant[:, :1])
     assert torch.allclose(resized[:, 1:], torch.ones(1, 15, 2))
     assert resize_positions(constant, 4, 4) is constant
+
+
+def test_images_are_resized_by_the_interpolation_of_the_entry(tiny: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    found = {}
+    for name in ("bicubic", "bilinear"):
+        entry = {"backbone": str(tiny), "resolution": 64, "interpolation": name}
+        backbone = embedding_options(entry).load("cpu")
+        assert backbone.provenance()["interpolation"] == name
+        mean, std = backbone.mean, backbone.std
+        found[name] = backbone.prepare(image)
+        assert torch.equal(found[name], preprocess(image, 64, 16, mean, std, interpolation=name))
+    assert not torch.equal(found["bicubic"], found["bilinear"])
+
 
 
 @pytest.mark.parametrize("name", ["dinov2", "classical"])

@@ -222,3 +222,10 @@ def test_a_folded_network_computes_the_same(teacher):
     folded = network.folded()
     assert not [layer for layer in folded.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     assert torch.allclose(folded(x), expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_teacher_that_resizes_otherwise_is_refused(tmp_path):
+    teacher = load_backbone("classical", resolution=112, square=True)
+    teacher.interpolation = "bilinear"
+    with pytest.raises(InputError, match="resizes images by bilinear interpolation, but a student by bicubic"):
+        distil(teacher, pictures(), OPTIONS, tmp_path / "student")

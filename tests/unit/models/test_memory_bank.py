@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,13 @@ def test_a_streamed_bank_gives_the_same_bytes(monkeypatch, chunk):
 def test_a_bank_of_known_size_is_the_same():
     x = draw(40)
     assert torch.equal(MemoryBank().fit(iter(x.split(9)), 40).embeddings_, MemoryBank().fit(x.split(9)).embeddings_)
+
+
+def test_a_bank_that_is_let_go_gives_its_memory_back_at_once():
+    bank = MemoryBank().fit(draw(10))
+    gone = weakref.ref(bank)
+    del bank
+    assert gone() is None
 
 
 def test_chunks_make_the_same_bank():

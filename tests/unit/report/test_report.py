@@ -109,6 +109,7 @@ def test_a_tolerance_is_a_share_of_the_published_value(files: ReportFiles) -> No
         ({"embeddings": {"revision": None}}, "no pinned revision of facebook/dinov2-small"),
         ({"embeddings": {"resolution": 224}}, "resolution 224 (there: 448)"),
         ({"embeddings": {"square": True}}, "square true (there: false)"),
+        ({"embeddings": {"interpolation": "bilinear"}}, "interpolation bilinear (there: bicubic)"),
         ({"embeddings": {"layers": [6]}}, "layers 6 (there: the last)"),
     ],
 )
