@@ -201,7 +201,7 @@ def measure(options: Namespace) -> list[Row]:
     for batch in (1, 8):
         row = alternate(partial(whole, pixels, backbone, batch), partial(whole, pixels, backbone), options.repeats)
         rows.append({"what": f"batches of {batch} / of {BATCH}", "slices": len(pixels), **row})
-    rows.append(processes_against_threads(pixels[:8], options.repeats))
+    rows.append(processes_against_threads(pixels[:16], options.repeats))
     return rows + accuracy(variants, learnt, tested, backbone)
 
 
