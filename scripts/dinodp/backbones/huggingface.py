@@ -31,7 +31,6 @@ class HuggingFaceOptions(EmbeddingOptions):
     engine: Engine = option(
         "torch", "What computes it: PyTorch, or OpenVINO (an extra; on CPUs, in float32 or, where they can, bfloat16)."
     )
-
     interpolation: Interpolation = option("bicubic", "How Pillow resizes the images, antialiased.")
 
     @classmethod

@@ -217,7 +217,8 @@ def _require_grey_slice(item: Any) -> None:
             "with dcm2niix."
         )
     kind = str(item.PhotometricInterpretation)
-    if not kind.startswith("MONOCHROME") or (_value(item, "SamplesPerPixel") or 1) > 1:
+    samples = _numbers(item, "SamplesPerPixel", 1)[0] if _has(item, "SamplesPerPixel") else 1
+    if not kind.startswith("MONOCHROME") or samples > 1:
         raise InputError(f"{item.filename} is {kind}; only single grey slices can be used.")
 
 

@@ -255,13 +255,15 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_an_interruption_left_is_used_only_where_it_is_whole(frame, whole, tmp_path, damage):
+def test_what_an_interruption_left_is_used_only_where_it_is_whole(frame, whole, tmp_path, damage, caplog):
+    caplog.set_level("INFO")
     partial, noted = interrupted(frame, tmp_path / "x.h5")
     DAMAGES[damage](partial, noted)
     done = embed_split(frame, MeanColour(), tmp_path / "x.h5", {"a": 1}, batch_size=2)["images"]
     assert done == N_IMAGES
     assert (tmp_path / "x.h5").read_bytes() == whole.read_bytes()
     assert not partial.exists()
+    assert ("Start anew: x.h5.partial is damaged" in caplog.text) == (damage != "no partial")
     assert not noted.exists()
 
 

@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from made_files import write_csv, write_scores, write_tokens
+from made_files import flip, write_csv, write_scores, write_tokens
 from PIL import Image
 
+from dinodp import store
 from dinodp.cli import main
 from dinodp.configuration.asked import PLACES
 from dinodp.datasets.manifest import image_row, make_manifest, read_manifest, write_manifest
@@ -183,3 +184,26 @@ def test_verify_finds_what_lies_under_the_name_of_another(finished, capsys):
     (place / "m").rename(place / "other")
     assert main(["verify", str(folder)]) == 1
     assert "seed-0.h5 was made for the model m: it lies in another place" in capsys.readouterr().err
+
+
+def test_verify_reads_every_image_of_embeddings(finished, capsys):
+    folder, _ = finished
+    ask({})
+    path = folder / "results/embeddings/d/e/train.h5"
+    assert main(["verify", str(path)]) == 0
+    images = store.Head.read(path)
+    assert images.stop > images.start  # the digest of the file leaves them out
+    flip(path, images.stop - 1)
+    assert main(["verify", str(path)]) == 1
+    assert "train.h5" in capsys.readouterr().err
+
+
+def test_verify_says_whose_code_made_the_files(finished, capsys, monkeypatch):
+    folder, _ = finished
+    ask({})
+    path = folder / "results/models/d/e/m/seed-0.h5"
+    assert main(["verify", str(path)]) == 0
+    assert "HDF5 files were made by this version's code." in capsys.readouterr().out
+    monkeypatch.setattr("dinodp.evaluation.verifying.code_digest", lambda module: "another")
+    assert main(["verify", str(path)]) == 0
+    assert "HDF5 files were made by another version's code." in capsys.readouterr().out

@@ -64,7 +64,8 @@ def test_an_interrupted_fit_ends_with_the_same_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["other fit", "cut", "emptied", "flipped"])
-def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_dropped(tmp_path, damage):
+def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_dropped(tmp_path, damage, caplog):
+    caplog.set_level("INFO")
     whole, history = fit(Images(10, seed=1))
     checkpoint = Checkpoint(tmp_path / "checkpoint", "this fit")
     before = checkpoint._replace(key="killed fit") if damage == "other fit" else checkpoint
@@ -77,6 +78,8 @@ def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_dropped(tmp_path, damag
     again, found = fit(Images(10, seed=1), checkpoint)
     assert found == history
     np.testing.assert_array_equal(np.asarray(again.means_), np.asarray(whole.means_))
+    reason = "it is of other options, data or code" if damage == "other fit" else "it is damaged"
+    assert f"Drop the checkpoint {checkpoint.path}, {reason}: the fit starts anew." in caplog.text
 
 
 def mixture_bytes(path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +100,10 @@ def test_json_that_is_none_is_said(tmp_path, content, said):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match=rf"a\.json {said}" if "holds" not in said else said):
         read_json(tmp_path / "a.json")
+
+
+def test_a_path_is_as_a_shell_would_have_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.user_path("~/maps") == tmp_path / "maps"
+    assert files.user_path("maps") == Path("maps")
+    assert files.user_path("~there-is-no-such-user/maps") == Path("~there-is-no-such-user/maps")

@@ -1,5 +1,6 @@
 """One writer at a time, in real processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -57,7 +58,7 @@ def test_the_others_say_so_and_a_dead_process_does_not_block(held, tmp_path):
     process.wait()
     assert lock.exists()
     with exclusive(lock, tmp_path / "m.h5"):
-        assert lock.read_text() == str(os.getpid())
+        assert lock.read_text() == str(os.getpid())  # and nothing of the process before
     assert not lock.exists()
 
 
@@ -90,3 +91,16 @@ def test_a_folder_that_stays_empty_goes_again(tmp_path):
         pass
     assert (tmp_path / "mine").is_dir()
     assert time.monotonic() - start < 1
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
+    """As some network file systems are."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+    with exclusive(tmp_path / "lock", tmp_path / "m.h5"):
+        assert f"The file system of {tmp_path / 'm.h5'} has no locks: let one process at a time" in caplog.text
+
+
+def test_what_else_the_system_refuses_of_a_lock_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(InputError, match="Input/output error"), exclusive(tmp_path / "lock", tmp_path / "m.h5"):
+        pass
