@@ -15,8 +15,8 @@ from dinodp.options.base import shown
 
 COLUMNS = ("split", "label", "image", "mask", "subject", "slice", "height", "width", "image_sha256", "mask_sha256")
 BOXES = "boxes"  # a column more, of a data set whose lesions are boxes (`boxes.boxes_text`)
-TEXTS = (BOXES, "subject", "slice", "image_sha256", "mask_sha256")
 PLACES = ("image", "mask")  # where the files lie changes nothing
+TEXTS = (*PLACES, BOXES, "subject", "slice", "image_sha256", "mask_sha256")  # also where they look like numbers
 SPLITS = ("train", "valid", "test")
 LABELS = ("normal", "anomalous")
 

@@ -32,6 +32,13 @@ def test_comes_back_with_absolute_paths(tmp_path, frame):
     assert select(read, "test", "anomalous")["subject"].tolist() == ["s4"]
 
 
+def test_names_that_look_like_numbers_are_names(tmp_path, frame):
+    """As those of files without a suffix may."""
+    numbered = frame.assign(image=[str(tmp_path / f"00{index}") for index in range(5)])
+    write_manifest(numbered, tmp_path / "manifest.csv")
+    assert read_manifest(tmp_path / "manifest.csv")["image"].tolist() == numbered["image"].tolist()
+
+
 def test_row_order_does_not_depend_on_the_order_of_finding(frame):
     assert make_manifest(frame.iloc[::-1].to_dict("records")).equals(frame)
 
