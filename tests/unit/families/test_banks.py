@@ -102,7 +102,8 @@ def test_sketches_of_all_and_of_some_agree():
     source, rows = Clusters(), np.array([3, 150, 151, 4000])
     whole = sketch(source, range(N_IMAGES), None, N_IMAGES * SIDE * SIDE, 128)
     some = sketch(source, range(N_IMAGES), rows, 4, 128)
-    assert torch.equal(whole[torch.from_numpy(rows)], some)
+    # products of few rows may round otherwise than those of many, by a step of float16
+    torch.testing.assert_close(whole[torch.from_numpy(rows)], some, rtol=2e-3, atol=1e-4)
     x = source.all()[torch.from_numpy(rows)]
     torch.testing.assert_close(some.float() @ some.float().T, x @ x.T, atol=0.1, rtol=0)
 
