@@ -13,6 +13,7 @@ from dinodp.datasets.walking import stem_of
 from dinodp.errors import InputError
 from dinodp.jobs.foreign_json import parsed_json
 from dinodp.jobs.origin import parse_table
+from dinodp.options.base import shown
 
 COLUMNS = ("image", "x", "y", "width", "height")
 
@@ -117,7 +118,7 @@ def boxes_of(text: str) -> list[Box]:
         return [Box(*map(float, part.split())) for part in text.split(";")] if text else []
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"A manifest holds the boxes {text!r}: four numbers each are needed, between semicolons."
+            f"A manifest holds the boxes {shown(text)}: four numbers each are needed, between semicolons."
         ) from error
 
 

@@ -15,6 +15,7 @@ from dinodp.datasets.volumes import MAX_VOXELS, Volume
 from dinodp.datasets.walking import is_passed_over
 from dinodp.errors import InputError, one_line
 from dinodp.jobs.logs import logger
+from dinodp.options.base import shown
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 DICOMDIR = "DICOMDIR"
@@ -219,7 +220,7 @@ def _require_grey_slice(item: Any) -> None:
     kind = str(item.PhotometricInterpretation)
     samples = _numbers(item, "SamplesPerPixel", 1)[0] if _has(item, "SamplesPerPixel") else 1
     if not kind.startswith("MONOCHROME") or samples > 1:
-        raise InputError(f"{item.filename} is {kind}; only single grey slices can be used.")
+        raise InputError(f"{item.filename} is {kind[:60]}; only single grey slices can be used.")
 
 
 def _ordered(headers: Sequence[Any], folder: Path) -> list[Any]:
@@ -306,7 +307,8 @@ def _numbers(item: Any, name: str, count: int) -> npt.NDArray[np.float64]:
     except (TypeError, ValueError):
         numbers = np.full(count, np.nan)
     if not np.isfinite(numbers).all():
-        raise InputError(f"{item.filename} has the {name} {_value(item, name)!r}; {count} finite numbers are needed.")
+        value = shown(_value(item, name))
+        raise InputError(f"{item.filename} has the {name} {value}; {count} finite numbers are needed.")
     return numbers
 
 
