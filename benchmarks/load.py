@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dinodp.backbones import embedding_options
-from dinodp.datasets.manifest import read_manifest, select
+from dinodp.datasets.manifest import SPLITS, read_manifest, select
 from dinodp.datasets.sources import prepare_dataset
 from dinodp.datasets.volumes import open_volume
 from dinodp.embeddings import embed_split
@@ -87,10 +87,11 @@ def many_images(folder: Path, count: int) -> None:
     with measured(f"prepare {count} images of {SIDE} x {SIDE}"):
         manifest = prepare_dataset("many", entry, folder / "data")
     options = embedding_options(OPTIONS)
-    rows = select(read_manifest(manifest), "train")
-    backbone = options.load("cpu")
-    with measured(f"embed {len(rows)} of them, classical descriptor"):
-        embed_split(rows, backbone, folder / "train.h5", options.decisive(), batch_size=16, workers=2)
+    frame, backbone = read_manifest(manifest), options.load("cpu")
+    with measured(f"embed {len(frame)} images, classical descriptor"):
+        for split in SPLITS:
+            rows = select(frame, split)
+            embed_split(rows, backbone, folder / f"{split}.h5", options.decisive(), batch_size=16, workers=2)
 
 
 def long_volume(folder: Path, slices: int) -> None:
