@@ -62,7 +62,7 @@ def measure(options: Namespace) -> list[Row]:
                 del bank
             rows += extrapolated(rows[-1])
     memory = {"what": "peak memory", "host_mib": round(peak_host_mib())}
-    if device == "cuda":  # with the largest bank in it
+    if device == "cuda":
         memory["gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
     return [*rows, memory]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def gpu() -> None:
     """Skip where there is no GPU."""
     if not torch.cuda.is_available():

@@ -111,8 +111,7 @@ def test_a_bank_finds_the_nearest_of_the_cpu():
     assert (index.cpu() == place).float().mean() > 0.999
 
 
-def test_a_student_learns(tmp_path):
-    """Its embeddings, learnt on the GPU, are near its teacher's; from the same seed they are the same."""
+def test_a_student_of_the_gpu_is_the_same_each_time_and_embeds_as_on_the_cpu(tmp_path):
     grey = [picture[:, :, :1].repeat(3, axis=2) for picture in pictures(4)]
     images = NormalImages("noise", [f"{index:064x}" for index in range(4)], lambda index: grey[index])
     sizes = {"rounds": 3, "images_per_round": 6, "passes": 2, "images_per_step": 3, "stem": 8, "width": 16, "blocks": 2}
